@@ -1,0 +1,41 @@
+# make demo    set up, then train on generated data, evaluate and draw the results
+# make test    set up, then all tests
+# make lint    formatting, lint rules, types of the core
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+D2_COMMIT := 02b5c4e295e990042a714712c21dc79b731e8833
+DEMO := output/demo
+
+.PHONY: venv demo test lint
+
+venv: $(VENV)/.ready
+
+# Detectron2 is not on PyPI and is compiled while it is installed, against the torch that is there.
+$(VENV)/.ready: pyproject.toml setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip -c constraints.txt setuptools wheel ninja
+	$(RUN) -m pip install --quiet -c constraints.txt torch torchvision
+	$(RUN) -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(RUN) -m pip install --quiet -c constraints.txt --no-build-isolation \
+	    'git+https://github.com/facebookresearch/detectron2@$(D2_COMMIT)' > $(VENV)/detectron2.log 2>&1 \
+	    && echo "Detectron2 is installed." \
+	    || echo "Detectron2 could not be installed (see $(VENV)/detectron2.log): only the core works."
+	@touch $@
+
+demo: venv
+	$(RUN) -m yolor_d2.data.toy $(DEMO)/data
+	$(RUN) tools/train_net.py --config-file configs/quick/toy_cpu.yaml \
+	    --train $(DEMO)/data/instances_train.json $(DEMO)/data/train \
+	    --test $(DEMO)/data/instances_val.json $(DEMO)/data/val \
+	    OUTPUT_DIR $(DEMO)/run
+	$(RUN) tools/show_run.py $(DEMO)/run
+
+test: venv
+	$(RUN) -m pytest -n 2 -m "not gpu"
+
+lint: venv
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m pyright

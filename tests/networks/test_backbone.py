@@ -1,0 +1,56 @@
+"""The backbone: stems, shapes and strides."""
+
+import pytest
+import torch
+
+from yolor_d2.layers import FORM_D, SpaceToDepth
+from yolor_d2.networks import YOLORBackbone
+from yolor_d2.networks.backbone import build_stem_layer, level_name
+
+
+def tiny_backbone(**changes):
+    options = {
+        "in_channels": 3,
+        "stem": (("s2d",), ("conv", 4, 3, 2)),
+        "stages": ((4, 1), (6, 2), (8, 0)),
+        "transition": False,
+        "form": FORM_D,
+    }
+    return YOLORBackbone(**(options | changes))
+
+
+def test_outputs_start_at_stride_8():
+    backbone = tiny_backbone()
+    assert backbone.stage_strides == [4, 8, 16]
+    assert (backbone.channels, backbone.strides) == ([6, 8], [8, 16])
+    features = backbone(torch.zeros(2, 3, 32, 48))
+    assert [tuple(x.shape) for x in features] == [(2, 6, 4, 6), (2, 8, 2, 3)]
+
+
+def test_outputs_start_where_told():
+    backbone = tiny_backbone(min_stride=4)
+    assert (backbone.channels, backbone.strides) == ([4, 6, 8], [4, 8, 16])
+    assert len(backbone(torch.zeros(2, 3, 32, 32))) == 3
+
+
+def test_image_channels_are_a_choice():
+    features = tiny_backbone(in_channels=12)(torch.zeros(1, 12, 32, 32).expand(2, -1, -1, -1))
+    assert features[0].shape == (2, 6, 4, 4)
+
+
+def test_stem_layers():
+    layer, channels, stride = build_stem_layer(("s2d",), 3, FORM_D)
+    assert (type(layer), channels, stride) == (SpaceToDepth, 12, 2)
+    layer, channels, stride = build_stem_layer(("conv", 8, 3, 2), 3, FORM_D)
+    assert (tuple(layer.conv.weight.shape), channels, stride) == ((8, 3, 3, 3), 8, 2)
+    layer, channels, stride = build_stem_layer(("residual", 5), 8, FORM_D)
+    assert (tuple(layer.reduce.conv.weight.shape), channels, stride) == ((5, 8, 1, 1), 8, 1)
+
+
+def test_an_unknown_stem_layer_is_named():
+    with pytest.raises(ValueError, match="'focus'"):
+        tiny_backbone(stem=(("focus",),))
+
+
+def test_level_names_come_from_the_stride():
+    assert [level_name("p", stride) for stride in (8, 16, 64)] == ["p3", "p4", "p6"]

@@ -1,0 +1,49 @@
+#!/usr/bin/env python
+"""Draw the curves of a run, and its detections beside the ground truth.
+
+    python tools/show_run.py output/mine
+
+Writes pictures/curves.png and pictures/detections/*.png into the run's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from yolor_d2.config import load_config
+from yolor_d2.d2.data import MetadataCatalog
+from yolor_d2.data.loader import register_datasets
+from yolor_d2.visualize import draw_results, plot_curves
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="OUTPUT_DIR of the run")
+    parser.add_argument("--count", type=int, default=12, help="pictures of detections")
+    parser.add_argument("--threshold", type=float, default=0.3, help="least score that is drawn")
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    cfg = load_config(args.run / "config.yaml", ["MODEL.DEVICE", "cpu"])
+    register_datasets(cfg)
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    pictures = args.run / "pictures"
+    plot_curves(args.run / "metrics.json", pictures / "curves.png")
+    print(f"curves:     {pictures / 'curves.png'}")
+    drawn = draw_results(
+        Path(metadata.json_file),
+        Path(metadata.image_root),
+        args.run / "inference" / "coco_instances_results.json",
+        pictures / "detections",
+        count=args.count,
+        score_threshold=args.threshold,
+    )
+    print(f"detections: {pictures / 'detections'} ({len(drawn)} pictures)")
+
+
+if __name__ == "__main__":
+    main(parse_args())

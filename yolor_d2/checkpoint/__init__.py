@@ -1,0 +1,5 @@
+"""Checkpoints."""
+
+from .checkpointer import BEST_NAME, YOLORCheckpointer
+
+__all__ = ["BEST_NAME", "YOLORCheckpointer"]

@@ -1,0 +1,122 @@
+"""The configuration: keys that YOLOR adds to Detectron2's, and how a configuration is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from . import model_zoo
+from .d2.config import CfgNode, get_cfg
+
+
+def add_yolor_config(cfg: CfgNode) -> None:
+    """Add the keys of this project, with the defaults of the paper's training from scratch."""
+    # ---- Network: a row of yolor_d2.networks.VARIANTS, and what differs from it ("" and [] change
+    # nothing)
+    cfg.MODEL.YOLOR = CfgNode()
+    cfg.MODEL.YOLOR.VARIANT = "yolor_p6"
+    cfg.MODEL.YOLOR.NUM_CLASSES = 80
+    # Names of the classes for pictures and reports; [] takes those of the data set.
+    cfg.MODEL.YOLOR.CLASS_NAMES = []
+    # Form of the blocks, "D" or "Y", see yolor_d2.layers.BlockForm.
+    cfg.MODEL.YOLOR.FORM = ""
+    # "silu" or "mish".
+    cfg.MODEL.YOLOR.ACTIVATION = ""
+    # Weight of the newest batch in the running statistics of batch norm.
+    cfg.MODEL.YOLOR.NORM_MOMENTUM = 0.03
+    # Per level, fine to coarse: [[width, height], ...] in pixels of the network's input.
+    cfg.MODEL.YOLOR.ANCHORS = []
+    # Name in YOLOR_HEAD_REGISTRY.
+    cfg.MODEL.YOLOR.HEAD = "ImplicitAnchorHead"
+
+    # ---- Implicit knowledge: the operator at each place, "none", "add" or "mul"
+    cfg.MODEL.YOLOR.IMPLICIT = CfgNode()
+    # On every output of the neck (the paper's iFA).
+    cfg.MODEL.YOLOR.IMPLICIT.FEATURE_ALIGNMENT = ""
+    # On every output of the head (the paper's iPR).
+    cfg.MODEL.YOLOR.IMPLICIT.PREDICTION_REFINEMENT = ""
+
+    # ---- Assignment and loss
+    # A box matches an anchor if neither side is this many times longer or shorter.
+    cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO = 4.0
+    cfg.MODEL.YOLOR.LOSS = CfgNode()
+    cfg.MODEL.YOLOR.LOSS.BOX = 0.05
+    cfg.MODEL.YOLOR.LOSS.OBJECTNESS = 1.0
+    # Stated for 80 classes; the loss scales it by NUM_CLASSES / 80.
+    cfg.MODEL.YOLOR.LOSS.CLASSES = 0.5
+    # Exponent of the focal factor on objectness and classes; 0 is off.
+    cfg.MODEL.YOLOR.LOSS.FOCAL_GAMMA = 0.0
+
+    # ---- Inference (TEST.DETECTIONS_PER_IMAGE caps the output)
+    cfg.MODEL.YOLOR.SCORE_THRESHOLD = 0.001
+    cfg.MODEL.YOLOR.NMS_THRESHOLD = 0.65
+    # Let boxes of different classes suppress each other.
+    cfg.MODEL.YOLOR.CLASS_AGNOSTIC_NMS = False
+
+    # ---- Data
+    # Data sets to register: [name, COCO annotation file, image folder] each.
+    cfg.DATASETS.REGISTER = []
+
+    # ---- Augmentation in training (the longer side of an image becomes INPUT.MAX_SIZE_TRAIN)
+    cfg.INPUT.AUGMENT = CfgNode()
+    # Probability that a sample is a mosaic of four images.
+    cfg.INPUT.AUGMENT.MOSAIC = 1.0
+    # Share of the run, at its end, that is trained without mosaic.
+    cfg.INPUT.AUGMENT.MOSAIC_OFF = 0.0
+    # The image is scaled by a factor from [1 - SCALE, 1 + SCALE] ...
+    cfg.INPUT.AUGMENT.SCALE = 0.5
+    # ... and shifted by up to this share of its size.
+    cfg.INPUT.AUGMENT.TRANSLATE = 0.5
+    # Hue, saturation and value are multiplied by a factor from [1 - x, 1 + x].
+    cfg.INPUT.AUGMENT.HSV = [0.015, 0.7, 0.4]
+    # Probability of a horizontal flip.
+    cfg.INPUT.AUGMENT.FLIP = 0.5
+
+    # ---- Solver: during SOLVER.WARMUP_ITERS the momentum and the learning rate of biases move
+    # linearly from these values to their regular ones (other learning rates start at 0).
+    cfg.SOLVER.WARMUP_MOMENTUM = 0.8
+    cfg.SOLVER.WARMUP_BIAS_LR = 0.1
+    # Exponential moving average of the weights, which is evaluated and saved as "model".
+    cfg.SOLVER.EMA = CfgNode()
+    cfg.SOLVER.EMA.ENABLED = True
+    cfg.SOLVER.EMA.DECAY = 0.9999
+    # After u updates the decay is DECAY * (1 - exp(-u / RAMP)).
+    cfg.SOLVER.EMA.RAMP = 2000
+
+
+def get_yolor_cfg() -> CfgNode:
+    """Detectron2's default configuration with the keys of this project."""
+    cfg = get_cfg()
+    add_yolor_config(cfg)
+    return cfg
+
+
+def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Read a configuration file and overrides.
+
+    Args:
+        config_file: a path, or a name of the model zoo such as "yolor_p6.yaml".
+        opts: KEY VALUE KEY VALUE ... overrides.
+
+    Returns:
+        The configuration, not frozen.
+
+    Raises:
+        FileNotFoundError: when there is neither such a file nor such a name.
+        KeyError: when a key is unknown.
+        ValueError: when a value has the wrong type, or no GPU is there for MODEL.DEVICE "cuda".
+    """
+    path = Path(config_file)
+    if not path.is_file():
+        path = Path(model_zoo.get_config_file(str(config_file)))
+    cfg = get_yolor_cfg()
+    # YAML is data: tags that construct Python objects are refused.
+    cfg.merge_from_file(str(path), allow_unsafe=False)
+    cfg.merge_from_list(list(opts))
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU: add `MODEL.DEVICE cpu`"
+        )
+    return cfg

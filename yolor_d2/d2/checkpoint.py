@@ -1,0 +1,5 @@
+"""Checkpoints."""
+
+from detectron2.checkpoint import DetectionCheckpointer
+
+__all__ = ["DetectionCheckpointer"]

@@ -1,0 +1,23 @@
+"""Catalogues, loaders and the resize of the test pipeline."""
+
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetFromList,
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data.datasets import register_coco_instances
+from detectron2.data.transforms import ResizeShortestEdge
+
+__all__ = [
+    "DatasetCatalog",
+    "DatasetFromList",
+    "MetadataCatalog",
+    "ResizeShortestEdge",
+    "build_detection_test_loader",
+    "build_detection_train_loader",
+    "get_detection_dataset_dicts",
+    "register_coco_instances",
+]

@@ -1,0 +1,217 @@
+"""Loaders and data sets from a configuration."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ..d2.config import CfgNode
+from ..d2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    ResizeShortestEdge,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+    register_coco_instances,
+)
+from ..d2.utils import comm
+from .dataset import AugmentConfig, TrainingDataset, check_image_size, read_ground_truth
+from .image import read_image
+from .sampler import PositionSampler
+
+logger = logging.getLogger(__name__)
+
+
+def register_datasets(cfg: CfgNode) -> None:
+    """Register the data sets of DATASETS.REGISTER; those that are already known stay as they are.
+
+    Raises:
+        ValueError: when an entry is not [name, annotation file, image folder].
+        FileNotFoundError: when a file or folder does not exist.
+    """
+    for entry in cfg.DATASETS.REGISTER:
+        if len(entry) != 3:
+            raise ValueError(
+                f"DATASETS.REGISTER has {entry!r}, expected [name, annotation file, image folder]"
+            )
+        name, annotation_file, image_root = map(str, entry)
+        for path in (annotation_file, image_root):
+            if not Path(path).exists():
+                raise FileNotFoundError(
+                    f"DATASETS.REGISTER, data set {name!r}: no such path {path!r}"
+                )
+        if name not in DatasetCatalog.list():
+            register_coco_instances(name, {}, annotation_file, image_root)
+
+
+def use_coco_files(
+    cfg: CfgNode, train: tuple[str, str] | None, test: tuple[str, str] | None
+) -> None:
+    """Point a configuration at COCO files: data sets and classes.
+
+    Args:
+        cfg: changed in place.
+        train: annotation file and image folder to train on; None leaves the config's.
+        test: the same to evaluate on.
+    """
+    for split, files in (("TRAIN", train), ("TEST", test)):
+        if files is None:
+            continue
+        annotation_file, image_root = files
+        if not Path(annotation_file).is_file():
+            raise FileNotFoundError(f"no annotation file {annotation_file!r}")
+        name = f"{Path(annotation_file).resolve().parent.name}/{Path(annotation_file).stem}"
+        cfg.DATASETS.REGISTER = [*cfg.DATASETS.REGISTER, [name, annotation_file, image_root]]
+        cfg.DATASETS[split] = (name,)
+        with open(annotation_file, encoding="utf-8") as file:
+            categories = sorted(json.load(file)["categories"], key=lambda x: x["id"])
+        cfg.MODEL.YOLOR.NUM_CLASSES = len(categories)
+        cfg.MODEL.YOLOR.CLASS_NAMES = [str(x["name"]) for x in categories]
+
+
+def class_names(cfg: CfgNode) -> list[str]:
+    """Names of the model's classes: the config's, else the test set's, else their numbers."""
+    known = None
+    if cfg.DATASETS.TEST:
+        known = MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("thing_classes")
+    names = list(cfg.MODEL.YOLOR.CLASS_NAMES or known or [])
+    numbers = [str(i) for i in range(cfg.MODEL.YOLOR.NUM_CLASSES)]
+    return names if len(names) == len(numbers) else numbers
+
+
+def check_classes(cfg: CfgNode, name: str) -> None:
+    """Compare the number of classes of a loaded data set with that of the model.
+
+    Raises:
+        ValueError: when they differ.
+    """
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    if classes is not None and len(classes) != cfg.MODEL.YOLOR.NUM_CLASSES:
+        raise ValueError(
+            f"MODEL.YOLOR.NUM_CLASSES is {cfg.MODEL.YOLOR.NUM_CLASSES}, but data set {name!r} has "
+            f"{len(classes)} classes: {', '.join(map(str, classes[:10]))}"
+            f"{', ...' if len(classes) > 10 else ''}"
+        )
+
+
+def training_size(cfg: CfgNode) -> int:
+    """Side of the square training images in pixels.
+
+    Raises:
+        ValueError: when the configuration asks for other than square images of one size.
+    """
+    size = cfg.INPUT.MAX_SIZE_TRAIN
+    if tuple(cfg.INPUT.MIN_SIZE_TRAIN) != (size,):
+        raise ValueError(
+            f"INPUT.MIN_SIZE_TRAIN is {tuple(cfg.INPUT.MIN_SIZE_TRAIN)}, expected ({size},) as "
+            f"INPUT.MAX_SIZE_TRAIN is {size}: the longer side of every image gets this length"
+        )
+    return size
+
+
+def load_training_items(cfg: CfgNode) -> list[dict]:
+    """Dataset dicts of DATASETS.TRAIN.
+
+    Raises:
+        ValueError: when classes do not fit the model or no image has a usable box.
+    """
+    names = list(cfg.DATASETS.TRAIN)
+    items = get_detection_dataset_dicts(names, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    for name in names:
+        check_classes(cfg, name)
+    given = sum(not x.get("iscrowd", 0) for item in items for x in item.get("annotations", []))
+    usable = sum(len(read_ground_truth(item)[1]) for item in items)
+    if usable == 0:
+        raise ValueError(f"DATASETS.TRAIN {names}: no image has a box of positive size inside it")
+    if usable < given:
+        logger.warning(
+            "DATASETS.TRAIN %s: %d of %d boxes are left out: empty, or outside their image",
+            names,
+            given - usable,
+            given,
+        )
+    return items
+
+
+def build_train_loader(cfg: CfgNode) -> DataLoader:
+    """Endless loader of augmented batches.
+
+    Its sampler is a `PositionSampler`: set `loader.sampler.start` before the first batch to resume.
+    """
+    # Threads of OpenCV inside worker processes fight for the same cores.
+    cv2.setNumThreads(0)
+    seed = max(cfg.SEED, 0)
+    node = cfg.INPUT.AUGMENT
+    samples = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH
+    dataset = TrainingDataset(
+        load_training_items(cfg),
+        size=training_size(cfg),
+        seed=seed,
+        augment=AugmentConfig(
+            mosaic=node.MOSAIC,
+            first_plain_position=round((1 - node.MOSAIC_OFF) * samples),
+            scale=node.SCALE,
+            translate=node.TRANSLATE,
+            hsv=tuple(node.HSV),
+            flip=node.FLIP,
+        ),
+        channel_order=cfg.INPUT.FORMAT,
+    )
+    sampler = PositionSampler(
+        len(dataset), seed=seed, rank=comm.get_rank(), world_size=comm.get_world_size()
+    )
+    return build_detection_train_loader(
+        dataset,
+        mapper=None,
+        sampler=sampler,
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        aspect_ratio_grouping=False,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+class EvaluationMapper:
+    """Dataset dict to model input: read and resize, as `DefaultPredictor` does with an array.
+
+    Args:
+        resize: the resize of the test pipeline.
+        channel_order: "RGB" or "BGR".
+    """
+
+    def __init__(self, resize: ResizeShortestEdge, channel_order: str):
+        self.resize = resize
+        self.channel_order = channel_order
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> EvaluationMapper:
+        size = cfg.INPUT.MIN_SIZE_TEST
+        return cls(ResizeShortestEdge([size, size], cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.FORMAT)
+
+    def __call__(self, item: dict) -> dict:
+        image = read_image(item["file_name"], self.channel_order)
+        check_image_size(item, image)
+        height, width = image.shape[:2]
+        image = self.resize.get_transform(image).apply_image(image)
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        kept = {key: value for key, value in item.items() if key != "annotations"}
+        return {"height": height, "width": width, **kept, "image": pixels}
+
+
+def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
+    """Loader over one data set, one image a batch, in its order.
+
+    Raises:
+        ValueError: when its classes do not fit the model.
+    """
+    items = get_detection_dataset_dicts([name], filter_empty=False)
+    check_classes(cfg, name)
+    return build_detection_test_loader(
+        items, mapper=EvaluationMapper.from_config(cfg), num_workers=cfg.DATALOADER.NUM_WORKERS
+    )

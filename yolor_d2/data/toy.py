@@ -1,0 +1,525 @@
+"""A generated detection data set in the COCO format, to try the project without a download.
+
+Five classes differ in shape or texture and never in colour: ring, triangle, cross, striped box and
+checkered box. Colour, rotation, aspect ratio and size are random. Plain discs and boxes, lines and
+soft blobs stand in the background without a label, so a hole or a texture has to be seen. Objects
+cover each other and are cut by the image border; brightness, contrast, blur and noise vary.
+
+Ground truth, as in COCO, describes what can be seen: the mask of an object is its pixels inside the
+image that nothing drawn later covers. The box ``[x, y, w, h]`` is tight to it, in pixels with
+``w = x_max + 1 - x_min``, and the area is its number of pixels. Every object that is drawn is
+annotated: a place is refused if it leaves any object less than 40 % visible. Category ids have
+gaps, so that a mapping of ids is needed.
+
+Pictures are JPEG files of quality 95: the noise makes PNG files several times larger.
+
+    python -m yolor_d2.data.toy datasets/toy --train 400 --val 100 --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # raise it when the pictures change, so that older folders are not reused
+MIN_DIAMETER = 11.0  # pixels, of the circle around an object
+MAX_DIAMETER_FRACTION = 0.85  # of the shorter image side; a box has 0.7 of it
+MIN_VISIBLE_FRACTION = 0.4
+MIN_VISIBLE_SIDE = 6  # pixels, of the box
+EMPTY_EVERY = 12  # one image in twelve, 8 %, has no object
+CROWD_VAL_IMAGES = (1, 3)  # indices of the val images that hold an iscrowd region
+FIRST_IMAGE_ID = {"train": 1, "val": 100001}
+SUPERSAMPLING = 3  # samples per pixel and axis at the edges of a shape
+
+Array = np.ndarray
+Size = tuple[int, int]  # (H, W) in pixels
+Point = tuple[float, float]  # (x, y) in pixels
+# A shape takes coordinates (u, v), scaled so that the unit circle surrounds it, and returns
+# (inside, tone): inside is bool, tone in [0, 1] mixes the two colours of the object.
+Shape = Callable[[Array, Array], tuple[Array, Array]]
+BOX_HALF_SIDE = 0.7  # 0.7 * sqrt(2) < 1, the corners stay inside the unit circle
+
+
+def _shade(u: Array) -> Array:
+    return 0.25 + 0.25 * u  # a gentle gradient, at most half way to the second colour
+
+
+def _inside_box(u: Array, v: Array) -> Array:
+    return np.maximum(np.abs(u), np.abs(v)) <= BOX_HALF_SIDE
+
+
+def _ring(u: Array, v: Array) -> tuple[Array, Array]:
+    radius_squared = u * u + v * v
+    return (radius_squared <= 1.0) & (radius_squared >= 0.55**2), _shade(u)
+
+
+def _triangle(u: Array, v: Array) -> tuple[Array, Array]:
+    return (v <= 0.5) & (np.sqrt(3.0) * np.abs(u) <= v + 1.0), _shade(u)
+
+
+def _cross(u: Array, v: Array) -> tuple[Array, Array]:
+    short, long = np.minimum(np.abs(u), np.abs(v)), np.maximum(np.abs(u), np.abs(v))
+    return (short <= 0.27) & (long <= 0.96), _shade(u)
+
+
+def _striped_box(u: Array, v: Array) -> tuple[Array, Array]:
+    stripe = np.floor((u / BOX_HALF_SIDE + 1.0) * 2.5)  # five stripes
+    return _inside_box(u, v), stripe % 2
+
+
+def _checkered_box(u: Array, v: Array) -> tuple[Array, Array]:
+    column, row = (np.floor((c / BOX_HALF_SIDE + 1.0) * 2.0) for c in (u, v))  # four by four cells
+    return _inside_box(u, v), (column + row) % 2
+
+
+def _disc(u: Array, v: Array) -> tuple[Array, Array]:
+    return u * u + v * v <= 1.0, _shade(u)
+
+
+def _box(u: Array, v: Array) -> tuple[Array, Array]:
+    return _inside_box(u, v), _shade(u)
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class: its COCO id, name and shape."""
+
+    id: int
+    name: str
+    shape: Shape
+
+
+CATEGORIES = (
+    Category(2, "ring", _ring),
+    Category(5, "triangle", _triangle),
+    Category(7, "cross", _cross),
+    Category(11, "striped_box", _striped_box),
+    Category(13, "checkered_box", _checkered_box),
+)
+DISTRACTORS: tuple[Shape, ...] = (_disc, _box)
+
+
+@dataclass(frozen=True)
+class ToyDataset:
+    """Where a data set lies. ``classes`` are in the order of rising category id."""
+
+    root: Path
+    train_json: Path
+    train_images: Path
+    val_json: Path
+    val_images: Path
+    classes: tuple[str, ...]
+
+
+@dataclass
+class SceneObject:
+    """An annotated object: visible pixels, (H, W) bool, and full area, hidden pixels included."""
+
+    category: Category
+    mask: Array
+    full_area: int
+    is_crowd: bool = False
+
+    def remains_visible(self, mask: Array) -> bool:
+        """Say whether the object is still recognisable when only ``mask`` is left of it."""
+        if mask.sum() < MIN_VISIBLE_FRACTION * self.full_area:
+            return False
+        return min(tight_box(mask)[2:]) >= MIN_VISIBLE_SIDE
+
+
+@dataclass
+class Scene:
+    """A picture in the making: ``canvas`` is (H, W, 3) float32 BGR, 0 to 255."""
+
+    canvas: Array
+    objects: list[SceneObject] = field(default_factory=list)
+
+    @property
+    def size(self) -> Size:
+        """(H, W) in pixels."""
+        return self.canvas.shape[0], self.canvas.shape[1]
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A shape on the pixel grid: (S, S) float32 ``coverage`` and ``tone``, both in [0, 1]."""
+
+    coverage: Array
+    tone: Array
+    centre: Point
+
+    @property
+    def full_area(self) -> int:
+        """Number of pixels covered by half or more, inside the image or not."""
+        return int((self.coverage >= 0.5).sum())
+
+    def place(self, size: Size) -> tuple[Array, Array]:
+        """Return coverage and tone on an image of ``size`` (H, W); what lies outside is cut."""
+        side = self.coverage.shape[0]
+        left, top = (int(np.floor(c)) - side // 2 for c in self.centre)
+        y0, x0 = max(top, 0), max(left, 0)
+        y1, x1 = min(top + side, size[0]), min(left + side, size[1])
+        coverage, tone = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        if x0 < x1 and y0 < y1:
+            source = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+            coverage[y0:y1, x0:x1], tone[y0:y1, x0:x1] = self.coverage[source], self.tone[source]
+        return coverage, tone
+
+
+def render_stamp(
+    shape: Shape, diameter: float, aspect: float, angle: float, centre: Point
+) -> Stamp:
+    """Sample a shape on the pixel grid.
+
+    Args:
+        shape: what to draw.
+        diameter: of the circle around it, in pixels.
+        aspect: factor on its second axis before the rotation, in (0, 1].
+        angle: rotation in radians.
+        centre: (x, y) in pixels; may lie outside the image.
+    """
+    side = 2 * (int(np.ceil(diameter / 2)) + 1)  # room for the fraction of the centre
+    samples = (np.arange(side * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING - side // 2
+    x, y = ((samples - c % 1.0) * np.float32(2.0 / diameter) for c in centre)
+    x, y = x[None, :], y[:, None]
+    u = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    v = (y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))) / np.float32(aspect)
+    coverage, tone = (
+        cv2.resize(a.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+        for a in shape(u, v)
+    )
+    return Stamp(coverage, np.clip(tone, 0.0, 1.0), centre)
+
+
+def tight_box(mask: Array) -> list[float]:
+    """Return the box [x, y, w, h] of the true pixels of an (H, W) mask; zeros if there are none."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if columns.size == 0:
+        return [0.0, 0.0, 0.0, 0.0]
+    x0, y0, x1, y1 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
+
+
+def encode_rle(mask: Array) -> dict[str, list[int]]:
+    """Encode an (H, W) mask as COCO's uncompressed run lengths: column by column, zeros first."""
+    # A zero in front, so that the first run is one of zeros; edges count without it.
+    pixels = np.concatenate([[False], mask.ravel(order="F")])
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1])
+    counts = np.diff(np.concatenate([[0], edges, [mask.size]]))
+    return {"size": list(mask.shape), "counts": counts.tolist()}
+
+
+def _distant_colour(rng: Generator, *others: Array) -> Array:
+    """Draw a BGR colour 150 or more away from the others, or the farthest of eight candidates."""
+    candidates = rng.uniform(0.0, 255.0, (8, 3))
+    distances = np.min([np.linalg.norm(candidates - other, axis=1) for other in others], axis=0)
+    far = np.flatnonzero(distances >= 150.0)
+    return candidates[far[0] if far.size else distances.argmax()]
+
+
+def _paint(rng: Generator, canvas: Array, coverage: Array, tone: Array) -> None:
+    """Blend a shape into the canvas with two random colours that stand out from what lies below."""
+    below = canvas[coverage >= 0.5].mean(axis=0)
+    first = _distant_colour(rng, below)
+    second = _distant_colour(rng, below, first)
+    x0, y0, w, h = (int(c) for c in tight_box(coverage > 0.0))
+    window = np.s_[y0 : y0 + h, x0 : x0 + w]
+    alpha, mix = coverage[window][..., None], tone[window][..., None]
+    paint = (first + (second - first) * mix).astype(np.float32)
+    canvas[window] += alpha * (paint - canvas[window])
+
+
+def _random_pose(rng: Generator, size: Size) -> tuple[float, float, float]:
+    """Draw diameter (pixels), aspect and angle for an image of ``size``; small ones prevail."""
+    ratio = MAX_DIAMETER_FRACTION * min(size) / MIN_DIAMETER
+    diameter = MIN_DIAMETER * ratio ** (rng.random() ** 0.65)
+    return diameter, rng.uniform(0.65, 1.0), rng.uniform(0.0, 2.0 * np.pi)
+
+
+def _random_centre(rng: Generator, size: Size) -> Point:
+    return rng.uniform(0.0, size[1]), rng.uniform(0.0, size[0])
+
+
+def _smooth_noise(rng: Generator, size: Size, cells: int, amplitude: float) -> Array:
+    """Return (H, W, 3) float32 noise with about ``cells`` bumps a side and the given amplitude."""
+    grid = rng.uniform(-amplitude, amplitude, (cells, cells, 3)).astype(np.float32)
+    return cv2.resize(grid, size[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def _make_background(rng: Generator, size: Size) -> Array:
+    """Return an (H, W, 3) float32 picture of blobs, grain, lines and unlabelled distractors."""
+    canvas = np.full((*size, 3), rng.uniform(50.0, 205.0, 3), np.float32)
+    canvas += _smooth_noise(rng, size, 2, rng.uniform(0.0, 50.0))
+    canvas += _smooth_noise(rng, size, int(rng.integers(4, 10)), rng.uniform(5.0, 30.0))
+    canvas += _smooth_noise(rng, size, int(rng.integers(40, 90)), rng.uniform(0.0, 10.0))
+    for _ in range(rng.integers(0, 5)):
+        start, end = (tuple(int(c) for c in rng.uniform(0, size[::-1])) for _ in range(2))
+        cv2.line(canvas, start, end, rng.uniform(0.0, 255.0, 3).tolist(), int(rng.integers(1, 4)))
+    for _ in range(rng.integers(0, 3)):
+        shape = DISTRACTORS[rng.integers(len(DISTRACTORS))]
+        stamp = render_stamp(shape, *_random_pose(rng, size), _random_centre(rng, size))
+        coverage, tone = stamp.place(size)
+        if (coverage >= 0.5).any():
+            _paint(rng, canvas, coverage, tone)
+    return canvas
+
+
+def _near_existing(rng: Generator, scene: Scene) -> Point:
+    """Return a centre (x, y) at the rim of an object, so that the next one covers part of it."""
+    x, y, w, h = tight_box(scene.objects[rng.integers(len(scene.objects))].mask)
+    direction = rng.uniform(0.0, 2.0 * np.pi)
+    return x + w / 2 * (1.0 + np.cos(direction)), y + h / 2 * (1.0 + np.sin(direction))
+
+
+def add_object(rng: Generator, scene: Scene, category: Category, stamp: Stamp) -> bool:
+    """Draw an object unless it or one below it would be hardly visible; say whether it is drawn."""
+    coverage, tone = stamp.place(scene.size)
+    mask = coverage >= 0.5
+    new = SceneObject(category, mask, stamp.full_area)
+    remaining = [other.mask & ~mask for other in scene.objects]
+    if not new.remains_visible(mask):
+        return False
+    if not all(o.remains_visible(m) for o, m in zip(scene.objects, remaining, strict=True)):
+        return False
+    for other, other_mask in zip(scene.objects, remaining, strict=True):
+        other.mask = other_mask
+    _paint(rng, scene.canvas, coverage, tone)
+    scene.objects.append(new)
+    return True
+
+
+def _add_crowd(rng: Generator, scene: Scene) -> None:
+    """Draw a dense group of small objects of one class, annotated as one iscrowd region."""
+    category = CATEGORIES[rng.integers(len(CATEGORIES))]
+    rows, columns = 3, 5
+    pitch = 11.0  # pixels from one to the next, about as much as their diameter
+    free = np.array(scene.size[::-1]) - (columns * pitch, rows * pitch)
+    corner = rng.random(2) * free
+    mask = np.zeros(scene.size, bool)
+    for row, column in np.ndindex(rows, columns):
+        x, y = corner + (np.array([column, row]) + rng.uniform(0.3, 0.7, 2)) * pitch
+        pose = rng.uniform(10.0, 14.0), 0.9, rng.uniform(0.0, 2.0 * np.pi)
+        coverage, tone = render_stamp(category.shape, *pose, (x, y)).place(scene.size)
+        _paint(rng, scene.canvas, coverage, tone)
+        mask |= coverage >= 0.5
+    scene.objects.append(SceneObject(category, mask, int(mask.sum()), is_crowd=True))
+
+
+def _degrade(rng: Generator, canvas: Array) -> Array:
+    """Vary contrast, brightness, sharpness and noise; return an (H, W, 3) uint8 picture."""
+    canvas = (canvas - 127.5) * rng.uniform(0.7, 1.1) + 127.5 + rng.uniform(-30.0, 30.0)
+    if rng.random() < 0.5:
+        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.0))
+    canvas = canvas + rng.standard_normal(canvas.shape, np.float32) * rng.uniform(0.0, 8.0)
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def make_scene(
+    rng: Generator, image_size: Size, *, num_objects: int, with_crowd: bool = False
+) -> tuple[Array, list[SceneObject]]:
+    """Draw one picture.
+
+    Args:
+        rng: source of all that is random.
+        image_size: (H, W); sides are 75 % to 100 % of it, and half of the pictures are turned.
+        num_objects: wanted number; fewer if no place is found in ten attempts each.
+        with_crowd: adds an iscrowd region.
+
+    Returns:
+        (H, W, 3) uint8 BGR picture and its objects, in the order drawn.
+    """
+    size = tuple(round(side * rng.uniform(0.75, 1.0)) for side in image_size)
+    size = size[::-1] if rng.random() < 0.5 else size
+    scene = Scene(_make_background(rng, size))
+    if with_crowd:
+        _add_crowd(rng, scene)
+    for _ in range(num_objects):
+        category = CATEGORIES[rng.integers(len(CATEGORIES))]
+        pose = _random_pose(rng, size)
+        for _ in range(10):
+            overlap = scene.objects and rng.random() < 0.1
+            centre = _near_existing(rng, scene) if overlap else _random_centre(rng, size)
+            if add_object(rng, scene, category, render_stamp(category.shape, *pose, centre)):
+                break
+    return _degrade(rng, scene.canvas), scene.objects
+
+
+def _annotation(annotation_id: int, image_id: int, scene_object: SceneObject) -> dict:
+    annotation = {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": scene_object.category.id,
+        "bbox": tight_box(scene_object.mask),
+        "area": float(scene_object.mask.sum()),
+        "iscrowd": int(scene_object.is_crowd),
+    }
+    if scene_object.is_crowd:
+        annotation["segmentation"] = encode_rle(scene_object.mask)
+    return annotation
+
+
+def _write_safely(path: Path, content: bytes) -> None:
+    """Write under another name, then rename: whoever reads the file finds all of it or nothing."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _write_split(json_path: Path, folder: Path, split: str, num_images: int, info: dict) -> None:
+    """Write the pictures of one split, then its JSON file."""
+    parameters = info["parameters"]
+    folder.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for index in range(num_images):
+        # A generator for each image: image i is the same however many there are.
+        rng = np.random.default_rng([parameters["seed"], FIRST_IMAGE_ID[split], index])
+        num_objects = 0 if index % EMPTY_EVERY == EMPTY_EVERY // 2 else int(rng.integers(1, 9))
+        with_crowd = split == "val" and index in CROWD_VAL_IMAGES
+        picture, objects = make_scene(
+            rng, parameters["image_size"], num_objects=num_objects, with_crowd=with_crowd
+        )
+        image_id = FIRST_IMAGE_ID[split] + index
+        file_name = f"{image_id:06d}.jpg"
+        _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        _write_safely(folder / file_name, encoded.tobytes())
+        height, width = picture.shape[:2]
+        images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+        for scene_object in objects:
+            annotations.append(_annotation(len(annotations) + 1, image_id, scene_object))
+    content = {
+        "info": info,
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": c.id, "name": c.name, "supercategory": "shape"} for c in CATEGORIES],
+    }
+    _write_safely(json_path, json.dumps(content).encode())
+
+
+def _is_complete(json_path: Path, folder: Path, info: dict) -> bool:
+    """Say whether a split is complete.
+
+    Raises:
+        FileExistsError: the JSON file is another data set, which must not be overwritten unasked.
+    """
+    if not json_path.exists():
+        return False
+    try:
+        content = json.loads(json_path.read_bytes())
+    except ValueError:
+        logger.warning("%s is not valid JSON; the data set is written anew", json_path)
+        return False
+    found = content.get("info") if isinstance(content, dict) else None
+    if found != info:
+        raise FileExistsError(
+            f"{json_path} holds another data set: its info is {found}, wanted is {info}; "
+            "choose another folder or force"
+        )
+    return all((folder / image["file_name"]).is_file() for image in content["images"])
+
+
+def write_toy_dataset(
+    root: str | Path,
+    *,
+    num_train: int = 400,
+    num_val: int = 100,
+    image_size: Size = (256, 320),
+    seed: int = 0,
+    force: bool = False,
+) -> ToyDataset:
+    """Write the data set, or find it already written.
+
+    A complete data set of the same parameters is kept as it is, an incomplete one is written anew.
+
+    Args:
+        root: folder that receives instances_train.json, instances_val.json, train/ and val/.
+        num_train: number of training images, at least 1.
+        num_val: number of validation images, at least 1.
+        image_size: largest (H, W) in pixels, at least 96 each; see ``make_scene``.
+        seed: equal seeds give equal bytes, >= 0.
+        force: write even if a data set is there, also one of other parameters.
+
+    Raises:
+        ValueError: a number is out of range.
+        FileExistsError: ``root`` holds a data set of other parameters and ``force`` is False.
+    """
+    if min(num_train, num_val) < 1 or seed < 0 or len(image_size) != 2 or min(image_size) < 96:
+        raise ValueError(
+            "need num_train >= 1, num_val >= 1, seed >= 0 and image_size of two sides >= 96; "
+            f"got {num_train=}, {num_val=}, {seed=}, {image_size=}"
+        )
+    root = Path(root)
+    classes = tuple(category.name for category in CATEGORIES)
+    toy = ToyDataset(
+        root,
+        root / "instances_train.json",
+        root / "train",
+        root / "instances_val.json",
+        root / "val",
+        classes,
+    )
+    parameters = {
+        "num_train": num_train,
+        "num_val": num_val,
+        "image_size": list(image_size),
+        "seed": seed,
+    }
+    info = {
+        "description": "yolor_d2 toy data set",
+        "version": str(VERSION),
+        "parameters": parameters,
+    }
+    splits = [
+        (toy.train_json, toy.train_images, "train", num_train),
+        (toy.val_json, toy.val_images, "val", num_val),
+    ]
+    if not force and all([_is_complete(path, folder, info) for path, folder, _, _ in splits]):
+        return toy
+    for json_path, _, _, _ in splits:
+        json_path.unlink(missing_ok=True)  # never an old list beside new pictures
+    for json_path, folder, split, num_images in splits:
+        _write_split(json_path, folder, split, num_images, info)
+    return toy
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write a toy data set from the command line."""
+    parser = argparse.ArgumentParser(
+        description="Write a generated detection data set in the COCO format."
+    )
+    parser.add_argument("out", type=Path, help="folder of the data set")
+    parser.add_argument("--train", type=int, default=400, help="number of training images")
+    parser.add_argument("--val", type=int, default=100, help="number of validation images")
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal data sets")
+    parser.add_argument("--force", action="store_true", help="overwrite a data set that is there")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    toy = write_toy_dataset(
+        options.out,
+        num_train=options.train,
+        num_val=options.val,
+        seed=options.seed,
+        force=options.force,
+    )
+    logger.info(
+        "%s: %d train and %d val images, classes %s",
+        toy.root,
+        options.train,
+        options.val,
+        toy.classes,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Training."""
+
+from .trainer import Trainer
+
+__all__ = ["Trainer"]

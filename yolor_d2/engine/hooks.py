@@ -1,0 +1,70 @@
+"""Hooks that Detectron2 has not, or has otherwise."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import BEST_NAME, YOLORCheckpointer
+from ..d2.engine import HookBase
+
+logger = logging.getLogger(__name__)
+
+# Name of the scalar by which evaluations are ranked.
+FITNESS = "fitness"
+
+
+def fitness(results: dict) -> float:
+    """The reference's measure of "best": 0.1 AP50 + 0.9 AP of the first data set, in percent.
+
+    Args:
+        results: what `Trainer.test` returns: by task, or by data set and task where there are
+            several.
+    """
+    box = results["bbox"] if "bbox" in results else next(iter(results.values()))["bbox"]
+    return 0.1 * box["AP50"] + 0.9 * box["AP"]
+
+
+class BestCheckpointer(HookBase):
+    """Keeps the weights of the evaluation with the highest fitness as `model_best.pth`.
+
+    Unlike Detectron2's hook of this name it still knows the best value after an interruption,
+    since the file itself carries it. To be placed after the evaluation.
+
+    Args:
+        period: iterations between evaluations, as given to the evaluation hook.
+        checkpointer: saves the weights.
+    """
+
+    def __init__(self, period: int, checkpointer: YOLORCheckpointer):
+        self.period = period
+        self.checkpointer = checkpointer
+        self.best = -math.inf
+
+    def before_train(self) -> None:
+        path = Path(self.checkpointer.save_dir) / f"{BEST_NAME}.pth"
+        if self.trainer.start_iter > 0 and path.is_file():
+            self.best = torch.load(path, map_location="cpu", mmap=True, weights_only=True)[FITNESS]
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self.period > 0 and done % self.period == 0 and done != self.trainer.max_iter:
+            self.save_if_best()
+
+    def after_train(self) -> None:
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            self.save_if_best()
+
+    def save_if_best(self) -> None:
+        latest = self.trainer.storage.latest().get(FITNESS)
+        if latest is None:
+            return  # nothing to evaluate on
+        value, iteration = latest
+        # Also False for NaN, the result of an evaluation without any detection.
+        if value > self.best:
+            self.best = value
+            self.checkpointer.save(BEST_NAME, iteration=iteration, **{FITNESS: value})
+            logger.info("Best evaluation so far: fitness %.3f at iteration %d", value, iteration)

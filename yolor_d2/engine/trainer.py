@@ -1,0 +1,92 @@
+"""The trainer: Detectron2's, with the recipe of the paper."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from contextlib import nullcontext
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from ..checkpoint import YOLORCheckpointer
+from ..d2.config import CfgNode
+from ..d2.engine import DefaultTrainer, HookBase, hooks
+from ..d2.evaluation import COCOEvaluator
+from ..d2.utils import comm
+from ..data.loader import build_test_loader, build_train_loader
+from .ema import EMAHook
+from .hooks import FITNESS, BestCheckpointer, fitness
+from .optimizer import build_optimizer
+from .schedule import WarmupCosine, build_lr_scheduler
+
+# Iterations between two lines in the log and two points of the curves.
+WRITE_PERIOD = 20
+
+
+class Trainer(DefaultTrainer):
+    """`DefaultTrainer` with YOLOR's data, parameter groups, schedule, and moving average."""
+
+    def build_hooks(self) -> list[HookBase]:
+        """Timer, average, schedule, checkpoints, evaluation, best, writers: in this order."""
+        cfg = self.cfg
+        wrapped = isinstance(self.model, DistributedDataParallel)
+        model = self.model.module if wrapped else self.model
+        ema = None
+        if cfg.SOLVER.EMA.ENABLED:
+            ema = EMAHook(model, decay=cfg.SOLVER.EMA.DECAY, ramp=cfg.SOLVER.EMA.RAMP)
+        averaged = ema.applied if ema else nullcontext
+        # In place of the one that DefaultTrainer has just made.
+        self.checkpointer = YOLORCheckpointer(
+            model, cfg.OUTPUT_DIR, averaged=averaged, trainer=weakref.proxy(self)
+        )
+
+        def evaluate() -> dict:
+            with averaged():
+                results = self._last_eval_results = self.test(cfg, self.model)
+            if results and comm.is_main_process():
+                self.storage.put_scalar(FITNESS, fitness(results), smoothing_hint=False)
+            return results
+
+        period = cfg.TEST.EVAL_PERIOD
+        built = [hooks.IterationTimer(), ema, hooks.LRScheduler()]
+        if comm.is_main_process():
+            # Before the evaluation, so that nothing is lost if that fails.
+            built.append(
+                hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+            )
+        if cfg.DATASETS.TEST:
+            built.append(hooks.EvalHook(period, evaluate))
+        if comm.is_main_process():
+            if cfg.DATASETS.TEST:
+                built.append(BestCheckpointer(period, self.checkpointer))
+            built.append(hooks.PeriodicWriter(self.build_writers(), period=WRITE_PERIOD))
+        return [hook for hook in built if hook is not None]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue the run in OUTPUT_DIR if there is one, else start from MODEL.WEIGHTS."""
+        super().resume_or_load(resume)
+        # The loader has not started yet; the run goes on with the samples that come next.
+        self.data_loader.sampler.start = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> WarmupCosine:
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
+        return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))

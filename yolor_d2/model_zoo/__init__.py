@@ -1,0 +1,67 @@
+"""The configurations that come with the package, by their path below `configs/`."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..d2.config import CfgNode
+
+
+def config_root() -> Path:
+    """The folder `configs/`: packaged in an installation, at the top of a checkout."""
+    packaged = Path(str(resources.files(__name__))) / "configs"
+    if packaged.is_dir():
+        return packaged
+    return Path(__file__).resolve().parents[2] / "configs"
+
+
+def list_configs() -> list[str]:
+    """Names of all configurations, sorted."""
+    root = config_root()
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.yaml"))
+
+
+def get_config_file(name: str) -> str:
+    """Path of a configuration.
+
+    Args:
+        name: path below `configs/`, e.g. "yolor_p6.yaml" or "quick/toy_cpu.yaml".
+
+    Raises:
+        FileNotFoundError: when there is none of that name.
+    """
+    path = config_root() / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no configuration {name!r}, expected a file or one of {list_configs()}"
+        )
+    return str(path)
+
+
+def get_config(name: str) -> CfgNode:
+    """The configuration of that name, merged with its bases and all defaults."""
+    from ..config import get_yolor_cfg
+
+    cfg = get_yolor_cfg()
+    cfg.merge_from_file(get_config_file(name), allow_unsafe=False)
+    return cfg
+
+
+def get(name: str, *, device: str | None = None) -> nn.Module:
+    """The model of that configuration with random weights, in training mode.
+
+    Args:
+        name: see `get_config_file`.
+        device: overrides MODEL.DEVICE.
+    """
+    from ..d2.modeling import build_model
+
+    cfg = get_config(name)
+    if device is not None:
+        cfg.MODEL.DEVICE = device
+    return build_model(cfg)

@@ -1,0 +1,16 @@
+"""YOLOR as Detectron2 models: importing this registers them."""
+
+from .backbone import YOLORPAN, YOLORBottomUp, build_yolor_backbone, build_yolor_pan_backbone
+from .head import YOLOR_HEAD_REGISTRY, ImplicitAnchorHead, build_head
+from .meta_arch import YOLOR
+
+__all__ = [
+    "YOLOR",
+    "YOLORPAN",
+    "YOLOR_HEAD_REGISTRY",
+    "ImplicitAnchorHead",
+    "YOLORBottomUp",
+    "build_head",
+    "build_yolor_backbone",
+    "build_yolor_pan_backbone",
+]

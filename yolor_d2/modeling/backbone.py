@@ -1,0 +1,99 @@
+"""Backbones for Detectron2: bottom-up alone, and with the PAN neck on top."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from ..d2.config import CfgNode
+from ..d2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
+from ..networks import PANNeck, Variant, YOLORBackbone
+from ..networks.backbone import level_name
+from ..networks.network import build_backbone, build_neck, customise
+
+
+def variant_from_config(cfg: CfgNode) -> Variant:
+    """The network that MODEL.YOLOR describes: a published row with the config's changes."""
+    node = cfg.MODEL.YOLOR
+    row = customise(
+        node.VARIANT,
+        form=node.FORM or None,
+        activation=node.ACTIVATION or None,
+        anchors=node.ANCHORS or None,
+        feature_alignment=node.IMPLICIT.FEATURE_ALIGNMENT or None,
+        prediction_refinement=node.IMPLICIT.PREDICTION_REFINEMENT or None,
+    )
+    return replace(row, form=replace(row.form, norm_momentum=node.NORM_MOMENTUM))
+
+
+class YOLORBottomUp(Backbone):
+    """The bottom-up features c3, c4, ... by name.
+
+    Args:
+        body: stem and stages on tensors.
+    """
+
+    def __init__(self, body: YOLORBackbone):
+        super().__init__()
+        self.body = body
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {
+            level_name("c", stride): ShapeSpec(channels=channels, stride=stride)
+            for channels, stride in zip(self.body.channels, self.body.strides)
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        return self.body.strides[-1]
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, C, H, W) normalised images to features by name, fine to coarse."""
+        return dict(zip(self.output_shape(), self.body(x)))
+
+
+class YOLORPAN(Backbone):
+    """The aligned pyramid p3, p4, ... by name.
+
+    Args:
+        bottom_up: any backbone; all its outputs are used, each with twice the stride of the one
+            before.
+        neck: PAN over as many levels.
+    """
+
+    def __init__(self, bottom_up: Backbone, neck: PANNeck):
+        super().__init__()
+        self.bottom_up = bottom_up
+        self.neck = neck
+        shapes = bottom_up.output_shape()
+        self.in_features = sorted(shapes, key=lambda name: shapes[name].stride)
+        self.strides = [shapes[name].stride for name in self.in_features]
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {
+            level_name("p", stride): ShapeSpec(channels=channels, stride=stride)
+            for channels, stride in zip(self.neck.channels, self.strides)
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        return self.strides[-1]
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, C, H, W) normalised images to features by name, fine to coarse."""
+        features = self.bottom_up(x)
+        return dict(zip(self.output_shape(), self.neck([features[f] for f in self.in_features])))
+
+
+@BACKBONE_REGISTRY.register()
+def build_yolor_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> YOLORBottomUp:
+    """MODEL.BACKBONE.NAME of the bottom-up part alone."""
+    return YOLORBottomUp(build_backbone(variant_from_config(cfg), input_shape.channels))
+
+
+@BACKBONE_REGISTRY.register()
+def build_yolor_pan_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> YOLORPAN:
+    """MODEL.BACKBONE.NAME of the bottom-up part with the PAN neck."""
+    bottom_up = build_yolor_backbone(cfg, input_shape)
+    return YOLORPAN(bottom_up, build_neck(variant_from_config(cfg), bottom_up.body.channels))

@@ -1,0 +1,214 @@
+"""The meta-architecture: Detectron2's batches in, losses or `Instances` out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..d2.config import CfgNode, configurable
+from ..d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector_postprocess
+from ..d2.structures import Boxes, ImageList, Instances
+from ..d2.utils import comm, get_event_storage, has_event_storage
+from ..networks.network import anchors_tensor
+from ..ops import LossGains, assign_targets, decode, detect, detection_losses, xyxy_to_cxcywh
+from .backbone import variant_from_config
+from .head import build_head
+
+# Grey level of the border around images that are smaller than their batch, as in training's
+# mosaics.
+PAD_VALUE = 114
+
+
+@META_ARCH_REGISTRY.register()
+class YOLOR(nn.Module):
+    """One-stage, anchor-based detector with implicit knowledge.
+
+    Args:
+        backbone: features by name; all of them are used, fine to coarse.
+        head: list of features to logits (N, A, H, W, 5 + K) per level.
+        anchors: (L, A, 2) widths and heights in input pixels.
+        gains: weights of the loss terms.
+        assign_max_ratio: see `ops.assign.assign_level`.
+        score_threshold: see `ops.nms.select_candidates`.
+        nms_threshold: IoU above which the worse of two boxes is dropped.
+        max_detections: boxes kept per image.
+        class_agnostic_nms: let boxes of different classes suppress each other.
+        pixel_mean: per channel, subtracted from values in 0-255.
+        pixel_std: per channel, divides them afterwards.
+        input_format: channel order of the images, "RGB" or "BGR".
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    anchors: Tensor
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: nn.Module,
+        anchors: Tensor,
+        gains: LossGains = LossGains(),
+        assign_max_ratio: float = 4.0,
+        score_threshold: float = 0.001,
+        nms_threshold: float = 0.65,
+        max_detections: int = 300,
+        class_agnostic_nms: bool = False,
+        pixel_mean: Sequence[float] = (0.0, 0.0, 0.0),
+        pixel_std: Sequence[float] = (255.0, 255.0, 255.0),
+        input_format: str = "RGB",
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        shapes = backbone.output_shape()
+        self.in_features = sorted(shapes, key=lambda name: shapes[name].stride)
+        self.strides = [shapes[name].stride for name in self.in_features]
+        self.gains = gains
+        self.assign_max_ratio = assign_max_ratio
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+        self.class_agnostic_nms = class_agnostic_nms
+        self.input_format = input_format
+        self.register_buffer("anchors", anchors, persistent=False)
+        mean, std = torch.tensor(pixel_mean).view(-1, 1, 1), torch.tensor(pixel_std).view(-1, 1, 1)
+        self.register_buffer("pixel_mean", mean.float(), persistent=False)
+        self.register_buffer("pixel_std", std.float(), persistent=False)
+        # ImageList pads after normalisation.
+        self.pad_value = float((PAD_VALUE - self.pixel_mean[0]) / self.pixel_std[0])
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        backbone = build_backbone(cfg)
+        shapes = sorted(backbone.output_shape().values(), key=lambda shape: shape.stride)
+        node = cfg.MODEL.YOLOR
+        return {
+            "backbone": backbone,
+            "head": build_head(cfg, shapes),
+            "anchors": anchors_tensor(variant_from_config(cfg).anchors, len(shapes)),
+            "gains": LossGains(
+                box=node.LOSS.BOX,
+                objectness=node.LOSS.OBJECTNESS,
+                classes=node.LOSS.CLASSES,
+                focal_gamma=node.LOSS.FOCAL_GAMMA,
+            ),
+            "assign_max_ratio": node.ASSIGN_MAX_RATIO,
+            "score_threshold": node.SCORE_THRESHOLD,
+            "nms_threshold": node.NMS_THRESHOLD,
+            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "class_agnostic_nms": node.CLASS_AGNOSTIC_NMS,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "input_format": cfg.INPUT.FORMAT,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Losses in training mode, detections otherwise.
+
+        Args:
+            batched_inputs: one dict per image: "image" (C, H, W) with values 0-255; in training
+                "instances" with gt_boxes (xyxy in pixels of "image") and gt_classes; optionally
+                "height" and "width", the size in which detections are wanted.
+
+        Returns:
+            In training mode the three weighted losses by name, else one {"instances": Instances}
+            per image with pred_boxes, scores and pred_classes, best first.
+        """
+        images = self.preprocess(batched_inputs)
+        features = self.backbone(images.tensor)
+        levels = self.head([features[name] for name in self.in_features])
+        if self.training:
+            return self.forward_training(levels, batched_inputs)
+        return self.forward_inference(levels, images.image_sizes, batched_inputs)
+
+    def preprocess(self, batched_inputs: list[dict]) -> ImageList:
+        """Move to the device, normalise, and pad to the right and below into one batch."""
+        images = [
+            (x["image"].to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
+            for x in batched_inputs
+        ]
+        return ImageList.from_tensors(
+            images, self.backbone.size_divisibility, pad_value=self.pad_value
+        )
+
+    def forward_training(
+        self, levels: list[Tensor], batched_inputs: list[dict]
+    ) -> dict[str, Tensor]:
+        """Weighted losses of a batch, see `ops.losses`.
+
+        The terms are multiplied by the number of images of all processes, as in the reference:
+        with the gradients that Detectron2 averages over processes, a step then sums over the whole
+        batch.
+        """
+        if any("instances" not in x for x in batched_inputs):
+            raise KeyError(
+                "training needs 'instances' in every input; call model.eval() for inference"
+            )
+        truth = [x["instances"].to(self.device) for x in batched_inputs]
+        boxes = xyxy_to_cxcywh(torch.cat([t.gt_boxes.tensor for t in truth]))
+        labels = torch.cat([t.gt_classes for t in truth])
+        counts = torch.tensor([len(t) for t in truth], device=self.device)
+        image = torch.arange(len(truth), device=self.device).repeat_interleave(counts)
+        targets = assign_targets(
+            image,
+            boxes,
+            labels,
+            self.anchors,
+            self.strides,
+            [(x.shape[2], x.shape[3]) for x in levels],
+            self.assign_max_ratio,
+        )
+        if has_event_storage():
+            storage = get_event_storage()
+            for name, level in zip(self.in_features, targets):
+                storage.put_scalar(f"positives/{name}", len(level.label))
+
+        losses = detection_losses(levels, targets, self.anchors, self.strides, self.gains)
+        num_images = len(batched_inputs) * comm.get_world_size()
+        return {
+            "loss_box": losses.box * num_images,
+            "loss_objectness": losses.objectness * num_images,
+            "loss_classes": losses.classes * num_images,
+        }
+
+    def forward_inference(
+        self,
+        levels: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+        batched_inputs: list[dict],
+    ) -> list[dict]:
+        """Detections of each image, in the size that its input asks for.
+
+        Args:
+            levels: logits of the batch.
+            image_sizes: (H, W) of each image before padding.
+            batched_inputs: see `forward`.
+        """
+        results = []
+        for rows, image_size, inputs in zip(
+            decode(levels, self.anchors, self.strides), image_sizes, batched_inputs
+        ):
+            found = detect(
+                rows,
+                score_threshold=self.score_threshold,
+                iou_threshold=self.nms_threshold,
+                max_detections=self.max_detections,
+                class_agnostic=self.class_agnostic_nms,
+            )
+            boxes = Boxes(found.boxes)
+            boxes.clip(image_size)
+            instances = Instances(
+                image_size, pred_boxes=boxes, scores=found.scores, pred_classes=found.labels
+            )
+            height = inputs.get("height", image_size[0])
+            width = inputs.get("width", image_size[1])
+            results.append({"instances": detector_postprocess(instances, height, width)})
+        return results

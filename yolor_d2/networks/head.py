@@ -1,0 +1,68 @@
+"""Anchor head with implicit prediction refinement (paper section 3.2, "iPR")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import build_implicit
+
+
+class AnchorHead(nn.Module):
+    """One 1x1 prediction convolution a level, refined by an implicit module on its outputs.
+
+    Args:
+        in_channels: width of each input feature, fine to coarse.
+        strides: input pixels per cell of each level.
+        num_anchors: anchors A per cell.
+        num_classes: classes K, at least 1.
+        implicit: operator of the implicit refinement, see `layers.build_implicit`; the published
+            models multiply.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        *,
+        strides: Sequence[int],
+        num_anchors: int,
+        num_classes: int,
+        implicit: str = "mul",
+    ):
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+        self.strides = list(strides)
+        self.num_anchors = num_anchors
+        self.num_classes = num_classes
+        outputs = num_anchors * (5 + num_classes)
+        self.predict = nn.ModuleList(nn.Conv2d(c, outputs, 1) for c in in_channels)
+        self.refine = nn.ModuleList(build_implicit(implicit, outputs) for _ in in_channels)
+        self.init_biases()
+
+    @torch.no_grad()
+    def init_biases(self) -> None:
+        """Start from plausible frequencies, so that the first steps do not fight the background.
+
+        About 8 objects in a 640 px image for objectness, and 0.6 of them spread over the classes.
+        """
+        for conv, stride in zip(self.predict, self.strides):
+            assert conv.bias is not None
+            bias = conv.bias.view(self.num_anchors, 5 + self.num_classes)
+            bias[:, 4] += math.log(8 / (640 / stride) ** 2)
+            bias[:, 5:] += math.log(0.6 / (self.num_classes - 0.99))
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Features (N, Ci, Hi, Wi) to logits (N, A, Hi, Wi, 5 + K), fine to coarse.
+
+        The last axis is tx, ty, tw, th, objectness, classes; `ops.decode` turns it into boxes.
+        """
+        levels = []
+        for x, predict, refine in zip(features, self.predict, self.refine):
+            x = refine(predict(x))
+            n, _, h, w = x.shape
+            levels.append(x.view(n, self.num_anchors, -1, h, w).permute(0, 1, 3, 4, 2))
+        return levels

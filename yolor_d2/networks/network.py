@@ -1,0 +1,189 @@
+"""Backbone, neck and head on plain tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import FORMS
+from ..ops.decode import decode
+from .backbone import YOLORBackbone
+from .head import AnchorHead
+from .neck import PANNeck
+from .variants import Variant, get_variant
+
+Anchors = Sequence[Sequence[Sequence[float]]]
+
+
+def anchors_tensor(anchors: Anchors, num_levels: int) -> Tensor:
+    """(L, A, 2) anchor widths and heights in input pixels.
+
+    Args:
+        anchors: per level, fine to coarse, A pairs (width, height) in input pixels.
+        num_levels: levels L of the network.
+
+    Raises:
+        ValueError: when the number of levels differs, levels differ in A, or a size is not
+            positive.
+    """
+    counts = [len(level) for level in anchors]
+    if len(counts) != num_levels or len(set(counts)) != 1 or counts[0] == 0:
+        raise ValueError(
+            f"anchors must be the same number of (width, height) pairs on each of {num_levels} "
+            f"levels, got {counts} pairs on {len(counts)} levels"
+        )
+    if any(len(pair) != 2 or min(pair) <= 0 for level in anchors for pair in level):
+        raise ValueError(f"every anchor must be a positive (width, height) pair, got {anchors}")
+    return torch.tensor([[list(map(float, pair)) for pair in level] for level in anchors])
+
+
+def build_backbone(variant: Variant, in_channels: int) -> YOLORBackbone:
+    """Bottom-up part of a variant."""
+    return YOLORBackbone(
+        in_channels=in_channels,
+        stem=variant.stem,
+        stages=variant.stages,
+        transition=variant.transition,
+        form=variant.form,
+    )
+
+
+def build_neck(variant: Variant, in_channels: Sequence[int]) -> PANNeck:
+    """PAN neck of a variant over backbone features of these widths, fine to coarse."""
+    return PANNeck(
+        in_channels,
+        widths=variant.neck_widths,
+        num_units=variant.neck_units,
+        form=variant.form,
+        implicit=variant.feature_alignment,
+    )
+
+
+def customise(
+    variant: str | Variant,
+    *,
+    form: str | None = None,
+    activation: str | None = None,
+    anchors: Anchors | None = None,
+    feature_alignment: str | None = None,
+    prediction_refinement: str | None = None,
+) -> Variant:
+    """A variant with some of its rows replaced; None keeps the published value.
+
+    Raises:
+        ValueError: when the variant's name or the form is unknown.
+    """
+    row = get_variant(variant) if isinstance(variant, str) else variant
+    if form is not None:
+        if form not in FORMS:
+            raise ValueError(f"form is {form!r}, expected one of {sorted(FORMS)}")
+        row = replace(row, form=replace(FORMS[form], activation=row.form.activation))
+    if activation is not None:
+        row = replace(row, form=replace(row.form, activation=activation))
+    changes = {
+        "anchors": anchors,
+        "feature_alignment": feature_alignment,
+        "prediction_refinement": prediction_refinement,
+    }
+    return replace(row, **{key: value for key, value in changes.items() if value is not None})
+
+
+class YOLORNetwork(nn.Module):
+    """Image tensors to raw predictions; `decode` turns those into boxes and scores.
+
+    Args:
+        backbone: bottom-up features.
+        neck: aligned pyramid.
+        head: predictions.
+        anchors: (L, A, 2) in input pixels.
+    """
+
+    anchors: Tensor
+
+    def __init__(
+        self, *, backbone: YOLORBackbone, neck: PANNeck, head: AnchorHead, anchors: Tensor
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        # Anchors are part of the configuration, not of the weights.
+        self.register_buffer("anchors", anchors, persistent=False)
+
+    @property
+    def strides(self) -> list[int]:
+        return self.backbone.strides
+
+    @property
+    def size_divisibility(self) -> int:
+        """H and W of the input must be multiples of this."""
+        return self.strides[-1]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, C, H, W) RGB images in 0-1 to logits (N, A, H / stride, W / stride, 5 + K) per level.
+
+        Raises:
+            ValueError: when H or W is not a multiple of `size_divisibility`.
+        """
+        height, width = images.shape[-2:]
+        if height % self.size_divisibility or width % self.size_divisibility:
+            raise ValueError(
+                f"image size (H, W) is ({height}, {width}), expected multiples of "
+                f"{self.size_divisibility}: pad the batch"
+            )
+        return self.head(self.neck(self.backbone(images)))
+
+    def decode(self, levels: Sequence[Tensor]) -> Tensor:
+        """Logits of all levels to (N, R, 5 + K) rows, see `ops.decode.decode`."""
+        return decode(levels, self.anchors, self.strides)
+
+
+def build_network(
+    variant: str | Variant,
+    num_classes: int = 80,
+    *,
+    in_channels: int = 3,
+    anchors: Anchors | None = None,
+    form: str | None = None,
+    activation: str | None = None,
+    feature_alignment: str | None = None,
+    prediction_refinement: str | None = None,
+) -> YOLORNetwork:
+    """Build a network with random weights.
+
+    Args:
+        variant: a name of `VARIANTS`, or a row of one's own.
+        num_classes: classes K, at least 1.
+        in_channels: channels of the image.
+        anchors: (width, height) pairs in input pixels per level, fine to coarse; None takes the
+            variant's.
+        form: "D" or "Y", see `layers.BlockForm`; None takes the variant's.
+        activation: "silu" or "mish"; None takes the variant's.
+        feature_alignment: implicit operator on the neck's outputs ("none", "add", "mul").
+        prediction_refinement: implicit operator on the head's outputs.
+
+    Raises:
+        ValueError: when a name is unknown or the anchors do not fit the levels.
+    """
+    row = customise(
+        variant,
+        form=form,
+        activation=activation,
+        anchors=anchors,
+        feature_alignment=feature_alignment,
+        prediction_refinement=prediction_refinement,
+    )
+    backbone = build_backbone(row, in_channels)
+    neck = build_neck(row, backbone.channels)
+    anchor_sizes = anchors_tensor(row.anchors, len(backbone.strides))
+    head = AnchorHead(
+        neck.channels,
+        strides=backbone.strides,
+        num_anchors=anchor_sizes.shape[1],
+        num_classes=num_classes,
+        implicit=row.prediction_refinement,
+    )
+    return YOLORNetwork(backbone=backbone, neck=neck, head=head, anchors=anchor_sizes)

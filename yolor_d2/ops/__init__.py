@@ -1,0 +1,22 @@
+"""Pure functions on tensors: boxes, decoding, assignment, losses, suppression."""
+
+from .assign import LevelTargets, assign_targets
+from .boxes import cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
+from .decode import decode, decode_level
+from .losses import DetectionLosses, LossGains, detection_losses
+from .nms import Detections, detect
+
+__all__ = [
+    "DetectionLosses",
+    "Detections",
+    "LevelTargets",
+    "LossGains",
+    "assign_targets",
+    "cxcywh_to_xyxy",
+    "decode",
+    "decode_level",
+    "detect",
+    "detection_losses",
+    "paired_iou",
+    "xyxy_to_cxcywh",
+]

@@ -1,0 +1,74 @@
+"""From logits to boxes in input pixels (the paper's head; Scaled-YOLOv4 section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .boxes import cxcywh_to_xyxy
+
+
+def decode_offsets(logits: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres relative to the cell and sizes, the part that decoding and the box loss share.
+
+    Centres may leave their cell by half a cell, sizes reach four times the anchor.
+
+    Args:
+        logits: (..., 4) tx, ty, tw, th.
+        anchors: (..., 2) widths and heights, broadcastable against tw, th; their unit is that of
+            the sizes.
+
+    Returns:
+        (..., 2) centre offsets from the cell's top-left corner in cells, in (-0.5, 1.5), and (...,
+        2) sizes.
+    """
+    scaled = 2 * logits.sigmoid()
+    return scaled[..., :2] - 0.5, scaled[..., 2:].square() * anchors
+
+
+def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """(H, W, 2) column and row of every cell, in the dtype and on the device of `like`."""
+    rows = torch.arange(height, device=like.device, dtype=like.dtype)
+    columns = torch.arange(width, device=like.device, dtype=like.dtype)
+    grid_y, grid_x = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack([grid_x, grid_y], dim=-1)
+
+
+def decode_level(logits: Tensor, anchors: Tensor, stride: int) -> Tensor:
+    """Turn the logits of one level into boxes and scores.
+
+    Args:
+        logits: (N, A, H, W, 5 + K); the last axis is tx, ty, tw, th, objectness, classes.
+        anchors: (A, 2) widths and heights in input pixels.
+        stride: input pixels per cell, > 0.
+
+    Returns:
+        (N, A * H * W, 5 + K) rows: box as xyxy in input pixels, not clipped to the image;
+        objectness; class scores. float32 (or float64) even for half-precision logits.
+    """
+    n, a, h, w, outputs = logits.shape
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    offsets, sizes = decode_offsets(logits[..., :4], anchors.to(logits.dtype).view(a, 1, 1, 2))
+    centres = (offsets + cell_grid(h, w, logits)) * stride
+    boxes = cxcywh_to_xyxy(torch.cat([centres, sizes], dim=-1))
+    return torch.cat([boxes, logits[..., 4:].sigmoid()], dim=-1).reshape(n, a * h * w, outputs)
+
+
+def decode(levels: Sequence[Tensor], anchors: Tensor, strides: Sequence[int]) -> Tensor:
+    """All levels, one after the other, fine to coarse.
+
+    Args:
+        levels: logits of each level, see `decode_level`.
+        anchors: (L, A, 2) in input pixels.
+        strides: L strides.
+
+    Returns:
+        (N, R, 5 + K) with R the sum of A * H * W over the levels, see `decode_level`.
+    """
+    return torch.cat(
+        [decode_level(x, anchors[i], stride) for i, (x, stride) in enumerate(zip(levels, strides))],
+        dim=1,
+    )
