@@ -34,7 +34,7 @@ def test_nothing_stays_behind():
 
 
 def test_published_parameters_and_flops_of_p6():
-    """The paper's table prints 37,265,016 and 326,256.1624 M at 1280 px (implicit counts nothing)."""
+    """The paper prints 37,265,016 and 326,256.1624 M at 1280 px, without the implicit products."""
     with torch.device("meta"):
         network = build_network("yolor_p6").eval()
         cost = measure_complexity(network, torch.zeros(1, 3, 1280, 1280))

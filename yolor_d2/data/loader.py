@@ -140,10 +140,13 @@ def load_training_items(cfg: CfgNode) -> list[dict]:
     return items
 
 
-def build_train_loader(cfg: CfgNode) -> DataLoader:
+def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
     """Endless loader of augmented batches.
 
-    Its sampler is a `PositionSampler`: set `loader.sampler.start` before the first batch to resume.
+    Args:
+        cfg: the configuration.
+        start_iter: the first batch is that of this iteration; what it holds does not depend on
+            whether the batches before it were loaded by this loader.
     """
     # Threads of OpenCV inside worker processes fight for the same cores.
     cv2.setNumThreads(0)
@@ -165,7 +168,11 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
         channel_order=cfg.INPUT.FORMAT,
     )
     sampler = PositionSampler(
-        len(dataset), seed=seed, rank=comm.get_rank(), world_size=comm.get_world_size()
+        len(dataset),
+        seed=seed,
+        start=start_iter * cfg.SOLVER.IMS_PER_BATCH,
+        rank=comm.get_rank(),
+        world_size=comm.get_world_size(),
     )
     return build_detection_train_loader(
         dataset,

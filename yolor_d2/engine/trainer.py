@@ -68,8 +68,11 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in OUTPUT_DIR if there is one, else start from MODEL.WEIGHTS."""
         super().resume_or_load(resume)
-        # The loader has not started yet; the run goes on with the samples that come next.
-        self.data_loader.sampler.start = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
+        if self.start_iter > 0:
+            # The run goes on with the samples that come next, not again with the first ones.
+            self._trainer.reset_data_loader(
+                lambda: build_train_loader(self.cfg, start_iter=self.start_iter)
+            )
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:

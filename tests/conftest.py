@@ -1,0 +1,55 @@
+"""Fixtures: a small generated data set and a small configuration on it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real images, for tests marked real_data."""
+    folder = os.environ.get("YOLOR_D2_TEST_DATA")
+    if not folder:
+        pytest.skip("YOLOR_D2_TEST_DATA names no folder of real images")
+    return Path(folder)
+
+
+if importlib.util.find_spec("detectron2") is not None:
+    from yolor_d2.config import load_config
+    from yolor_d2.data.loader import register_datasets, use_coco_files
+    from yolor_d2.data.toy import ToyDataset, write_toy_dataset
+
+    @pytest.fixture(scope="session")
+    def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyDataset:
+        """24 images to train on and 8 to evaluate on, five classes."""
+        root = tmp_path_factory.mktemp("toy")
+        return write_toy_dataset(root, num_train=24, num_val=8, image_size=(96, 128))
+
+    @pytest.fixture
+    def cfg(toy: ToyDataset, tmp_path: Path):
+        """The small model on the toy data at 64 px, batch 2, 6 iterations, CPU."""
+        config = load_config("quick/ssss_320_cpu.yaml")
+        use_coco_files(
+            config,
+            (str(toy.train_json), str(toy.train_images)),
+            (str(toy.val_json), str(toy.val_images)),
+        )
+        register_datasets(config)
+        config.INPUT.MIN_SIZE_TRAIN = (64,)
+        config.INPUT.MAX_SIZE_TRAIN = 64
+        config.INPUT.MIN_SIZE_TEST = 64
+        config.INPUT.MAX_SIZE_TEST = 64
+        config.SOLVER.IMS_PER_BATCH = 2
+        config.SOLVER.MAX_ITER = 6
+        config.SOLVER.WARMUP_ITERS = 2
+        config.SOLVER.CHECKPOINT_PERIOD = 3
+        config.TEST.EVAL_PERIOD = 0
+        config.OUTPUT_DIR = str(tmp_path / "run")
+        return config

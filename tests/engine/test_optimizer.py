@@ -1,0 +1,70 @@
+"""Parameter groups and optimiser."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("detectron2")
+
+import torch
+from torch import nn
+
+from yolor_d2.engine.optimizer import build_optimizer, parameter_groups
+from yolor_d2.layers import Implicit
+from yolor_d2.networks import build_network
+
+
+def test_every_parameter_is_in_exactly_one_group():
+    network = build_network("yolor_ssss_s2d", 3)
+    groups = {g["kind"]: g for g in parameter_groups(network, weight_decay=5e-4)}
+
+    assert list(groups) == ["norm", "weight", "bias"]  # the reference's order
+    grouped = [p for g in groups.values() for p in g["params"]]
+    assert len(grouped) == len({id(p) for p in grouped}) == len(list(network.parameters()))
+    assert {kind: g["weight_decay"] for kind, g in groups.items()} == {
+        "norm": 0.0,
+        "weight": 5e-4,
+        "bias": 0.0,
+    }
+
+
+def test_implicit_knowledge_is_not_decayed():
+    network = build_network("yolor_ssss_s2d", 3)
+    groups = {g["kind"]: g["params"] for g in parameter_groups(network, weight_decay=1.0)}
+    implicit = [m.z for m in network.modules() if isinstance(m, Implicit)]
+
+    assert len(implicit) == 6  # one before and one after the prediction of each of three levels
+    assert {id(z) for z in implicit} <= {id(p) for p in groups["norm"]}
+    assert all(p.dim() == 4 and p.shape[2:].numel() in (1, 9) for p in groups["weight"])
+
+
+def test_frozen_parameters_are_left_out():
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
+    model[0].requires_grad_(False)
+
+    groups = parameter_groups(model, weight_decay=0.1)
+
+    assert sum(len(g["params"]) for g in groups) == 2
+
+
+def test_optimizer_follows_the_config(cfg):
+    optimizer = build_optimizer(cfg, build_network("yolor_ssss_s2d", 3))
+
+    assert isinstance(optimizer, torch.optim.SGD)
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["momentum"], group["nesterov"]) == (0.01, 0.937, True)
+
+
+def test_gradient_clipping_is_respected(cfg):
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "value"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.0
+    cfg.SOLVER.WEIGHT_DECAY = 0.0
+    layer = nn.Conv2d(1, 1, 1)
+    before = layer.weight.clone()
+    optimizer = build_optimizer(cfg, layer)
+
+    layer(torch.ones(1, 1, 1, 1)).sum().backward()
+    optimizer.step()
+
+    assert torch.equal(layer.weight, before)  # every gradient was clipped to 0

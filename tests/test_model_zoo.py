@@ -1,0 +1,50 @@
+"""The packaged configurations and the models that they describe."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("detectron2")
+
+from yolor_d2 import model_zoo
+from yolor_d2.config import load_config
+from yolor_d2.modeling import YOLOR
+
+NAME = "yolor_ssss_s2d.yaml"
+
+
+def test_names_are_paths_below_the_root():
+    names = model_zoo.list_configs()
+    assert {"Base-YOLOR.yaml", "yolor_p6.yaml", NAME, "quick/ssss_320_cpu.yaml"} <= set(names)
+    assert names == sorted(names)
+    assert all((model_zoo.config_root() / name).is_file() for name in names)
+
+
+def test_config_file_is_a_path():
+    path = Path(model_zoo.get_config_file(NAME))
+    assert path.is_file() and path.name == NAME
+
+
+def test_config_is_merged_with_its_base_and_the_defaults():
+    cfg = model_zoo.get_config(NAME)
+    assert cfg.MODEL.YOLOR.VARIANT == "yolor_ssss_s2d"  # own line
+    assert cfg.SOLVER.BASE_LR == 0.01  # Base-YOLOR.yaml
+    assert cfg.MODEL.YOLOR.NMS_THRESHOLD == 0.65  # add_yolor_config
+    assert cfg.MODEL.DEVICE == "cuda"  # Detectron2: the zoo's files ask for a GPU
+    cfg.MODEL.DEVICE = "cpu"
+    assert cfg == load_config(NAME, ["MODEL.DEVICE", "cpu"])
+
+
+def test_model_is_built_on_the_asked_device():
+    model = model_zoo.get(NAME, device="cpu")
+    assert isinstance(model, YOLOR) and model.training
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    # Counted from the authors' configuration of this network with 80 classes.
+    assert sum(parameter.numel() for parameter in model.parameters()) == 9_216_634
+
+
+@pytest.mark.parametrize("ask", [model_zoo.get_config_file, model_zoo.get_config, model_zoo.get])
+@pytest.mark.parametrize("name", ["yolor_p7.yaml", "", "quick"])
+def test_an_unknown_name_is_shown_with_the_known_ones(ask, name):
+    with pytest.raises(FileNotFoundError, match=rf"'{name}'.*'quick/ssss_320_cpu\.yaml'"):
+        ask(name)

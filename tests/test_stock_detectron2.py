@@ -1,0 +1,167 @@
+"""Detectron2's own, unmodified scripts and classes run a YOLOR configuration."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultPredictor, DefaultTrainer
+from detectron2.evaluation import COCOEvaluator, inference_on_dataset
+
+from yolor_d2.d2.modeling import build_model
+from yolor_d2.data.image import read_image
+from yolor_d2.data.loader import build_test_loader
+from yolor_d2.engine import Trainer
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[1]
+
+# What a user adds to run a stock script: our keys among the defaults, and the data sets.
+DRIVER = """
+import runpy, sys
+import yolor_d2
+from detectron2.config import defaults
+from detectron2.data.datasets import register_coco_instances
+from yolor_d2.config import add_yolor_config
+
+script, train_json, train_images, val_json, val_images, *arguments = sys.argv[1:]
+add_yolor_config(defaults._C)
+register_coco_instances("stock_toy_train", {}, train_json, train_images)
+register_coco_instances("stock_toy_val", {}, val_json, val_images)
+sys.argv = [script, *arguments]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def stock_script(name: str) -> Path:
+    """A file of the top-level folder `tools` that Detectron2's wheel installs."""
+    for file in importlib.metadata.files("detectron2") or []:
+        if file.as_posix() == f"tools/{name}":
+            return Path(str(file.locate()))
+    pytest.skip(f"this installation of Detectron2 has no tools/{name}")
+
+
+@pytest.fixture
+def run_stock(cfg, toy):
+    """Runs a stock script on the small configuration; returns its output."""
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("stock_toy_train",), ("stock_toy_val",)
+    cfg.SOLVER.MAX_ITER = 3
+    # Something to evaluate, although the model has learned next to nothing.
+    cfg.MODEL.YOLOR.SCORE_THRESHOLD = 1e-6
+
+    def run(script: str, *arguments: str) -> str:
+        folder = Path(cfg.OUTPUT_DIR)
+        folder.mkdir(parents=True)
+        file = folder / "stock.yaml"
+        file.write_text(cfg.dump(), encoding="utf-8")
+        data = [toy.train_json, toy.train_images, toy.val_json, toy.val_images]
+        command = [sys.executable, "-c", DRIVER, stock_script(script), *data]
+        done = subprocess.run(
+            [*map(str, command), "--config-file", str(file), "--num-gpus", "1", *arguments],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            cwd=folder,  # the scripts' folder is named `tools`, as ours
+            capture_output=True,
+            text=True,
+        )
+        output = done.stdout + done.stderr
+        assert done.returncode == 0, output[-4000:]
+        return output
+
+    return run
+
+
+@pytest.mark.parametrize("script", ["train_net.py", "plain_train_net.py"])
+def test_stock_training_script(run_stock, cfg, script):
+    output = run_stock(script)
+    weights = Path(cfg.OUTPUT_DIR) / "model_final.pth"
+    saved = torch.load(weights, weights_only=True)
+    assert saved["iteration"] == 2  # counted from 0
+    # The evaluation at the end printed the six figures of COCO.
+    figures = re.findall(r"copypaste: ((?:[\d.]+,){5}[\d.]+)", output)
+    assert len(figures) == 1
+    model = build_model(cfg)
+    model.load_state_dict(saved["model"])  # strict: stock names and ours are the same
+
+
+def test_stock_analysis_script(run_stock, cfg):
+    tasks = ["parameter", "structure", "flop", "activation"]
+    output = run_stock("analyze_model.py", "--tasks", *tasks, "--num-inputs", "2")
+    parameters = sum(p.numel() for p in build_model(cfg).parameters())
+    # Five classes in the toy data: 8,815,384 parameters, printed in millions.
+    assert re.search(rf"\| *model *\| *{parameters / 1e6:.1f}M", output)
+    assert "(head): ImplicitAnchorHead" in output
+    assert re.search(r"Total GFlops: 0\.[1-9]", output)
+    assert "Total (Million) Activations" in output
+
+
+# ---- Stock classes on one of our checkpoints
+
+
+@pytest.fixture
+def trained(cfg):
+    """A trainer after three iterations, and its configuration for inference."""
+    cfg.SOLVER.MAX_ITER = 3
+    cfg.SOLVER.EMA.RAMP = 2
+    cfg.MODEL.YOLOR.SCORE_THRESHOLD = 1e-6
+    test_sets, cfg.DATASETS.TEST = cfg.DATASETS.TEST, ()
+    trainer = Trainer(cfg)
+    trainer.train()
+    cfg.DATASETS.TEST = test_sets
+    cfg.MODEL.WEIGHTS = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+    return trainer, cfg
+
+
+def test_stock_checkpointer_loads_the_average(trained):
+    trainer, cfg = trained
+    model = build_model(cfg)
+    rest = DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    raw = rest["trainer"]["hooks"]["EMAHook"]["raw"]
+    # The trainer's model carries the raw weights; the file's "model" is their average.
+    weight = "head.predict.0.weight"
+    assert torch.equal(raw[weight], trainer.model.state_dict()[weight])
+    assert not torch.equal(raw[weight], model.state_dict()[weight])
+    ema = next(hook for hook in trainer._hooks if type(hook).__name__ == "EMAHook")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, ema.average[name]), name
+
+
+def test_stock_predictor_and_evaluation_agree(trained):
+    _, cfg = trained
+    predictor = DefaultPredictor(cfg)
+    model = build_model(cfg).eval()
+    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    for inputs in build_test_loader(cfg, cfg.DATASETS.TEST[0]):
+        with torch.no_grad():
+            expected = model(inputs)[0]["instances"]
+        image = read_image(inputs[0]["file_name"], "BGR")  # what DefaultPredictor documents
+        found = predictor(image)["instances"]
+        assert found.image_size == expected.image_size == image.shape[:2]
+        assert len(found) > 0
+        assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+        assert torch.equal(found.scores, expected.scores)
+        assert torch.equal(found.pred_classes, expected.pred_classes)
+
+
+def test_evaluation_is_detectron2s(trained):
+    _, cfg = trained
+    name = cfg.DATASETS.TEST[0]
+    evaluator = Trainer.build_evaluator(cfg, name)
+    assert type(evaluator) is COCOEvaluator
+    assert Trainer.test.__func__ is DefaultTrainer.test.__func__
+    # Stock loader and mapper give the same figures as ours.
+    model = build_model(cfg).eval()
+    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    ours = Trainer.test(cfg, model)
+    stock = inference_on_dataset(model, build_detection_test_loader(cfg, name), evaluator)
+    assert set(ours["bbox"]) >= {"AP", "AP50", "AP75"}
+    assert repr(ours["bbox"]) == repr(stock["bbox"])  # as text, since nan != nan

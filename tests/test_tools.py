@@ -1,0 +1,267 @@
+"""The command-line tools, run as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+
+from yolor_d2 import model_zoo
+from yolor_d2.data.image import read_image
+from yolor_d2.data.toy import ToyDataset
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[1]
+QUICK = model_zoo.get_config_file("quick/ssss_320_cpu.yaml")
+# Four iterations of two images at 64 px; so short a run finds boxes of very low score only.
+SHORT = """
+    INPUT.MIN_SIZE_TRAIN (64,) INPUT.MAX_SIZE_TRAIN 64 INPUT.MIN_SIZE_TEST 64
+    INPUT.MAX_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 4 SOLVER.WARMUP_ITERS 1
+    MODEL.YOLOR.SCORE_THRESHOLD 0.000001
+""".split()
+
+
+def run(tool: str, *arguments) -> subprocess.CompletedProcess:
+    """Run a tool in a process of its own, from the folder above the repository."""
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / tool), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        cwd=REPOSITORY.parent,
+        capture_output=True,
+        text=True,
+    )
+
+
+def succeed(tool: str, *arguments) -> str:
+    """Its output, when it succeeds."""
+    done = run(tool, *arguments)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def fail(tool: str, *arguments) -> str:
+    """The last line of its errors, when it fails."""
+    done = run(tool, *arguments)
+    assert done.returncode not in (0, 2)
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def data(toy: ToyDataset) -> list:
+    """Arguments that name the toy data."""
+    train, test = (toy.train_json, toy.train_images), (toy.val_json, toy.val_images)
+    return ["--train", *train, "--test", *test]
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> tuple[Path, str]:
+    """OUTPUT_DIR and output of a run that all tests share."""
+    folder = tmp_path_factory.mktemp("tools") / "run"
+    output = succeed("train_net.py", "--config-file", QUICK, *data, "OUTPUT_DIR", folder, *SHORT)
+    return folder, output
+
+
+@pytest.fixture
+def weights(trained) -> list:
+    """The options of the other tools that name the trained model."""
+    folder, _ = trained
+    return ["--config-file", folder / "config.yaml", "MODEL.WEIGHTS", folder / "model_final.pth"]
+
+
+# ---- train_net.py
+
+
+def test_training_writes_its_files(trained, toy):
+    folder, output = trained
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+    # The average, and beside it what resuming needs.
+    saved = torch.load(folder / "model_final.pth", weights_only=True)
+    assert saved["iteration"] == 3  # counted from 0
+    assert saved["model"]["head.predict.0.bias"].shape == (3 * (5 + len(toy.classes)),)
+    last = json.loads((folder / "metrics.json").read_text().splitlines()[-1])
+    assert {"total_loss", "loss_box", "loss_objectness", "loss_classes", "bbox/AP"} <= last.keys()
+    assert "copypaste: AP,AP50,AP75,APs,APm,APl" in output
+    config = (folder / "config.yaml").read_text()
+    assert all(f"- {name}\n" in config for name in toy.classes)
+
+
+def test_evaluation_needs_the_run_only(trained, weights):
+    folder, output = trained
+    again = succeed("train_net.py", "--eval-only", *weights, "OUTPUT_DIR", folder / "again")
+    figures = [line for line in output.splitlines() if "copypaste: " in line]
+    # The same average, so the same figures as at the end of the training.
+    repeated = [line for line in again.splitlines() if "copypaste: " in line]
+    assert len(figures) == 3  # task, names, values
+    assert [x.split("copypaste")[1] for x in figures] == [x.split("copypaste")[1] for x in repeated]
+
+
+def test_resuming_a_finished_run_changes_nothing(trained):
+    folder, _ = trained
+    before = (folder / "model_final.pth").read_bytes()
+    succeed("train_net.py", "--config-file", folder / "config.yaml", "--resume")
+    assert (folder / "model_final.pth").read_bytes() == before
+
+
+def test_training_takes_a_name_of_the_model_zoo(data, tmp_path):
+    succeed(
+        *("train_net.py", "--config-file", "quick/ssss_320_cpu.yaml", *data),
+        *("OUTPUT_DIR", tmp_path, *SHORT, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", ()),
+    )
+    assert (tmp_path / "model_final.pth").is_file()
+
+
+def test_evaluation_without_weights_says_so(trained, tmp_path):
+    config = trained[0] / "config.yaml"
+    message = fail("train_net.py", "--config-file", config, "--eval-only", "OUTPUT_DIR", tmp_path)
+    assert "MODEL.WEIGHTS is empty" in message
+
+
+def test_a_missing_weight_file_is_named(trained, tmp_path):
+    options = ["MODEL.WEIGHTS", tmp_path / "none.pth", "OUTPUT_DIR", tmp_path]
+    config = trained[0] / "config.yaml"
+    message = fail("train_net.py", "--config-file", config, "--eval-only", *options)
+    assert "MODEL.WEIGHTS" in message and str(tmp_path / "none.pth") in message
+
+
+def test_weights_of_another_number_of_classes_are_refused(weights, tmp_path):
+    options = [*weights, "MODEL.YOLOR.NUM_CLASSES", 4, "OUTPUT_DIR", tmp_path]
+    message = fail("train_net.py", "--eval-only", *options)
+    assert "model_final.pth" in message and "head.predict.0.weight" in message
+
+
+def test_a_wrong_number_of_classes_is_named_beside_the_data_set(data, toy, tmp_path):
+    options = [*SHORT, "OUTPUT_DIR", tmp_path, "MODEL.YOLOR.NUM_CLASSES", 4]
+    message = fail("train_net.py", "--config-file", QUICK, *data, *options)
+    assert "MODEL.YOLOR.NUM_CLASSES is 4" in message
+    assert f"'{toy.root.name}/instances_train' has 5 classes" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["MODEL.YOLOR.NUM_CLASES", 3], "MODEL.YOLOR.NUM_CLASES"),
+        (["DATASETS.REGISTER", [["x", "no.json", "no"]]], "'no.json'"),
+        (["MODEL.DEVICE", "cuda"], "MODEL.DEVICE cpu"),
+    ],
+    ids=["unknown key", "missing annotation file", "no GPU"],
+)
+def test_a_wrong_option_is_named(options, named, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    options = [*options, "OUTPUT_DIR", tmp_path]
+    assert named in fail("train_net.py", "--config-file", QUICK, *options)
+
+
+# ---- show_run.py
+
+
+def test_show_run_draws_curves_and_detections(trained):
+    folder, _ = trained
+    output = succeed("show_run.py", folder, "--count", 3, "--threshold", 0)
+    assert read_image(folder / "pictures" / "curves.png").std() > 0
+    drawn = list((folder / "pictures" / "detections").glob("*.png"))
+    assert len(drawn) == 3 and "(3 pictures)" in output
+
+
+# ---- demo.py
+
+
+@pytest.fixture(scope="module")
+def inputs(toy: ToyDataset, tmp_path_factory) -> Path:
+    """A folder of two images, one of them broken, and a video of three frames in a subfolder."""
+    folder = tmp_path_factory.mktemp("inputs")
+    image = read_image(sorted(toy.val_images.iterdir())[0], "BGR")
+    cv2.imwrite(str(folder / "good.png"), image)
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    (folder / "video").mkdir()
+    size = (96, 64)  # (W, H)
+    mp4v = cv2.VideoWriter.fourcc(*"mp4v")
+    writer = cv2.VideoWriter(str(folder / "video" / "film.mp4"), mp4v, 10.0, size)
+    for _ in range(3):
+        writer.write(cv2.resize(image, size))
+    writer.release()
+    return folder
+
+
+def check_records(records: list[dict], size: tuple[int, int], classes) -> None:
+    """Detections of an image of that (H, W)."""
+    assert records
+    for record in records:
+        assert set(record) == {"bbox", "score", "class"}
+        assert record["class"] in classes and 0 <= record["score"] <= 1
+        x, y, width, height = record["bbox"]
+        assert x >= 0 and y >= 0 and width > 0 and height > 0
+        assert x + width <= size[1] + 0.01 and y + height <= size[0] + 0.01  # rounded
+
+
+def test_demo_on_an_image_and_a_video(weights, inputs, toy, tmp_path):
+    files = [inputs / "good.png", inputs / "video" / "film.mp4"]
+    written = ["--output", tmp_path / "drawn", "--json", tmp_path / "found.json"]
+    succeed("demo.py", "--input", *files, *written, "--threshold", 0, *weights)
+    image, video = json.loads((tmp_path / "found.json").read_text())
+    assert [image["file_name"], video["file_name"]] == list(map(str, files))
+    original = read_image(files[0])
+    check_records(image["detections"], original.shape[:2], toy.classes)
+    drawn = read_image(tmp_path / "drawn" / "good.jpg")
+    assert drawn.shape == original.shape and np.abs(drawn - original.astype(int)).max() > 100
+    assert len(video["frames"]) == 3
+    for records in video["frames"]:
+        check_records(records, (64, 96), toy.classes)
+    film = cv2.VideoCapture(str(tmp_path / "drawn" / "film.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and film.get(cv2.CAP_PROP_FPS) == 10
+    assert film.read()[1].shape == (64, 96, 3)
+
+
+def test_demo_goes_on_after_a_broken_image(weights, inputs, tmp_path):
+    done = run(
+        *("demo.py", "--input", inputs, "--output", tmp_path, "--json", tmp_path / "found.json"),
+        *weights,
+    )
+    assert done.returncode == 1
+    assert str(inputs / "broken.jpg") in done.stdout + done.stderr
+    (image,) = json.loads((tmp_path / "found.json").read_text())
+    assert image["file_name"] == str(inputs / "good.png")
+    # Nothing scores 0.25, the default threshold, after four iterations.
+    assert image["detections"] == []
+    assert [path.name for path in tmp_path.glob("*.jpg")] == ["good.jpg"]
+
+
+def test_demo_as_its_help_shows_it(trained, inputs, tmp_path):
+    # Overrides directly behind the inputs.
+    folder, _ = trained
+    succeed(
+        *("demo.py", "--config-file", folder / "config.yaml", "--output", tmp_path),
+        *("--input", inputs / "good.png", "MODEL.WEIGHTS", folder / "model_final.pth"),
+    )
+    assert (tmp_path / "good.jpg").is_file()
+
+
+def test_demo_with_nothing_to_write_is_a_usage_error(inputs):
+    done = run("demo.py", "--config-file", "any.yaml", "--input", inputs)
+    assert done.returncode == 2
+    assert "nothing to write" in done.stderr
+
+
+def test_demo_names_a_missing_input(weights, tmp_path):
+    arguments = ["--input", tmp_path / "none.jpg", "--output", tmp_path, *weights]
+    assert str(tmp_path / "none.jpg") in fail("demo.py", *arguments)
+
+
+# ---- analyze_model.py
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [("yolor_ssss_s2d.yaml", "9,216,634"), ("yolor_p6.yaml", "37,265,016")],
+)
+def test_analysis_prints_the_published_number_of_parameters(config, parameters):
+    output = succeed("analyze_model.py", "--config-file", config)
+    total = next(line for line in output.splitlines() if line.startswith("total"))
+    assert total.split()[1] == parameters
