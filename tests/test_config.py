@@ -53,8 +53,8 @@ def test_values_of_the_paper(name):
     assert (solver.MOMENTUM, solver.NESTEROV, solver.WEIGHT_DECAY) == (0.937, True, 0.0005)
     assert (solver.WEIGHT_DECAY_NORM, solver.WEIGHT_DECAY_BIAS) == (0.0, 0.0)
     assert (solver.WARMUP_MOMENTUM, solver.WARMUP_BIAS_LR) == (0.8, 0.1)
-    assert solver.MAX_ITER == round(300 * 118_287 / 64)  # 300 epochs of COCO
-    assert solver.WARMUP_ITERS == round(3 * 118_287 / 64)
+    assert solver.MAX_ITER == 554_470  # 300 epochs of COCO: 300 * 118,287 images / 64
+    assert solver.WARMUP_ITERS == 5_545  # 3 epochs
     loss = cfg.MODEL.YOLOR.LOSS
     assert (loss.BOX, loss.OBJECTNESS, loss.CLASSES, loss.FOCAL_GAMMA) == (0.05, 1.0, 0.5, 0.0)
     assert cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO == 4.0
@@ -94,10 +94,9 @@ def test_dump_and_load_is_the_identity(tmp_path):
     cfg.DATASETS.TRAIN = ("mine/train",)
     cfg.MODEL.YOLOR.ANCHORS = [[[12, 16], [19.5, 36]]]
     loaded = load_config(write(tmp_path, cfg.dump()))
-    assert loaded.MODEL.YOLOR == cfg.MODEL.YOLOR
-    assert (loaded.DATASETS, loaded.INPUT, loaded.SOLVER) == (cfg.DATASETS, cfg.INPUT, cfg.SOLVER)
-    # As text: YAML turns the tuple of tuples in one of Detectron2's own keys into one of lists.
-    assert loaded.dump() == cfg.dump()
+    for node in (loaded, cfg):  # YAML turns the inner tuples of this key of Detectron2 into lists
+        node.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS = ()
+    assert loaded == cfg
 
 
 def test_a_missing_file_lists_the_known_names():
@@ -195,7 +194,7 @@ def test_an_unknown_head_is_named():
 
 
 def test_anchors_must_fit_the_levels():
-    with pytest.raises(ValueError, match="3 levels.*on 1 levels"):
+    with pytest.raises(ValueError, match=r"3 levels.*on 1 levels"):
         build_model(load("MODEL.YOLOR.ANCHORS", [[[12, 16]]]))
 
 

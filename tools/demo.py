@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,8 @@ from yolor_d2.visualize import draw_boxes, write_image
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
+CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
+
 logger = logging.getLogger("yolor_d2.demo")
 
 
@@ -46,6 +49,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--threshold", type=float, default=0.25, help="least score to report")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     args = parser.parse_args()
+    # Overrides right behind --input end the list of inputs.
+    for i, path in enumerate(args.input):
+        if CONFIG_KEY.fullmatch(str(path)):
+            args.opts = [*map(str, args.input[i:]), *args.opts]
+            args.input = args.input[:i]
+            break
     if args.output is None and args.json is None:
         parser.error("nothing to write: give --output, --json or both")
     return args

@@ -15,7 +15,7 @@ import argparse
 
 import yolor_d2  # noqa: F401  (registers the models, also in spawned processes)
 from yolor_d2.checkpoint import YOLORCheckpointer
-from yolor_d2.config import load_config
+from yolor_d2.config import apply_overrides, find_config, read_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_argument_parser, default_setup, launch
 from yolor_d2.d2.evaluation import verify_results
@@ -33,9 +33,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    cfg = load_config(args.config_file)
+    args.config_file = str(find_config(args.config_file))
+    cfg = read_config(args.config_file)
     use_coco_files(cfg, args.train, args.test)
-    cfg.merge_from_list(args.opts)
+    apply_overrides(cfg, args.opts)
     register_datasets(cfg)
     cfg.freeze()
     default_setup(cfg, args)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -44,8 +45,9 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.MODEL.YOLOR.LOSS = CfgNode()
     cfg.MODEL.YOLOR.LOSS.BOX = 0.05
     cfg.MODEL.YOLOR.LOSS.OBJECTNESS = 1.0
-    # Stated for 80 classes; the loss scales it by NUM_CLASSES / 80.
     cfg.MODEL.YOLOR.LOSS.CLASSES = 0.5
+    # That gain is meant for 80 classes and is multiplied by NUM_CLASSES / 80, as in the reference.
+    cfg.MODEL.YOLOR.LOSS.SCALE_CLASSES = True
     # Exponent of the focal factor on objectness and classes; 0 is off.
     cfg.MODEL.YOLOR.LOSS.FOCAL_GAMMA = 0.0
 
@@ -93,30 +95,70 @@ def get_yolor_cfg() -> CfgNode:
     return cfg
 
 
-def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
-    """Read a configuration file and overrides.
+def find_config(config_file: str | Path) -> Path:
+    """Path of a configuration file.
 
     Args:
         config_file: a path, or a name of the model zoo such as "yolor_p6.yaml".
-        opts: KEY VALUE KEY VALUE ... overrides.
-
-    Returns:
-        The configuration, not frozen.
 
     Raises:
         FileNotFoundError: when there is neither such a file nor such a name.
-        KeyError: when a key is unknown.
-        ValueError: when a value has the wrong type, or no GPU is there for MODEL.DEVICE "cuda".
     """
     path = Path(config_file)
-    if not path.is_file():
-        path = Path(model_zoo.get_config_file(str(config_file)))
+    return path if path.is_file() else Path(model_zoo.get_config_file(str(config_file)))
+
+
+def read_config(config_file: str | Path) -> CfgNode:
+    """The configuration in a file, see `find_config`, on top of all defaults.
+
+    Raises:
+        KeyError: when a key is unknown.
+        ValueError: when a value has the wrong type.
+    """
     cfg = get_yolor_cfg()
     # YAML is data: tags that construct Python objects are refused.
-    cfg.merge_from_file(str(path), allow_unsafe=False)
+    cfg.merge_from_file(str(find_config(config_file)), allow_unsafe=False)
+    return cfg
+
+
+def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Set keys from the command line, then check what depends on the machine.
+
+    Args:
+        cfg: changed in place.
+        opts: KEY VALUE KEY VALUE ...
+
+    Raises:
+        KeyError: when a key is unknown.
+        ValueError: when a value is missing or has the wrong type, or when MODEL.DEVICE is a GPU and
+            there is none.
+    """
+    if len(opts) % 2:
+        raise ValueError(f"overrides are KEY VALUE pairs, but {opts[-1]!r} has no value")
+    known = set(list_keys(cfg))
+    for key in opts[::2]:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise KeyError(f"unknown configuration key {key!r}{hint}")
     cfg.merge_from_list(list(opts))
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU: add `MODEL.DEVICE cpu`"
         )
+
+
+def list_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+    """Every key of a configuration with its full name."""
+    for name, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from list_keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """`read_config`, then `apply_overrides`; not frozen."""
+    cfg = read_config(config_file)
+    apply_overrides(cfg, opts)
     return cfg

@@ -64,5 +64,5 @@ def test_alignment_operator_is_a_choice(operator, expected):
 
 
 def test_levels_must_agree():
-    with pytest.raises(ValueError, match="3 levels.*2 widths"):
+    with pytest.raises(ValueError, match=r"3 levels.*2 widths"):
         tiny_neck(widths=(4, 6))

@@ -59,13 +59,14 @@ def paste(canvas: np.ndarray, image: np.ndarray, left: int, top: int) -> None:
         canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
 
 
-def letterbox(sample: Sample, size: int) -> Sample:
-    """Centre the sample, whose sides are at most `size`, on a grey square of `size` pixels."""
-    height, width = sample.image.shape[:2]
-    left, top = (size - width) // 2, (size - height) // 2
+def pad_to_square(sample: Sample, size: int) -> Sample:
+    """Extend the sample, whose sides are at most `size`, to a square of `size` pixels.
+
+    Grey is added to the right and below, as it is when batches are put together for inference.
+    """
     canvas = np.full((size, size, 3), FILL, dtype=np.uint8)
-    paste(canvas, sample.image, left, top)
-    return Sample(canvas, sample.boxes + [left, top, left, top], sample.labels)
+    paste(canvas, sample.image, 0, 0)
+    return Sample(canvas, sample.boxes, sample.labels)
 
 
 def clip_boxes(boxes: np.ndarray, height: float, width: float) -> np.ndarray:

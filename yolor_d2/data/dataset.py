@@ -17,7 +17,7 @@ from .augment import (
     Sample,
     clip_boxes,
     flip_horizontal,
-    letterbox,
+    pad_to_square,
     random_affine_matrix,
     random_hsv,
     resize_longer_side,
@@ -81,14 +81,11 @@ def read_ground_truth(item: dict) -> tuple[np.ndarray, np.ndarray]:
     annotations = [x for x in item.get("annotations", []) if not x.get("iscrowd", 0)]
     if not annotations:
         return np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
-    boxes = np.array(
-        [
-            BoxMode.convert(
-                np.asarray(x["bbox"], dtype=np.float64)[None], x["bbox_mode"], BoxMode.XYXY_ABS
-            )[0]
-            for x in annotations
-        ]
-    )
+    boxes = np.array([x["bbox"] for x in annotations], dtype=np.float64)
+    modes = np.array([int(x["bbox_mode"]) for x in annotations])
+    for mode in np.unique(modes):
+        rows = modes == mode
+        boxes[rows] = BoxMode.convert(boxes[rows], BoxMode(int(mode)), BoxMode.XYXY_ABS)
     labels = np.array([x["category_id"] for x in annotations], dtype=np.int64)
     boxes = clip_boxes(boxes, item["height"], item["width"])
     keep = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) > MIN_BOX_SIDE
@@ -143,7 +140,7 @@ class TrainingDataset(Dataset):
             samples = [self.read(i) for i in (index, *map(int, others))]
             sample = mosaic4(samples, self.size, rng)
         else:
-            sample = letterbox(self.read(index), self.size)
+            sample = pad_to_square(self.read(index), self.size)
         matrix, factor = random_affine_matrix(
             rng, sample.image.shape[0], self.size, self.augment.scale, self.augment.translate
         )

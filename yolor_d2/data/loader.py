@@ -30,10 +30,11 @@ logger = logging.getLogger(__name__)
 
 
 def register_datasets(cfg: CfgNode) -> None:
-    """Register the data sets of DATASETS.REGISTER; those that are already known stay as they are.
+    """Register the data sets of DATASETS.REGISTER.
 
     Raises:
-        ValueError: when an entry is not [name, annotation file, image folder].
+        ValueError: when an entry is not [name, annotation file, image folder], or when its name is
+            already that of another data set.
         FileNotFoundError: when a file or folder does not exist.
     """
     for entry in cfg.DATASETS.REGISTER:
@@ -41,14 +42,18 @@ def register_datasets(cfg: CfgNode) -> None:
             raise ValueError(
                 f"DATASETS.REGISTER has {entry!r}, expected [name, annotation file, image folder]"
             )
-        name, annotation_file, image_root = map(str, entry)
-        for path in (annotation_file, image_root):
+        name, *files = map(str, entry)
+        for path in files:
             if not Path(path).exists():
                 raise FileNotFoundError(
                     f"DATASETS.REGISTER, data set {name!r}: no such path {path!r}"
                 )
         if name not in DatasetCatalog.list():
-            register_coco_instances(name, {}, annotation_file, image_root)
+            register_coco_instances(name, {}, *files)
+            continue
+        metadata = MetadataCatalog.get(name)
+        if [metadata.get("json_file"), metadata.get("image_root")] != files:
+            raise ValueError(f"DATASETS.REGISTER: {name!r} is already the name of another data set")
 
 
 def use_coco_files(
@@ -60,17 +65,25 @@ def use_coco_files(
         cfg: changed in place.
         train: annotation file and image folder to train on; None leaves the config's.
         test: the same to evaluate on.
+
+    Raises:
+        FileNotFoundError: when there is no such annotation file.
     """
     for split, files in (("TRAIN", train), ("TEST", test)):
         if files is None:
             continue
-        annotation_file, image_root = files
-        if not Path(annotation_file).is_file():
-            raise FileNotFoundError(f"no annotation file {annotation_file!r}")
-        name = f"{Path(annotation_file).resolve().parent.name}/{Path(annotation_file).stem}"
-        cfg.DATASETS.REGISTER = [*cfg.DATASETS.REGISTER, [name, annotation_file, image_root]]
+        path = Path(files[0])
+        if not path.is_file():
+            raise FileNotFoundError(f"no annotation file {str(path)!r}")
+        known = {entry[0]: list(entry[1:]) for entry in cfg.DATASETS.REGISTER}
+        # Folder and file tell most data sets apart; the whole path tells the rest.
+        name = f"{path.resolve().parent.name}/{path.stem}"
+        if known.get(name, list(files)) != list(files):
+            name = str(path.resolve())
+        if name not in known:
+            cfg.DATASETS.REGISTER = [*cfg.DATASETS.REGISTER, [name, *files]]
         cfg.DATASETS[split] = (name,)
-        with open(annotation_file, encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             categories = sorted(json.load(file)["categories"], key=lambda x: x["id"])
         cfg.MODEL.YOLOR.NUM_CLASSES = len(categories)
         cfg.MODEL.YOLOR.CLASS_NAMES = [str(x["name"]) for x in categories]
@@ -120,14 +133,22 @@ def load_training_items(cfg: CfgNode) -> list[dict]:
     """Dataset dicts of DATASETS.TRAIN.
 
     Raises:
-        ValueError: when classes do not fit the model or no image has a usable box.
+        ValueError: when classes do not fit the model, or when no image has a usable box.
     """
     names = list(cfg.DATASETS.TRAIN)
     items = get_detection_dataset_dicts(names, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     for name in names:
         check_classes(cfg, name)
     given = sum(not x.get("iscrowd", 0) for item in items for x in item.get("annotations", []))
-    usable = sum(len(read_ground_truth(item)[1]) for item in items)
+    usable = 0
+    for item in items:
+        labels = read_ground_truth(item)[1]
+        usable += len(labels)
+        if len(labels) and not 0 <= labels.min() <= labels.max() < cfg.MODEL.YOLOR.NUM_CLASSES:
+            raise ValueError(
+                f"image {item['file_name']!r} has an object of class {labels.max()}, but "
+                f"MODEL.YOLOR.NUM_CLASSES is {cfg.MODEL.YOLOR.NUM_CLASSES}"
+            )
     if usable == 0:
         raise ValueError(f"DATASETS.TRAIN {names}: no image has a box of positive size inside it")
     if usable < given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from contextlib import nullcontext
@@ -21,6 +22,8 @@ from .ema import EMAHook
 from .hooks import FITNESS, BestCheckpointer, fitness
 from .optimizer import build_optimizer
 from .schedule import WarmupCosine, build_lr_scheduler
+
+logger = logging.getLogger(__name__)
 
 # Iterations between two lines in the log and two points of the curves.
 WRITE_PERIOD = 20
@@ -64,6 +67,13 @@ class Trainer(DefaultTrainer):
                 built.append(BestCheckpointer(period, self.checkpointer))
             built.append(hooks.PeriodicWriter(self.build_writers(), period=WRITE_PERIOD))
         return [hook for hook in built if hook is not None]
+
+    def train(self) -> dict | None:
+        """Run the iterations that are left; the results of the last evaluation, if expected."""
+        if self.start_iter >= self.max_iter:
+            logger.info("The run has all its %d iterations: nothing is left to do", self.max_iter)
+            return None
+        return super().train()
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in OUTPUT_DIR if there is one, else start from MODEL.WEIGHTS."""

@@ -75,11 +75,13 @@ class YOLOR(nn.Module):
         self.class_agnostic_nms = class_agnostic_nms
         self.input_format = input_format
         self.register_buffer("anchors", anchors, persistent=False)
+        if len(pixel_mean) != len(pixel_std):
+            raise ValueError(
+                f"MODEL.PIXEL_MEAN has {len(pixel_mean)} channels, MODEL.PIXEL_STD {len(pixel_std)}"
+            )
         mean, std = torch.tensor(pixel_mean).view(-1, 1, 1), torch.tensor(pixel_std).view(-1, 1, 1)
         self.register_buffer("pixel_mean", mean.float(), persistent=False)
         self.register_buffer("pixel_std", std.float(), persistent=False)
-        # ImageList pads after normalisation.
-        self.pad_value = float((PAD_VALUE - self.pixel_mean[0]) / self.pixel_std[0])
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -94,6 +96,7 @@ class YOLOR(nn.Module):
                 box=node.LOSS.BOX,
                 objectness=node.LOSS.OBJECTNESS,
                 classes=node.LOSS.CLASSES,
+                scale_classes=node.LOSS.SCALE_CLASSES,
                 focal_gamma=node.LOSS.FOCAL_GAMMA,
             ),
             "assign_max_ratio": node.ASSIGN_MAX_RATIO,
@@ -130,14 +133,14 @@ class YOLOR(nn.Module):
         return self.forward_inference(levels, images.image_sizes, batched_inputs)
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Move to the device, normalise, and pad to the right and below into one batch."""
-        images = [
-            (x["image"].to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
-            for x in batched_inputs
-        ]
-        return ImageList.from_tensors(
-            images, self.backbone.size_divisibility, pad_value=self.pad_value
+        """Move to the device, pad to the right and below into one batch, normalise."""
+        images = ImageList.from_tensors(
+            [x["image"].to(self.device, non_blocking=True) for x in batched_inputs],
+            self.backbone.size_divisibility,
+            pad_value=PAD_VALUE,
         )
+        pixels = (images.tensor - self.pixel_mean) / self.pixel_std
+        return ImageList(pixels, images.image_sizes)
 
     def forward_training(
         self, levels: list[Tensor], batched_inputs: list[dict]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -35,7 +36,11 @@ def anchors_tensor(anchors: Anchors, num_levels: int) -> Tensor:
             f"anchors must be the same number of (width, height) pairs on each of {num_levels} "
             f"levels, got {counts} pairs on {len(counts)} levels"
         )
-    if any(len(pair) != 2 or min(pair) <= 0 for level in anchors for pair in level):
+    if not all(
+        len(pair) == 2 and all(0 < side < math.inf for side in pair)
+        for level in anchors
+        for pair in level
+    ):
         raise ValueError(f"every anchor must be a positive (width, height) pair, got {anchors}")
     return torch.tensor([[list(map(float, pair)) for pair in level] for level in anchors])
 

@@ -69,5 +69,6 @@ def paired_iou(boxes: Tensor, others: Tensor, kind: str = "iou") -> Tensor:
     aspect = torch.atan(b_width / b_height) - torch.atan(a_width / a_height)
     v = (4 / math.pi**2) * aspect.square()
     with torch.no_grad():
-        alpha = v / ((1 + EPS) - iou + v)
+        # The least value keeps equal boxes from 0 / 0: in float32 1 + EPS is 1.
+        alpha = v / (1 - iou + v).clamp(min=EPS)
     return diou - alpha * v

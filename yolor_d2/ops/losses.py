@@ -34,13 +34,15 @@ class LossGains:
     Attributes:
         box: gain of the CIoU term.
         objectness: gain of the objectness term.
-        classes: gain of the class term for 80 classes; `detection_losses` scales it by K / 80.
+        classes: gain of the class term.
+        scale_classes: `classes` is meant for 80 classes and is multiplied by K / 80.
         focal_gamma: exponent of the focal factor on both cross entropies; 0 switches it off.
     """
 
     box: float = 0.05
     objectness: float = 1.0
     classes: float = 0.5
+    scale_classes: bool = True
     focal_gamma: float = 0.0
 
 
@@ -169,8 +171,9 @@ def detection_losses(
 
     per_level = 3 / num_levels
     objectness_gain = gains.objectness * per_level * (1.4 if num_levels >= 4 else 1.0)
+    classes_gain = gains.classes * per_level * (num_classes / 80 if gains.scale_classes else 1.0)
     return DetectionLosses(
         box=box * gains.box * per_level,
         objectness=objectness * objectness_gain,
-        classes=classes * gains.classes * (num_classes / 80) * per_level,
+        classes=classes * classes_gain,
     )

@@ -84,12 +84,14 @@ def detect(
     # candidates already give enough detections, the others need not be compared, which costs
     # quadratic time.
     considered = FIRST_ROUND
+    # torchvision tells classes apart by shifting boxes, which fails for negative coordinates.
+    shifted = boxes - boxes.amin() if len(boxes) else boxes
     while True:
         best = slice(None, considered)
         if class_agnostic:
             keep = nms(boxes[best], scores[best], iou_threshold)
         else:
-            keep = batched_nms(boxes[best], scores[best], labels[best], iou_threshold)
+            keep = batched_nms(shifted[best], scores[best], labels[best], iou_threshold)
         if len(keep) >= max_detections or considered >= len(scores):
             break
         considered *= 4

@@ -1,0 +1,384 @@
+"""Loaders: equal batches however they are made, data sets that do not fit, evaluation images."""
+
+import itertools
+import json
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("detectron2")
+
+from detectron2.engine import DefaultPredictor
+
+from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
+from yolor_d2.data import loader
+from yolor_d2.data.dataset import AugmentConfig
+from yolor_d2.data.image import ImageReadError, read_image
+from yolor_d2.data.sampler import epoch_order
+
+ALPHA_BETA_GAMMA = ((90, "gamma"), (3, "alpha"), (7, "beta"))  # neither sorted nor without gaps
+
+
+def write_coco(
+    folder: Path, annotations, *, size=(40, 30), count=2, categories=ALPHA_BETA_GAMMA
+) -> tuple[str, str]:
+    """A COCO data set of black images of 40x30 pixels, said to be of `size` (width, height).
+
+    Annotations are (image, category id, box, iscrowd), the images 0, 1, ...
+    """
+    (folder / "images").mkdir(parents=True)
+    for i in range(count):
+        Image.new("RGB", (40, 30)).save(folder / "images" / f"{i}.png")
+    names = [{"id": i, "file_name": f"{i}.png"} for i in range(count)]
+    content = {
+        "images": [{**x, "width": size[0], "height": size[1]} for x in names],
+        "annotations": [
+            {
+                "id": i + 1,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "iscrowd": crowd,
+                "area": box[2] * box[3],
+            }
+            for i, (image, category, box, crowd) in enumerate(annotations)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in categories],
+    }
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(content))
+    return str(path), str(folder / "images")
+
+
+@pytest.fixture
+def use_coco(cfg, tmp_path):
+    """Writes a data set with these annotations and makes it that of `cfg`."""
+
+    def use(*annotations, **options):
+        files = write_coco(tmp_path / uuid.uuid4().hex, annotations, **options)
+        loader.use_coco_files(cfg, files, files)
+        loader.register_datasets(cfg)
+        return cfg
+
+    return use
+
+
+def batches(cfg, count, **options):
+    """(image id, pixels, boxes, classes) of the samples of each of the first batches."""
+    train_loader = loader.build_train_loader(cfg, **options)
+    return [
+        [
+            (
+                sample["image_id"],
+                sample["image"].tolist(),
+                sample["instances"].gt_boxes.tensor.tolist(),
+                sample["instances"].gt_classes.tolist(),
+            )
+            for sample in batch
+        ]
+        for batch in itertools.islice(train_loader, count)
+    ]
+
+
+# ---- training
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(cfg):
+    found = []
+    for workers in (0, 2):
+        cfg.DATALOADER.NUM_WORKERS = workers
+        found.append(batches(cfg, 4))
+    assert found[0] == found[1]
+    assert [len(batch) for batch in found[0]] == [2, 2, 2, 2]
+    assert sum(len(boxes) for batch in found[0] for _, _, boxes, _ in batch) > 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_later_start_gives_the_later_batches(cfg, workers):
+    straight = batches(cfg, 5)
+    cfg.DATALOADER.NUM_WORKERS = workers
+    assert batches(cfg, 2, start_iter=3) == straight[3:]
+
+
+def test_images_come_in_the_order_of_the_sampler(cfg, toy):
+    ids = [image["id"] for image in json.loads(toy.train_json.read_text())["images"]]
+    expected = [ids[i] for i in epoch_order(cfg.SEED, 0, 24)]
+    assert [x[0] for batch in batches(cfg, 12) for x in batch] == expected
+
+
+def test_the_seed_makes_a_difference(cfg):
+    cfg.SEED = 0
+    first = batches(cfg, 1)
+    cfg.SEED = -1  # Detectron2's "no seed": the data are those of seed 0
+    assert batches(cfg, 1) == first
+    cfg.SEED = 1
+    assert batches(cfg, 1) != first
+
+
+def test_two_processes_share_each_batch(cfg, monkeypatch):
+    """Of batches of two, the first process gets the first image and the second the other."""
+    alone = batches(cfg, 3, start_iter=1)
+    monkeypatch.setattr(loader.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr("detectron2.data.build.get_world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(loader.comm, "get_rank", lambda: rank)  # noqa: B023
+        assert batches(cfg, 3, start_iter=1) == [batch[rank : rank + 1] for batch in alone]
+
+
+def test_the_config_reaches_the_samples(cfg):
+    node = cfg.INPUT.AUGMENT
+    node.MOSAIC, node.MOSAIC_OFF, node.SCALE, node.TRANSLATE = 0.9, 0.25, 0.3, 0.2
+    node.HSV, node.FLIP = [0.01, 0.02, 0.03], 0.4
+    cfg.INPUT.FORMAT, cfg.SEED = "BGR", 7
+    dataset = loader.build_train_loader(cfg).dataset.dataset  # inside Detectron2's wrapper
+    # The last quarter of 6 iterations of 2 images is plain: 9 == 0.75 * 6 * 2.
+    assert dataset.augment == AugmentConfig(
+        mosaic=0.9,
+        first_plain_position=9,
+        scale=0.3,
+        translate=0.2,
+        hsv=(0.01, 0.02, 0.03),
+        flip=0.4,
+    )
+    assert (dataset.size, dataset.seed, dataset.channel_order) == (64, 7, "BGR")
+
+
+@pytest.mark.parametrize("shortest", [(32,), (64, 96), (48, 64), ()])
+def test_only_squares_of_one_size_are_trained_on(cfg, shortest):
+    assert loader.training_size(cfg) == 64
+    cfg.INPUT.MIN_SIZE_TRAIN = shortest
+    with pytest.raises(ValueError, match=r"INPUT\.MIN_SIZE_TRAIN is .*INPUT\.MAX_SIZE_TRAIN is 64"):
+        loader.training_size(cfg)
+
+
+@pytest.mark.parametrize("skip_background, count", [(False, 24), (True, 22)])
+def test_background_images(cfg, skip_background, count):
+    """Two of the 24 toy images have no object: the seventh of each dozen."""
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = skip_background
+    items = loader.load_training_items(cfg)
+    assert len(items) == count
+    assert sum(not item["annotations"] for item in items) == 24 * (not skip_background) / 12
+
+
+def test_background_images_are_used_by_default(cfg):
+    assert cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS is False
+
+
+# ---- data sets that do not fit
+
+
+GOOD = (0, 3, [1, 2, 10, 10], 0)
+CROWD = (1, 3, [1, 2, 10, 10], 1)
+EMPTY = (0, 7, [1, 2, 0, 10], 0)
+OUTSIDE = (1, 90, [41, 2, 10, 10], 0)
+
+
+@pytest.mark.parametrize("skip_background", [False, True])
+@pytest.mark.parametrize("annotations", [(), (CROWD,), (EMPTY, OUTSIDE), (CROWD, EMPTY)])
+def test_no_usable_box(use_coco, annotations, skip_background):
+    cfg = use_coco(*annotations)
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = skip_background
+    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN .*no image has a box"):
+        loader.load_training_items(cfg)
+
+
+def test_boxes_left_out_are_counted(use_coco, monkeypatch):
+    messages = []
+    monkeypatch.setattr(loader.logger, "warning", lambda form, *x: messages.append(form % x))
+    assert len(loader.load_training_items(use_coco(GOOD, CROWD))) == 2
+    assert messages == []  # crowd regions are no loss
+    loader.load_training_items(use_coco(GOOD, CROWD, EMPTY, OUTSIDE))
+    assert len(messages) == 1 and "2 of 3 boxes are left out" in messages[0]
+
+
+def test_number_of_classes_differs(cfg):
+    cfg.MODEL.YOLOR.NUM_CLASSES = 7
+    for split, build in [
+        ("TRAIN", lambda: loader.build_train_loader(cfg)),
+        ("TEST", lambda: loader.build_test_loader(cfg, cfg.DATASETS.TEST[0])),
+    ]:
+        with pytest.raises(ValueError, match=r"MODEL\.YOLOR\.NUM_CLASSES is 7.* 5 classes") as info:
+            build()
+        assert cfg.DATASETS[split][0] in str(info.value)
+        assert "ring, triangle" in str(info.value)
+
+
+def test_size_differs_from_the_annotations(use_coco):
+    cfg = use_coco(GOOD, size=(30, 40))
+    with pytest.raises(ValueError, match=r"\.png' is \(H, W\) = \(30, 40\).*\(40, 30\)"):
+        batches(cfg, 1)
+    with pytest.raises(ValueError, match=r"0\.png"):
+        list(loader.build_test_loader(cfg, cfg.DATASETS.TEST[0]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named(use_coco, workers):
+    """Also from a worker process, whose errors are passed on."""
+    cfg = use_coco(GOOD)
+    root = Path(cfg.DATASETS.REGISTER[-1][2])
+    (root / "0.png").write_bytes(b"")
+    (root / "1.png").unlink()
+    cfg.DATALOADER.NUM_WORKERS = workers
+    with pytest.raises((ImageReadError, FileNotFoundError), match=r"[01]\.png"):
+        batches(cfg, 1)
+
+
+# ---- registering
+
+
+def test_register(cfg, tmp_path):
+    name = uuid.uuid4().hex
+    files = write_coco(tmp_path / "data", [GOOD])
+    cfg.DATASETS.REGISTER = [[name, *files]]
+    for _ in range(2):  # a second time changes nothing
+        loader.register_datasets(cfg)
+        items = DatasetCatalog.get(name)
+        assert [item["image_id"] for item in items] == [0, 1]
+
+
+@pytest.mark.parametrize("entry", [["name", "file.json"], ["a", "b", "c", "d"], [], "name"])
+def test_a_bad_entry_is_refused(cfg, entry):
+    cfg.DATASETS.REGISTER = [entry]
+    with pytest.raises(ValueError, match=r"DATASETS\.REGISTER has .*\[name, annotation file"):
+        loader.register_datasets(cfg)
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_missing_path_is_named(cfg, tmp_path, missing):
+    entry = [uuid.uuid4().hex, *write_coco(tmp_path / "data", [GOOD])]
+    entry[missing] += "_nowhere"
+    cfg.DATASETS.REGISTER = [entry]
+    with pytest.raises(FileNotFoundError, match=rf"DATASETS\.REGISTER.*{entry[0]}.*_nowhere"):
+        loader.register_datasets(cfg)
+    assert entry[0] not in DatasetCatalog.list()
+
+
+def test_classes_come_from_the_file_in_order_of_their_ids(use_coco):
+    cfg = use_coco(GOOD, EMPTY, OUTSIDE)
+    assert cfg.MODEL.YOLOR.NUM_CLASSES == 3
+    assert cfg.MODEL.YOLOR.CLASS_NAMES == ["alpha", "beta", "gamma"]
+    items = loader.load_training_items(cfg)
+    # 3, 7 and 90 become 0, 1 and 2.
+    assert [x["category_id"] for item in items for x in item["annotations"]] == [0, 1, 2]
+    assert cfg.DATASETS.TRAIN == cfg.DATASETS.TEST
+
+
+def test_either_set_may_stay_as_it_is(cfg, tmp_path):
+    before = cfg.clone()
+    loader.use_coco_files(cfg, None, None)
+    assert cfg == before
+    files = write_coco(tmp_path / uuid.uuid4().hex, [GOOD])
+    loader.use_coco_files(cfg, None, files)
+    assert cfg.DATASETS.TRAIN == before.DATASETS.TRAIN
+    assert cfg.DATASETS.TEST != before.DATASETS.TEST
+    assert cfg.DATASETS.REGISTER[:-1] == before.DATASETS.REGISTER
+
+
+def test_a_missing_annotation_file_is_named(cfg, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
+        loader.use_coco_files(cfg, (str(tmp_path / "nowhere.json"), str(tmp_path)), None)
+
+
+def test_files_of_one_name_in_folders_of_one_name_are_two_data_sets(cfg, tmp_path):
+    """As train/coco/annotations.json and val/coco/annotations.json."""
+    folder = uuid.uuid4().hex
+    train = write_coco(tmp_path / "train" / folder, [GOOD], count=3)
+    val = write_coco(tmp_path / "val" / folder, [GOOD], count=1)
+    loader.use_coco_files(cfg, train, val)
+    loader.register_datasets(cfg)
+    assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 3
+    assert len(DatasetCatalog.get(cfg.DATASETS.TEST[0])) == 1
+
+
+def test_class_names(cfg):
+    name = uuid.uuid4().hex
+    cfg.MODEL.YOLOR.NUM_CLASSES = 2
+    cfg.MODEL.YOLOR.CLASS_NAMES = []
+    cfg.DATASETS.TEST = ()
+    assert loader.class_names(cfg) == ["0", "1"]
+    cfg.DATASETS.TEST = (name,)
+    assert loader.class_names(cfg) == ["0", "1"]  # not loaded yet, so it has no names
+    MetadataCatalog.get(name).thing_classes = ["cat", "dog"]
+    assert loader.class_names(cfg) == ["cat", "dog"]
+    cfg.MODEL.YOLOR.CLASS_NAMES = ["one", "two"]
+    assert loader.class_names(cfg) == ["one", "two"]
+    cfg.MODEL.YOLOR.NUM_CLASSES = 3  # names that do not fit are none
+    assert loader.class_names(cfg) == ["0", "1", "2"]
+
+
+# ---- evaluation
+
+
+class Recorder(torch.nn.Module):
+    """A model that returns its inputs."""
+
+    def forward(self, inputs):
+        return inputs
+
+
+@pytest.fixture
+def predictor(monkeypatch):
+    """Detectron2's predictor around a model that returns what it is given."""
+
+    def build(cfg) -> DefaultPredictor:
+        monkeypatch.setattr("detectron2.engine.defaults.build_model", lambda cfg: Recorder())
+        return DefaultPredictor(cfg)
+
+    return build
+
+
+@pytest.mark.parametrize("channel_order", ["RGB", "BGR"])
+@pytest.mark.parametrize("shortest, longest", [(64, 64), (48, 320), (320, 320)])
+def test_evaluation_resizes_as_the_predictor(
+    cfg, tmp_path, predictor, channel_order, shortest, longest
+):
+    cfg.INPUT.FORMAT = channel_order
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = shortest, longest
+    reference = predictor(cfg)
+    mapper = loader.EvaluationMapper.from_config(cfg)
+    rng = np.random.default_rng(0)
+    for height, width in [(97, 131), (131, 40), (1, 1), (20, 600)]:
+        path = tmp_path / "image.png"
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+        ours = mapper({"file_name": str(path), "height": height, "width": width})
+        theirs = reference(read_image(path, "BGR"))
+        assert ours["image"].dtype == torch.uint8
+        torch.testing.assert_close(ours["image"].float(), theirs["image"], rtol=0, atol=0)
+        assert (ours["height"], ours["width"]) == (theirs["height"], theirs["width"])
+
+
+def test_evaluation_of_a_panorama(cfg, tmp_path):
+    cfg.INPUT.MIN_SIZE_TEST = cfg.INPUT.MAX_SIZE_TEST = 320
+    Image.new("RGB", (10000, 20)).save(tmp_path / "wide.png")
+    mapped = loader.EvaluationMapper.from_config(cfg)({"file_name": str(tmp_path / "wide.png")})
+    assert mapped["image"].shape == (3, 1, 320)  # 20 * 320 / 10000 == 0.64
+    assert (mapped["height"], mapped["width"]) == (20, 10000)
+
+
+def test_evaluation_loader(cfg, toy):
+    """One image a batch, in the order of the ids, background included and without ground truth."""
+    found = list(loader.build_test_loader(cfg, cfg.DATASETS.TEST[0]))
+    images = json.loads(toy.val_json.read_text())["images"]
+    assert [len(batch) for batch in found] == [1] * 8
+    for (item,), image in zip(found, images):
+        assert set(item) == {"file_name", "image_id", "height", "width", "image"}
+        assert item["image_id"] == image["id"]
+        assert Path(item["file_name"]) == toy.val_images / image["file_name"]
+        assert (item["height"], item["width"]) == (image["height"], image["width"])
+        assert max(item["image"].shape) == 64 and item["image"].shape[0] == 3
+
+
+@pytest.mark.real_data
+def test_real_data_sets_load(cfg, real_data):
+    for name, folder, classes, count in [("bccd", "", 3, 205), ("coco_mini", "train", 80, 27)]:
+        root = real_data / name
+        files = (str(root / "instances_train.json"), str(root / folder))
+        loader.use_coco_files(cfg, files, None)
+        loader.register_datasets(cfg)
+        assert len(cfg.MODEL.YOLOR.CLASS_NAMES) == classes
+        assert len(loader.load_training_items(cfg)) == count
+        assert len(batches(cfg, 1)[0]) == 2

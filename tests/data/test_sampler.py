@@ -1,0 +1,85 @@
+"""The order of samples: a permutation each epoch, the same however a run is split."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolor_d2.data.sampler import PositionSampler, epoch_order
+
+PROPERTY = settings(max_examples=50, deadline=None, database=None, derandomize=True)
+
+
+def take(count: int, size: int = 5, **options) -> list[tuple[int, int]]:
+    sampler = PositionSampler(size, **{"seed": 0, **options})
+    return list(itertools.islice(sampler, count))
+
+
+def test_first_values():
+    """Written down: a change of the order would break the resuming of older runs."""
+    positions, indices = zip(*take(10))
+    assert positions == tuple(range(10))
+    assert indices[:5] == (1, 3, 4, 2, 0)
+    assert indices[5:] == (0, 4, 3, 1, 2)
+    assert [index for _, index in take(5, seed=1)] == [2, 4, 0, 1, 3]
+    assert all(type(index) is int for index in indices)
+
+
+def test_first_values_are_those_of_numpy():
+    expected = np.random.default_rng([3, 2, 1]).permutation(8)  # seed, epoch, stream
+    np.testing.assert_array_equal(epoch_order(3, 2, 8), expected)
+
+
+@PROPERTY
+@given(st.integers(0, 2**31), st.integers(1, 30))
+def test_every_epoch_is_a_permutation(seed, size):
+    indices = [index for _, index in take(3 * size, size, seed=seed)]
+    for epoch in range(3):
+        assert sorted(indices[epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+def test_seeds_and_epochs_differ():
+    orders = [tuple(epoch_order(seed, epoch, 100)) for seed in range(5) for epoch in range(5)]
+    assert len(set(orders)) == 25
+
+
+@PROPERTY
+@given(st.integers(1, 12), st.integers(0, 40))
+def test_start_drops_what_came_before(size, start):
+    assert take(20, size, start=start) == take(start + 20, size)[start:]
+
+
+@PROPERTY
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 30))
+def test_processes_take_turns(size, world_size, start):
+    """Interleaved, the streams of all processes are the stream of one."""
+    streams = [
+        take(6, size, start=start, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    together = [item for turn in zip(*streams) for item in turn]
+    assert together == take(6 * world_size, size, start=start)
+
+
+def test_two_processes_by_hand():
+    assert take(5, rank=0, world_size=2) == [(0, 1), (2, 4), (4, 0), (6, 4), (8, 1)]
+    assert take(5, rank=1, world_size=2) == [(1, 3), (3, 2), (5, 0), (7, 3), (9, 2)]
+
+
+def test_one_image():
+    assert take(3, size=1) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_start_may_be_set_before_the_first_sample():
+    """As a resumed run does it, and twice the same stream if iterated twice."""
+    sampler = PositionSampler(5, seed=0)
+    sampler.start = 7
+    assert list(itertools.islice(sampler, 2)) == [(7, 3), (8, 1)]
+    assert list(itertools.islice(sampler, 2)) == [(7, 3), (8, 1)]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 1000])
+def test_a_late_start_needs_no_earlier_epoch(epoch):
+    position = 5 * epoch + 2
+    assert take(1, start=position) == [(position, epoch_order(0, epoch, 5)[2])]

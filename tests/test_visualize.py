@@ -1,0 +1,226 @@
+"""Pictures: what is drawn where, and files that can be read again."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("detectron2")  # for the toy data set of conftest.py
+
+from yolor_d2.data.image import read_image
+from yolor_d2.visualize import (
+    PALETTE,
+    beside,
+    coco_boxes,
+    draw_boxes,
+    draw_results,
+    plot_curves,
+    read_metrics,
+    write_image,
+)
+
+NAMES = ["ring", "cross"]
+
+
+def black(height=60, width=80) -> np.ndarray:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+# ---- boxes
+
+
+def test_input_stays_as_it_is():
+    image = black()
+    drawn = draw_boxes(image, np.array([[10, 20, 50, 50]]), [0], NAMES)
+    assert (image == 0).all()
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+    assert (drawn != 0).any()
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_box_has_the_colour_of_its_class(label):
+    drawn = draw_boxes(black(), np.array([[9.6, 30.2, 50.4, 50]]), [label], NAMES)
+    # Middles of the lower, left and right side; the text stands at the upper one.
+    for x, y in [(30, 50), (10, 40), (50, 40)]:
+        assert tuple(drawn[y, x]) == PALETTE[label]
+    assert (drawn[35:45, 20:45] == 0).all()  # the inside
+    assert (drawn[54:] == 0).all()
+
+
+def test_colours_start_over_after_the_last():
+    names = [str(i) for i in range(len(PALETTE) + 1)]
+    drawn = draw_boxes(black(), np.array([[10, 30, 50, 50]]), [len(PALETTE)], names)
+    assert tuple(drawn[50, 30]) == PALETTE[0]
+    assert len(set(PALETTE)) == len(PALETTE)
+
+
+def test_name_stands_above_the_box():
+    drawn = draw_boxes(black(), np.array([[10, 30, 12, 50]]), [0], NAMES)
+    label = drawn[20:29, 10:25]
+    assert (label == PALETTE[0]).all(axis=2).any()  # ground
+    assert (label.min(axis=2) > 200).any()  # white letters
+
+
+def test_scores_are_written():
+    box = np.array([[10, 30, 50, 50]])
+    without, low, high = (
+        draw_boxes(black(), box, [0], NAMES, scores) for scores in (None, [0.12], [0.98])
+    )
+    assert (without != low).any() and (low != high).any()
+    np.testing.assert_array_equal(draw_boxes(black(), box, [0], NAMES, [0.121]), low)
+
+
+def test_no_boxes():
+    np.testing.assert_array_equal(draw_boxes(black(), np.zeros((0, 4)), [], NAMES), black())
+
+
+def test_boxes_beyond_the_border_and_images_of_one_pixel():
+    draw_boxes(black(), np.array([[-50, -50, 500, 500], [100, 100, 120, 120]]), [0, 1], NAMES)
+    assert draw_boxes(black(1, 1), np.array([[0, 0, 1, 1]]), [0], NAMES).shape == (1, 1, 3)
+
+
+def test_read_only_and_flipped_images_can_be_drawn_on():
+    image = black()[:, ::-1]
+    image.flags.writeable = False
+    assert draw_boxes(image, np.array([[10, 20, 50, 50]]), [0], NAMES).any()
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("name", ["ünï.png", "no_suffix", "a/b/c.png"])
+def test_image_survives_its_file(tmp_path, name):
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    write_image(tmp_path / name, image)
+    np.testing.assert_array_equal(read_image(tmp_path / name), image)
+
+
+def test_two_images_beside_each_other():
+    left, right = black(10, 20) + np.uint8(50), black(10, 20) + np.uint8(90)
+    row = beside(left, right, ("", ""))
+    assert row.shape == (28 + 10, 20 + 6 + 20, 3)  # a bar for the title, a gap between
+    assert (row[28:, :20] == 50).all() and (row[28:, 26:] == 90).all()
+    assert (row[:28] == 255).all() and (row[:, 20:26] == 255).all()
+
+
+def test_coco_boxes():
+    assert coco_boxes([{"bbox": [1, 2, 3, 4]}]).tolist() == [[1, 2, 4, 6]]
+    assert coco_boxes([]).shape == (0, 4)
+
+
+# ---- results
+
+
+@pytest.fixture
+def truth(toy) -> dict:
+    return json.loads(toy.val_json.read_text())
+
+
+def draw(toy, tmp_path, results, **options):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    return draw_results(toy.val_json, toy.val_images, path, tmp_path / "pictures", **options)
+
+
+def results_of(truth, score) -> list[dict]:
+    """Its own ground truth as results, without crowd regions."""
+    return [
+        {key: x[key] for key in ("image_id", "category_id", "bbox")} | {"score": score}
+        for x in truth["annotations"]
+        if not x["iscrowd"]
+    ]
+
+
+def test_ground_truth_as_results(toy, tmp_path, truth):
+    paths = draw(toy, tmp_path, results_of(truth, 1.0))
+    assert [path.name for path in paths] == [
+        image["file_name"].replace(".jpg", ".png") for image in truth["images"]
+    ]
+    index = {2: 0, 5: 1, 7: 2, 11: 3, 13: 4}  # category ids of the toy data set
+    for path, image in zip(paths, truth["images"]):
+        found = [
+            x for x in truth["annotations"] if x["image_id"] == image["id"] and not x["iscrowd"]
+        ]
+        boxes = [(x, y, x + w, y + h) for x, y, w, h in (x["bbox"] for x in found)]
+        given = read_image(toy.val_images / image["file_name"]), boxes
+        labels = [index[x["category_id"]] for x in found]
+        picture = read_image(path)[28:]  # below the titles
+        left, right = picture[:, : image["width"]], picture[:, image["width"] + 6 :]
+        np.testing.assert_array_equal(left, draw_boxes(*given, labels, toy.classes))
+        scores = [1.0] * len(found)
+        np.testing.assert_array_equal(right, draw_boxes(*given, labels, toy.classes, scores))
+
+
+def test_weak_results_are_left_out(toy, tmp_path, truth):
+    for path, image in zip(draw(toy, tmp_path, results_of(truth, 0.29)), truth["images"]):
+        right = cv2.imread(str(path))[28:, image["width"] + 6 :]
+        original = read_image(toy.val_images / image["file_name"])[:, :, ::-1]
+        np.testing.assert_array_equal(right, original)
+
+
+@pytest.mark.parametrize("count, indices", [(2, [0, 4]), (4, [0, 2, 4, 6]), (100, range(8))])
+def test_number_of_pictures(toy, tmp_path, truth, count, indices):
+    paths = draw(toy, tmp_path, [], count=count)
+    assert [path.stem for path in paths] == [
+        truth["images"][i]["file_name"].removesuffix(".jpg") for i in indices
+    ]
+
+
+# ---- curves
+
+
+LINES = [
+    {"iteration": 0, "total_loss": 5.0, "lr": 0.0},
+    {"iteration": 1, "total_loss": 4.0, "lr": 0.01},
+    {"iteration": 2, "total_loss": 9.0, "bbox/AP": 1.0},
+    {"iteration": 2, "total_loss": 3.0, "bbox/AP": 2.0},  # a resumed run writes it again
+]
+
+
+def write_metrics(path, lines, tail=""):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + tail)
+    return path
+
+
+def test_a_torn_line_is_left_out(tmp_path):
+    path = write_metrics(tmp_path / "metrics.json", LINES, '{"iteration": 3, "total_l')
+    assert read_metrics(path) == LINES
+    torn_between = path.read_text() + "\n" + json.dumps(LINES[0]) + "\n"
+    path.write_text(torn_between)
+    assert read_metrics(path) == [*LINES, LINES[0]]
+
+
+def test_curves(tmp_path):
+    path = write_metrics(tmp_path / "metrics.json", LINES, '{"iteration": 3, "total_l')
+    plot_curves(path, tmp_path / "new" / "curves.png")
+    picture = cv2.imread(str(tmp_path / "new" / "curves.png"))
+    assert picture.shape[1] > picture.shape[0] > 300
+    assert (picture != 255).any()
+
+
+def test_the_newest_line_of_an_iteration_counts(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn = {}
+    original = Axes.plot
+
+    def record(self, x, y, **options):
+        drawn[options["label"]] = list(zip(x, y))
+        return original(self, x, y, **options)
+
+    monkeypatch.setattr(Axes, "plot", record)
+    plot_curves(write_metrics(tmp_path / "metrics.json", LINES), tmp_path / "curves.png")
+    assert drawn == {
+        "total_loss": [(0, 5.0), (1, 4.0), (2, 3.0)],
+        "bbox/AP": [(2, 2.0)],
+        "lr": [(0, 0.0), (1, 0.01)],
+    }
+
+
+@pytest.mark.parametrize(
+    "lines", [[], [{"iteration": 0}], [{"iteration": 5, "bbox/AP": float("nan"), "lr": 0.0}]]
+)
+def test_curves_of_little(tmp_path, lines):
+    plot_curves(write_metrics(tmp_path / "metrics.json", lines), tmp_path / "curves.png")
+    assert cv2.imread(str(tmp_path / "curves.png")) is not None
