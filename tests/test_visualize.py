@@ -167,6 +167,20 @@ def test_number_of_pictures(toy, tmp_path, truth, count, indices):
     ]
 
 
+def test_images_of_one_name_in_two_folders(tmp_path):
+    names = ["day/0.png", "night/0.png"]
+    for name in names:
+        write_image(tmp_path / name, black())
+    images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    truth = {"images": images, "annotations": [], "categories": []}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text("[]")
+    paths = draw_results(
+        tmp_path / "truth.json", tmp_path, tmp_path / "results.json", tmp_path / "pictures"
+    )
+    assert len(set(paths)) == 2 and all(path.is_file() for path in paths)
+
+
 # ---- curves
 
 

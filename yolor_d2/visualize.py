@@ -135,7 +135,8 @@ def draw_results(
             [x["score"] for x in found],
         )
         titles = ("ground truth", f"detections, score >= {score_threshold:g}")
-        path = output / f"{Path(entry['file_name']).stem}.png"
+        # The folders become part of the name, so that pictures of one name stay apart.
+        path = output / f"{'_'.join(Path(entry['file_name']).with_suffix('').parts)}.png"
         write_image(path, beside(left, right, titles))
         paths.append(path)
     return paths

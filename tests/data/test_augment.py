@@ -10,7 +10,7 @@ from yolor_d2.data.augment import (
     Sample,
     clip_boxes,
     flip_horizontal,
-    letterbox,
+    pad_to_square,
     paste,
     random_affine_matrix,
     random_hsv,
@@ -88,10 +88,12 @@ def test_nothing_to_resize():
 
 
 def test_shrinking_averages():
-    sample = sample_of(2, 4)
-    sample.image[:] = np.array([[0, 100, 200, 40], [20, 80, 220, 20]])[:, :, None]
-    # (0 + 100 + 20 + 80) / 4 and (200 + 40 + 220 + 20) / 4
-    assert resize_longer_side(sample, 2).image[:, :, 0].tolist() == [[50, 120]]
+    """To a quarter: all 16 pixels count, not only the four in the middle."""
+    sample = sample_of(4, 8)
+    sample.image[0, 0] = 160
+    sample.image[3, 4:] = [40, 80, 120]
+    # 160 / 16, and a row of four in 16 pixels.
+    assert resize_longer_side(sample, 2).image.tolist() == [[[10, 10, 10], [10, 20, 30]]]
 
 
 @PROPERTY
@@ -100,7 +102,7 @@ def test_box_follows_resize(sample, size):
     assert_box_bounds_red(resize_longer_side(sample, size), tolerance=0.6)
 
 
-# ---- paste and letterbox
+# ---- paste and pad_to_square
 
 
 @pytest.mark.parametrize(
@@ -129,24 +131,18 @@ def test_paste_cuts_an_image_larger_than_the_canvas():
     assert canvas.tolist() == [[5, 6], [9, 10]]
 
 
-def test_letterbox_centres():
-    boxed = letterbox(sample_of(2, 6, (0, 0, 6, 2), (1, 0.5, 2, 1)), 6)
+def test_pad_to_square_by_hand():
+    padded = pad_to_square(sample_of(2, 6, (0, 0, 6, 2), (1, 0.5, 2, 1)), 6)
     grey, black = [FILL] * 6, [0] * 6
-    assert boxed.image[:, :, 1].tolist() == [grey, grey, black, black, grey, grey]
-    assert boxed.boxes.tolist() == [[0, 2, 6, 4], [1, 2.5, 2, 3]]  # 2 == (6 - 2) / 2 lower
-    assert boxed.labels.tolist() == [0, 1]
-
-
-def test_letterbox_of_an_odd_rest():
-    boxed = letterbox(sample_of(6, 3, (0, 0, 3, 6)), 6)  # 1.5 pixels on both sides: 1 and 2
-    assert boxed.boxes.tolist() == [[1, 0, 4, 6]]
-    assert boxed.image[0, :, 0].tolist() == [FILL, 0, 0, 0, FILL, FILL]
+    assert padded.image[:, :, 1].tolist() == [black, black, grey, grey, grey, grey]
+    assert padded.boxes.tolist() == [[0, 0, 6, 2], [1, 0.5, 2, 1]]  # the image stays at the corner
+    assert padded.labels.tolist() == [0, 1]
 
 
 @PROPERTY
 @given(red_rectangles(longest=40))
-def test_box_follows_letterbox(sample):
-    assert_box_bounds_red(letterbox(sample, 40), tolerance=0)
+def test_box_stays_on_its_object_in_a_square(sample):
+    assert_box_bounds_red(pad_to_square(sample, 40), tolerance=0)
 
 
 def test_clip_boxes():
@@ -302,11 +298,14 @@ def one_pixel_hsv(colour, rng, gains) -> list[int]:
         ((255, 0, 0), [255, 0, 0]),  # red: 0 degrees
         ((0, 255, 0), [0, 255, 255]),  # green: 120 * 1.5 == 180 degrees, cyan
         ((0, 0, 255), [255, 0, 0]),  # blue: 240 * 1.5 == 360 degrees, red again
+        # 350 * 1.5 == 525 == 360 + 165 degrees: green with 45 / 60 of blue.
+        ((255, 0, 42), [0, 255, 191]),
         ((90, 90, 90), [90, 90, 90]),  # grey has no hue
     ],
 )
 def test_hue_turns_as_in_rgb(colour, expected):
-    assert one_pixel_hsv(colour, Fixed(1, 1, 1), (0.5, 0, 0)) == expected
+    changed = one_pixel_hsv(colour, Fixed(1, 1, 1), (0.5, 0, 0))
+    assert changed == pytest.approx(expected, abs=5)  # a degree is 255 / 60 levels
 
 
 def test_saturation():
@@ -392,8 +391,8 @@ def test_box_follows_through_a_mosaic(sample, seed, place, flip):
 @PROPERTY
 @given(red_rectangles(), SEEDS)
 def test_box_follows_through_a_plain_sample(sample, seed):
-    boxed = letterbox(resize_longer_side(sample, 48), 48)
-    warped = warp_affine(boxed, *shuffle_matrix(np.random.default_rng(seed), 48))
+    padded = pad_to_square(resize_longer_side(sample, 48), 48)
+    warped = warp_affine(padded, *shuffle_matrix(np.random.default_rng(seed), 48))
     if len(warped.boxes):
         assert_box_bounds_red(warped, tolerance=1)
 

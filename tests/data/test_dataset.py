@@ -18,7 +18,7 @@ from yolor_d2.data.dataset import (
 )
 from yolor_d2.data.image import ImageReadError
 
-# No chance at all: every sample is its image, letterboxed.
+# No chance at all: every sample is its image, padded to a square.
 PLAIN = AugmentConfig(mosaic=0, scale=0, translate=0, hsv=(0, 0, 0), flip=0)
 
 
@@ -105,10 +105,13 @@ def test_annotations_that_are_not_trained_on(dropped):
     assert labels.tolist() == [7]
 
 
-def test_corner_format_and_tiny_boxes():
-    corners = {"bbox": [1, 2, 3, 4], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
-    boxes, _ = read_ground_truth(item_of(50, 40, corners, annotation(5, 5, 0.001, 0.001)))
-    np.testing.assert_allclose(boxes, [[1, 2, 3, 4], [5, 5, 5.001, 5.001]], rtol=1e-12)
+def test_formats_of_boxes_may_be_mixed():
+    corners = {"bbox": [1, 2, 3, 4], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1}
+    tiny = annotation(5, 5, 0.001, 0.001, 2)
+    boxes, labels = read_ground_truth(item_of(50, 40, annotation(1, 2, 3, 4), corners, tiny))
+    expected = [[1, 2, 4, 6], [1, 2, 3, 4], [5, 5, 5.001, 5.001]]
+    np.testing.assert_allclose(boxes, expected, rtol=1e-12)
+    assert labels.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("item", [item_of(5, 5), {"width": 5, "height": 5}])
@@ -138,13 +141,13 @@ def test_integer_boxes_are_exact_after_resize(write_item):
 
 
 def test_plain_sample_by_hand(write_item):
-    # 4 wide, 2 high; letterboxed to 4x4, one row of grey above and below.
+    # 4 wide, 2 high; padded to 4x4 with two rows of grey below.
     pixels = np.zeros((2, 4, 3), np.uint8)
     pixels[:, :2] = [255, 0, 0]
     item = write_item(pixels, annotation(0, 0, 4, 2, 3))
     batch = dataset_of([item], size=4, augment=PLAIN)[0, 0]
-    red = [[114] * 4, [255, 255, 0, 0], [255, 255, 0, 0], [114] * 4]
-    blue = [[114] * 4, [0] * 4, [0] * 4, [114] * 4]
+    red = [[255, 255, 0, 0], [255, 255, 0, 0], [114] * 4, [114] * 4]
+    blue = [[0] * 4, [0] * 4, [114] * 4, [114] * 4]
     assert batch["image"].tolist() == [red, blue, blue]
     # 4x2 pixels: the lower side must exceed 2, so the box is dropped.
     assert len(batch["instances"]) == 0
@@ -188,6 +191,14 @@ def test_background_images_are_kept(items):
     assert len(sample["instances"]) == 0
     assert sample["instances"].gt_boxes.tensor.shape == (0, 4)
     assert sample["instances"].gt_classes.shape == (0,)
+
+
+def test_the_middle_of_a_mosaic_is_seen(write_item):
+    """Without chance in the affine map, squares that meet anywhere in the inner half fill it."""
+    item = write_item(np.full((32, 32, 3), 255, np.uint8))
+    augment = AugmentConfig(scale=0, translate=0, hsv=(0, 0, 0))
+    dataset = dataset_of([item], augment=augment)
+    assert all((dataset[position, 0]["image"] == 255).all() for position in range(10))
 
 
 # ---- position

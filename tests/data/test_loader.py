@@ -15,6 +15,7 @@ pytest.importorskip("detectron2")
 from detectron2.engine import DefaultPredictor
 
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
+from yolor_d2.d2.structures import BoxMode
 from yolor_d2.data import loader
 from yolor_d2.data.dataset import AugmentConfig
 from yolor_d2.data.image import ImageReadError, read_image
@@ -125,7 +126,7 @@ def test_two_processes_share_each_batch(cfg, monkeypatch):
     monkeypatch.setattr(loader.comm, "get_world_size", lambda: 2)
     monkeypatch.setattr("detectron2.data.build.get_world_size", lambda: 2)
     for rank in (0, 1):
-        monkeypatch.setattr(loader.comm, "get_rank", lambda: rank)  # noqa: B023
+        monkeypatch.setattr(loader.comm, "get_rank", lambda rank=rank: rank)
         assert batches(cfg, 3, start_iter=1) == [batch[rank : rank + 1] for batch in alone]
 
 
@@ -207,6 +208,19 @@ def test_number_of_classes_differs(cfg):
         assert "ring, triangle" in str(info.value)
 
 
+def test_a_class_beyond_the_model_names_the_image(cfg):
+    """A data set that was registered by hand may have no list of classes to compare."""
+    name = uuid.uuid4().hex
+    box = {"bbox": [1, 2, 10, 10], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 5}
+    item = {"file_name": "far.png", "image_id": 0, "height": 30, "width": 40, "annotations": [box]}
+    DatasetCatalog.register(name, lambda: [item])
+    cfg.DATASETS.TRAIN = (name,)
+    with pytest.raises(ValueError, match=r"far\.png.* class 5.*MODEL\.YOLOR\.NUM_CLASSES is 5"):
+        loader.load_training_items(cfg)
+    box["category_id"] = 4  # of 0 ... 4
+    assert loader.load_training_items(cfg) == [item]
+
+
 def test_size_differs_from_the_annotations(use_coco):
     cfg = use_coco(GOOD, size=(30, 40))
     with pytest.raises(ValueError, match=r"\.png' is \(H, W\) = \(30, 40\).*\(40, 30\)"):
@@ -215,15 +229,12 @@ def test_size_differs_from_the_annotations(use_coco):
         list(loader.build_test_loader(cfg, cfg.DATASETS.TEST[0]))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_is_named(use_coco, workers):
-    """Also from a worker process, whose errors are passed on."""
+def test_a_broken_image_is_named(use_coco):
     cfg = use_coco(GOOD)
     root = Path(cfg.DATASETS.REGISTER[-1][2])
-    (root / "0.png").write_bytes(b"")
-    (root / "1.png").unlink()
-    cfg.DATALOADER.NUM_WORKERS = workers
-    with pytest.raises((ImageReadError, FileNotFoundError), match=r"[01]\.png"):
+    for path in (root / "0.png", root / "1.png"):
+        path.write_bytes(b"")
+    with pytest.raises(ImageReadError, match=r"[01]\.png"):
         batches(cfg, 1)
 
 
@@ -240,7 +251,7 @@ def test_register(cfg, tmp_path):
         assert [item["image_id"] for item in items] == [0, 1]
 
 
-@pytest.mark.parametrize("entry", [["name", "file.json"], ["a", "b", "c", "d"], [], "name"])
+@pytest.mark.parametrize("entry", [["name", "file.json"], ["a", "b", "c", "d"], [], "name", "toy"])
 def test_a_bad_entry_is_refused(cfg, entry):
     cfg.DATASETS.REGISTER = [entry]
     with pytest.raises(ValueError, match=r"DATASETS\.REGISTER has .*\[name, annotation file"):
@@ -255,6 +266,16 @@ def test_a_missing_path_is_named(cfg, tmp_path, missing):
     with pytest.raises(FileNotFoundError, match=rf"DATASETS\.REGISTER.*{entry[0]}.*_nowhere"):
         loader.register_datasets(cfg)
     assert entry[0] not in DatasetCatalog.list()
+
+
+def test_a_name_stands_for_one_data_set(cfg, tmp_path):
+    name = uuid.uuid4().hex
+    for folder in ("one", "other"):
+        cfg.DATASETS.REGISTER = [[name, *write_coco(tmp_path / folder, [GOOD])]]
+        if folder == "one":
+            loader.register_datasets(cfg)
+    with pytest.raises(ValueError, match=rf"DATASETS\.REGISTER.*{name}.*another data set"):
+        loader.register_datasets(cfg)
 
 
 def test_classes_come_from_the_file_in_order_of_their_ids(use_coco):

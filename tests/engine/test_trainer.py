@@ -194,7 +194,7 @@ class TestLoading:
     def test_missing_file(self, cfg):
         checkpointer = YOLORCheckpointer(Trainer.build_model(cfg))
 
-        with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
             checkpointer.load("nowhere.pth")
 
     def test_other_number_of_classes_keeps_all_but_the_head(self, cfg, saved):

@@ -23,7 +23,7 @@ from .augment import (
     resize_longer_side,
     warp_affine,
 )
-from .image import read_image
+from .image import check_channel_order, read_image
 from .mosaic import mosaic4
 
 logger = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ class TrainingDataset(Dataset):
         augment: AugmentConfig = AugmentConfig(),
         channel_order: str = "RGB",
     ):
+        check_channel_order(channel_order)
         # Serialised, so that worker processes share the memory.
         self.items = DatasetFromList(list(items), copy=False)
         self.size = size

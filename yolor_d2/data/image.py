@@ -12,12 +12,19 @@ class ImageReadError(ValueError):
     """A file that cannot be read as an image; the message names it."""
 
 
+def check_channel_order(channel_order: str) -> None:
+    """Raise a ValueError unless the order is "RGB" or "BGR"."""
+    if channel_order not in ("RGB", "BGR"):
+        raise ValueError(f"INPUT.FORMAT is {channel_order!r}, expected 'RGB' or 'BGR'")
+
+
 def to_8bit(image: Image.Image) -> Image.Image:
     """An RGB image; 16-bit grey values keep their upper byte, transparency is dropped."""
     if image.mode.startswith("I"):  # PIL would clip 16-bit values to 255 instead of scaling them
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert(
-            "RGB"
-        )
+        grey = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
     return image.convert("RGB")
 
 
@@ -34,15 +41,14 @@ def read_image(path: str | Path, channel_order: str = "RGB") -> np.ndarray:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ImageReadError: when the file is empty, truncated or no image.
+        ImageReadError: when the file is empty, truncated, damaged or no image.
     """
-    if channel_order not in ("RGB", "BGR"):
-        raise ValueError(f"INPUT.FORMAT is {channel_order!r}, expected 'RGB' or 'BGR'")
+    check_channel_order(channel_order)
     try:
         with Image.open(path) as file:
             pixels = np.asarray(to_8bit(ImageOps.exif_transpose(file)))
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file can make PIL's readers raise almost anything
         raise ImageReadError(f"cannot read image {str(path)!r}: {error}") from error
     return pixels if channel_order == "RGB" else np.ascontiguousarray(pixels[:, :, ::-1])

@@ -38,7 +38,7 @@ def register_datasets(cfg: CfgNode) -> None:
         FileNotFoundError: when a file or folder does not exist.
     """
     for entry in cfg.DATASETS.REGISTER:
-        if len(entry) != 3:
+        if isinstance(entry, str) or len(entry) != 3:
             raise ValueError(
                 f"DATASETS.REGISTER has {entry!r}, expected [name, annotation file, image folder]"
             )
@@ -135,29 +135,30 @@ def load_training_items(cfg: CfgNode) -> list[dict]:
     Raises:
         ValueError: when classes do not fit the model, or when no image has a usable box.
     """
-    names = list(cfg.DATASETS.TRAIN)
-    items = get_detection_dataset_dicts(names, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    names, num_classes = list(cfg.DATASETS.TRAIN), cfg.MODEL.YOLOR.NUM_CLASSES
+    items = get_detection_dataset_dicts(names, filter_empty=False)
     for name in names:
         check_classes(cfg, name)
     given = sum(not x.get("iscrowd", 0) for item in items for x in item.get("annotations", []))
-    usable = 0
-    for item in items:
-        labels = read_ground_truth(item)[1]
-        usable += len(labels)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < cfg.MODEL.YOLOR.NUM_CLASSES:
+    usable = [read_ground_truth(item)[1] for item in items]  # classes, by image
+    for item, labels in zip(items, usable):
+        if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             raise ValueError(
                 f"image {item['file_name']!r} has an object of class {labels.max()}, but "
-                f"MODEL.YOLOR.NUM_CLASSES is {cfg.MODEL.YOLOR.NUM_CLASSES}"
+                f"MODEL.YOLOR.NUM_CLASSES is {num_classes}"
             )
-    if usable == 0:
+    left = sum(map(len, usable))
+    if left == 0:
         raise ValueError(f"DATASETS.TRAIN {names}: no image has a box of positive size inside it")
-    if usable < given:
+    if left < given:
         logger.warning(
             "DATASETS.TRAIN %s: %d of %d boxes are left out: empty, or outside their image",
             names,
-            given - usable,
+            given - left,
             given,
         )
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        items = [item for item, labels in zip(items, usable) if len(labels)]
     return items
 
 
