@@ -115,8 +115,8 @@ def draw_results(
     index = {x["id"]: i for i, x in enumerate(categories)}
     results = json.loads(results_file.read_text(encoding="utf-8"))
     paths = []
-    step = max(len(data["images"]) // count, 1)
-    for entry in data["images"][::step][:count]:
+    chosen = np.linspace(0, len(data["images"]) - 1, min(count, len(data["images"])))
+    for entry in (data["images"][round(i)] for i in chosen):
         truth = [
             x
             for x in data["annotations"]

@@ -403,3 +403,14 @@ def test_real_data_sets_load(cfg, real_data):
         assert len(cfg.MODEL.YOLOR.CLASS_NAMES) == classes
         assert len(loader.load_training_items(cfg)) == count
         assert len(batches(cfg, 1)[0]) == 2
+
+
+def test_training_and_test_classes_must_be_the_same(cfg, tmp_path):
+    for name, classes in {"a": ["cat", "dog"], "b": ["dog", "cat"]}.items():
+        categories = [{"id": i, "name": x} for i, x in enumerate(classes)]
+        data = {"images": [], "annotations": [], "categories": categories}
+        (tmp_path / f"{name}.json").write_text(json.dumps(data))
+    files = [(str(tmp_path / f"{name}.json"), str(tmp_path)) for name in "ab"]
+
+    with pytest.raises(ValueError, match=r"a\.json.*cat.*b\.json.*dog"):
+        loader.use_coco_files(cfg, *files)

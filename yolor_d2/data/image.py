@@ -21,8 +21,10 @@ def check_channel_order(channel_order: str) -> None:
 def to_8bit(image: Image.Image) -> Image.Image:
     """An RGB image; 16-bit grey values keep their upper byte, transparency is dropped."""
     if image.mode.startswith("I"):  # PIL would clip 16-bit values to 255 instead of scaling them
-        grey = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+        grey = np.asarray(image)
+        if image.mode != "I" or grey.max() > 255:
+            grey = grey >> 8
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")

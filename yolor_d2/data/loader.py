@@ -48,12 +48,19 @@ def register_datasets(cfg: CfgNode) -> None:
                 raise FileNotFoundError(
                     f"DATASETS.REGISTER, data set {name!r}: no such path {path!r}"
                 )
-        if name not in DatasetCatalog.list():
+        known = registered_files(name)
+        if known is None:
             register_coco_instances(name, {}, *files)
-            continue
-        metadata = MetadataCatalog.get(name)
-        if [metadata.get("json_file"), metadata.get("image_root")] != files:
+        elif known != files:
             raise ValueError(f"DATASETS.REGISTER: {name!r} is already the name of another data set")
+
+
+def registered_files(name: str) -> list[str | None] | None:
+    """Annotation file and image folder of a registered data set; None if there is none."""
+    if name not in DatasetCatalog.list():
+        return None
+    metadata = MetadataCatalog.get(name)
+    return [metadata.get("json_file"), metadata.get("image_root")]
 
 
 def use_coco_files(
@@ -68,25 +75,34 @@ def use_coco_files(
 
     Raises:
         FileNotFoundError: when there is no such annotation file.
+        ValueError: when the two files have different classes.
     """
-    for split, files in (("TRAIN", train), ("TEST", test)):
-        if files is None:
+    for split, given in (("TRAIN", train), ("TEST", test)):
+        if given is None:
             continue
+        files = list(map(str, given))
         path = Path(files[0])
         if not path.is_file():
             raise FileNotFoundError(f"no annotation file {str(path)!r}")
         known = {entry[0]: list(entry[1:]) for entry in cfg.DATASETS.REGISTER}
         # Folder and file tell most data sets apart; the whole path tells the rest.
         name = f"{path.resolve().parent.name}/{path.stem}"
-        if known.get(name, list(files)) != list(files):
+        taken = known.get(name) or registered_files(name)
+        if taken not in (None, files):
             name = str(path.resolve())
         if name not in known:
             cfg.DATASETS.REGISTER = [*cfg.DATASETS.REGISTER, [name, *files]]
         cfg.DATASETS[split] = (name,)
         with open(path, encoding="utf-8") as file:
             categories = sorted(json.load(file)["categories"], key=lambda x: x["id"])
-        cfg.MODEL.YOLOR.NUM_CLASSES = len(categories)
-        cfg.MODEL.YOLOR.CLASS_NAMES = [str(x["name"]) for x in categories]
+        names = [str(x["name"]) for x in categories]
+        if train and test and split == "TEST" and names != cfg.MODEL.YOLOR.CLASS_NAMES:
+            raise ValueError(
+                f"{train[0]!r} has the classes {cfg.MODEL.YOLOR.CLASS_NAMES}, but {test[0]!r} has "
+                f"{names}"
+            )
+        cfg.MODEL.YOLOR.NUM_CLASSES = len(names)
+        cfg.MODEL.YOLOR.CLASS_NAMES = names
 
 
 def class_names(cfg: CfgNode) -> list[str]:

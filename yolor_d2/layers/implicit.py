@@ -13,22 +13,26 @@ from torch import Tensor, nn
 
 
 class Implicit(nn.Module):
-    """A vector representation z (paper eq. 6), one value per channel.
+    """A vector representation z (paper eq. 6), one value per channel, z ~ N(neutral, std).
 
     Args:
         channels: channels C of the explicit feature that it meets.
-        mean: neutral element of the operator, mean of the initial values.
         std: spread of the initial values.
+
+    Attributes:
+        neutral: the value that changes nothing under the operator of the subclass.
     """
 
-    def __init__(self, channels: int, *, mean: float, std: float):
+    neutral: float
+
+    def __init__(self, channels: int, *, std: float = 0.02):
         super().__init__()
-        self.mean, self.std = mean, std
+        self.std = std
         self.z = nn.Parameter(torch.empty(1, channels, 1, 1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.z, mean=self.mean, std=self.std)
+        nn.init.normal_(self.z, mean=self.neutral, std=self.std)
 
     def value(self) -> Tensor:
         """(1, C, 1, 1) implicit tensor as the operator uses it."""
@@ -39,21 +43,18 @@ class Implicit(nn.Module):
 
 
 class ImplicitAdd(Implicit):
-    """x + z, with z ~ N(0, std): shifts the feature space (paper section 3.2, kernel space
-    alignment)."""
+    """x + z: shifts the feature space (paper section 3.2, kernel space alignment)."""
 
-    def __init__(self, channels: int, *, std: float = 0.02):
-        super().__init__(channels, mean=0.0, std=std)
+    neutral = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.value()
 
 
 class ImplicitMul(Implicit):
-    """x * z, with z ~ N(1, std): rotates and scales it."""
+    """x * z: scales the feature space."""
 
-    def __init__(self, channels: int, *, std: float = 0.02):
-        super().__init__(channels, mean=1.0, std=std)
+    neutral = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.value()

@@ -50,7 +50,7 @@ class AnchorHead(nn.Module):
         About 8 objects in a 640 px image for objectness, and 0.6 of them spread over the classes.
         """
         for conv, stride in zip(self.predict, self.strides):
-            assert conv.bias is not None
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             bias = conv.bias.view(self.num_anchors, 5 + self.num_classes)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (self.num_classes - 0.99))
