@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 
-class _DatasetCatalog(UserDict):
+class _Catalog(UserDict):
+    def list(self) -> list[str]:
+        return [*self]
+
+    def remove(self, name: str) -> None:
+        del self[name]
+
+
+class _DatasetCatalog(_Catalog):
     """Names of data sets with the functions that load them."""
 
     def register(self, name: str, func: Callable[[], list[dict]]) -> None:
@@ -24,12 +32,6 @@ class _DatasetCatalog(UserDict):
         if name not in self:
             raise KeyError(f"data set {name!r} is not registered, known are: {', '.join(self)}")
         return self[name]()
-
-    def list(self) -> list[str]:
-        return [*self]
-
-    def remove(self, name: str) -> None:
-        del self[name]
 
 
 class Metadata:
@@ -64,18 +66,12 @@ class Metadata:
         return dict(self.__dict__)
 
 
-class _MetadataCatalog(UserDict):
+class _MetadataCatalog(_Catalog):
     """Metadata by the name of the data set."""
 
     def get(self, name: str) -> Metadata:
         """The metadata of a data set, which are empty at first."""
         return self.data.setdefault(name, Metadata(name))
-
-    def list(self) -> list[str]:
-        return [*self]
-
-    def remove(self, name: str) -> None:
-        del self[name]
 
 
 DatasetCatalog = _DatasetCatalog()

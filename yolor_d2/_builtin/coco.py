@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+from importlib import resources
 
 from pycocotools import mask
 from pycocotools.coco import COCO
@@ -18,15 +19,6 @@ logger = logging.getLogger(__name__)
 KEPT_KEYS = ("iscrowd", "bbox", "keypoints", "category_id")
 # The numbers up to 90 that COCO left out of its 80 categories.
 COCO_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-COCO_CLASSES = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,"
-    "stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,"
-    "backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,"
-    "baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,cup,fork,knife,spoon,"
-    "bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,"
-    "oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
-).split(",")
 
 
 def read_coco(json_file: str) -> COCO:
@@ -136,9 +128,10 @@ def register_coco_instances(name: str, metadata: dict, json_file: str, image_roo
 def register_coco() -> None:
     """COCO 2017 below the folder that DETECTRON2_DATASETS names, ./datasets without it."""
     root = os.path.join(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")), "coco")
+    classes = resources.files(__package__).joinpath("coco_classes.txt").read_text(encoding="utf-8")
     ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
     metadata = {
-        "thing_classes": COCO_CLASSES,
+        "thing_classes": classes.splitlines(),
         "thing_dataset_id_to_contiguous_id": {number: i for i, number in enumerate(ids)},
     }
     for split in ("train", "val"):

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
 from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -169,22 +167,18 @@ class ResizeTransform:
         self.h, self.w, self.new_h, self.new_w = h, w, new_h, new_w
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
-        """Resize (h, w, C) uint8, or float of any range; PIL does the former, torch the latter."""
-        if image.shape[:2] != (self.h, self.w):
-            raise AssertionError(f"image is {image.shape[:2]}, expected {(self.h, self.w)}")
-        size = (self.new_h, self.new_w)
-        if image.dtype == np.uint8:
-            grey = image.ndim == 3 and image.shape[2] == 1
-            pixels = Image.fromarray(image[:, :, 0] if grey else image)
-            resized = np.asarray(pixels.resize(size[::-1], Image.Resampling.BILINEAR))
-            return resized[..., None] if grey else resized
-        pixels = torch.from_numpy(
-            np.ascontiguousarray(image[..., None] if image.ndim == 2 else image)
-        )
-        resized = F.interpolate(
-            pixels.permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False
-        )
-        return resized[0].permute(1, 2, 0).numpy().reshape(*size, *image.shape[2:])
+        """Resize (h, w, 3) uint8.
+
+        Raises:
+            NotImplementedError: when the image is of another kind.
+        """
+        if image.dtype != np.uint8 or image.shape != (self.h, self.w, 3):
+            raise NotImplementedError(
+                f"the built-in runtime resizes {(self.h, self.w, 3)} uint8 images, got "
+                f"{image.shape} {image.dtype}"
+            )
+        size = (self.new_w, self.new_h)
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 class ResizeShortestEdge:

@@ -15,18 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from . import comm
 from .catalog import MetadataCatalog
 from .checkpoint import DetectionCheckpointer
 from .config import CfgNode
 from .data import ResizeShortestEdge
-from .evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format, verify_results
+from .evaluation import inference_on_dataset, print_csv_format, verify_results
 from .events import EventWriter, default_writers
 from .logger import ROOT, collect_env, setup_logger
 from .modeling import build_model
-from .train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+from .train_loop import AMPTrainer, SimpleTrainer, TrainerBase
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +111,12 @@ def seed_everything(seed: int) -> None:
 
 # ---- Trainer
 
+# What Detectron2's trainer has defaults for; here a project brings its own.
+REQUIRED = (
+    *("build_optimizer", "build_lr_scheduler", "build_hooks"),
+    *("build_train_loader", "build_test_loader", "build_evaluator"),
+)
+
 
 def refuse_left_out(cfg: CfgNode) -> None:
     """Name what a configuration asks for and this runtime has not.
@@ -131,7 +136,7 @@ def refuse_left_out(cfg: CfgNode) -> None:
 
 
 class DefaultTrainer(TrainerBase):
-    """Builds everything from a configuration. Subclasses define what data, which steps and hooks.
+    """Builds everything from a configuration, with what subclasses define: see REQUIRED.
 
     Args:
         cfg: the configuration.
@@ -140,6 +145,12 @@ class DefaultTrainer(TrainerBase):
     def __init__(self, cfg: CfgNode):
         super().__init__()
         refuse_left_out(cfg)
+        missing = [name for name in REQUIRED if not hasattr(self, name)]
+        if missing:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define {', '.join(missing)}: the built-in "
+                "DefaultTrainer has no defaults for that"
+            )
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             comm.require_one_process(torch.distributed.get_world_size())
         if not logging.getLogger(ROOT).isEnabledFor(logging.INFO):
@@ -213,37 +224,6 @@ class DefaultTrainer(TrainerBase):
             logger.info("Evaluation results for %s in csv format:", name)
             print_csv_format(results[name])
         return next(iter(results.values())) if len(results) == 1 else results
-
-    # What Detectron2 has defaults for; here a project brings its own.
-
-    def build_hooks(self) -> list[HookBase]:
-        raise left_out("build_hooks")
-
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
-        raise left_out("build_optimizer")
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-        raise left_out("build_lr_scheduler")
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
-        raise left_out("build_train_loader")
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        raise left_out("build_test_loader")
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        raise left_out("build_evaluator")
-
-
-def left_out(method: str) -> NotImplementedError:
-    return NotImplementedError(
-        f"the built-in DefaultTrainer has no {method}; define it in a subclass"
-    )
 
 
 # ---- Predictor

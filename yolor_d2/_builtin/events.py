@@ -6,7 +6,6 @@ import datetime
 import json
 import logging
 import os
-import time
 from collections import defaultdict
 from typing import Any
 
@@ -15,6 +14,8 @@ from fvcore.common.history_buffer import HistoryBuffer
 
 # Noisy figures are reported as the median over this many iterations.
 WINDOW = 20
+
+logger = logging.getLogger(__name__)
 
 _storages: list[EventStorage] = []
 
@@ -137,34 +138,17 @@ class CommonMetricPrinter(EventWriter):
 
     def __init__(self, max_iter: int):
         self.max_iter = max_iter
-        self.logger = logging.getLogger(__name__)
-        self.previous: tuple[int, float] | None = None
-
-    def remaining(self) -> float | None:
-        """Seconds to go; None if nothing is known yet."""
-        storage = get_event_storage()
-        to_go = self.max_iter - storage.iter - 1
-        if "time" in storage.histories():
-            return storage.history("time").median(1000) * to_go
-        # The first iterations are not timed, so take the time between two calls.
-        now, previous = (storage.iter, time.perf_counter()), self.previous
-        self.previous = now
-        if previous is None or previous[0] == now[0]:
-            return None
-        return (now[1] - previous[1]) / (now[0] - previous[0]) * to_go
 
     def write(self) -> None:
         storage = get_event_storage()
         if storage.iter >= self.max_iter:
             return  # what evaluations after the training add has its own lines
         known = storage.histories()
-        seconds = self.remaining()
-        parts = []
-        if seconds is not None:
-            parts.append(f"eta: {datetime.timedelta(seconds=int(seconds))}")
-            if "time" in known:
-                storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
-        parts.append(f"iter: {storage.iter}")
+        parts = [f"iter: {storage.iter}"]
+        if "time" in known:  # the first iterations are not timed
+            seconds = known["time"].median(1000) * (self.max_iter - storage.iter - 1)
+            storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
+            parts.insert(0, f"eta: {datetime.timedelta(seconds=int(seconds))}")
         parts += [f"{k}: {storage.median(k):.4g}" for k in known if "loss" in k]
         for name in ("time", "data_time"):
             if name in known:
@@ -174,7 +158,7 @@ class CommonMetricPrinter(EventWriter):
             parts.append(f"lr: {known['lr'].latest():.5g}")
         if torch.cuda.is_available():
             parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
-        self.logger.info("%s", "  ".join(parts))
+        logger.info("%s", "  ".join(parts))
 
 
 class JSONWriter(EventWriter):

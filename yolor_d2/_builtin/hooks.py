@@ -5,14 +5,10 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from fvcore.common.checkpoint import PeriodicCheckpointer as BasePeriodicCheckpointer
 from fvcore.common.timer import Timer
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler as Scheduler
 
 from .evaluation import flatten_results
 from .events import EventWriter
@@ -44,72 +40,33 @@ class IterationTimer(HookBase):
         self.total_timer.resume()
 
     def after_step(self) -> None:
-        # The hook is the first of all: between steps run the others.
         if self.trainer.iter - self.trainer.start_iter + 1 >= self.warmup_iter:
             self.trainer.storage.put_scalar("time", self.step_timer.seconds())
-            self.total_timer.pause()
-        else:
-            self.start_time = time.perf_counter()
-            self.total_timer.reset()
-            self.total_timer.pause()
+        # The hook is the first of all: between steps run the others.
+        self.total_timer.pause()
 
     def after_train(self) -> None:
-        total, steps = time.perf_counter() - self.start_time, self.total_timer.seconds()
-        count = self.trainer.storage.iter + 1 - self.trainer.start_iter - self.warmup_iter
-        if count > 0 and steps > 0:
-            logger.info("Training speed: %.4f s / iteration over %d", steps / count, count)
-        logger.info(
-            "Training time: %s (%s on hooks)",
-            datetime.timedelta(seconds=int(total)),
-            datetime.timedelta(seconds=int(total - steps)),
-        )
+        times = (time.perf_counter() - self.start_time, self.total_timer.seconds())
+        total, steps = (datetime.timedelta(seconds=round(seconds)) for seconds in times)
+        logger.info("Training took %s, of which steps %s, the rest hooks", total, steps)
 
 
 class LRScheduler(HookBase):
-    """Puts the learning rate as "lr" after each iteration and makes the next step of the schedule.
+    """Steps the trainer's schedule after each iteration.
 
-    Args:
-        optimizer, scheduler: None takes those of the trainer.
+    It puts the learning rate of the group with the most parameters as "lr".
     """
-
-    def __init__(self, optimizer: Optimizer | None = None, scheduler: Scheduler | None = None):
-        self.given = (optimizer, scheduler)
-
-    @property
-    def optimizer(self) -> Optimizer:
-        return self.given[0] or self.trainer.optimizer
-
-    @property
-    def scheduler(self) -> Scheduler:
-        return self.given[1] or self.trainer.scheduler
-
-    def before_train(self) -> None:
-        self.group = reported_group(self.optimizer)
 
     def after_step(self) -> None:
-        rate = self.optimizer.param_groups[self.group]["lr"]
-        self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
-        self.scheduler.step()
+        group = max(self.trainer.optimizer.param_groups, key=lambda group: len(group["params"]))
+        self.trainer.storage.put_scalar("lr", group["lr"], smoothing_hint=False)
+        self.trainer.scheduler.step()
 
     def state_dict(self) -> dict:
-        return self.scheduler.state_dict()
+        return self.trainer.scheduler.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        logger.info("Loading scheduler from state_dict ...")
-        self.scheduler.load_state_dict(state)
-
-
-def reported_group(optimizer: Optimizer) -> int:
-    """Index of the parameter group whose learning rate is reported: the largest one.
-
-    If all groups have one parameter each, it is the first of those with the most usual rate.
-    """
-    groups = optimizer.param_groups
-    sizes = [len(group["params"]) for group in groups]
-    if max(sizes) > 1:
-        return sizes.index(max(sizes))
-    rates = [group["lr"] for group in groups]
-    return rates.index(Counter(rates).most_common(1)[0][0])
+        self.trainer.scheduler.load_state_dict(state)
 
 
 class PeriodicCheckpointer(BasePeriodicCheckpointer, HookBase):
@@ -177,7 +134,7 @@ class PeriodicWriter(HookBase):
         if done % self.period == 0 or done == self.trainer.max_iter:
             self.write()
 
-    def after_train(self) -> Any:
+    def after_train(self) -> None:
+        self.write()  # what other hooks found after the training
         for writer in self.writers:
-            writer.write()  # what other hooks found after the training
             writer.close()

@@ -21,13 +21,9 @@ ROOT = __package__
 class StandardOutput(logging.StreamHandler):
     """Writes to what is sys.stdout at that time."""
 
-    @property
-    def stream(self):
-        return sys.stdout
-
-    @stream.setter
-    def stream(self, _) -> None:
-        """The base class sets one, which is not used."""
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
 
 
 class Formatter(logging.Formatter):
@@ -42,47 +38,38 @@ class Formatter(logging.Formatter):
 def setup_logger(
     output: str | None = None, distributed_rank: int = 0, *, name: str = ROOT
 ) -> logging.Logger:
-    """Let a logger write to the standard output, and to a file.
+    """Let a logger and those below it write to the standard output, and to a file.
 
     Args:
         output: a file that ends with .txt or .log, or the folder of a log.txt; None writes none.
-        distributed_rank: only process 0 writes.
-        name: the logger; with those below it.
+        distributed_rank: there is only process 0.
+        name: the logger. A second call for it replaces the first.
     """
     logger = logging.getLogger(name)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    if distributed_rank > 0:
-        return logger
-    form = Formatter("[%(asctime)s %(name)s] %(message)s", "%m/%d %H:%M:%S")
-    handlers: list[logging.Handler] = []
-    if not any(isinstance(handler, StandardOutput) for handler in logger.handlers):
-        handlers.append(StandardOutput())
+    for handler in [*logger.handlers]:
+        logger.removeHandler(handler)
+        handler.close()
+    handlers: list[logging.Handler] = [StandardOutput()]
     if output is not None:
         path = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
-        path = os.path.abspath(path)
-        if path not in [getattr(handler, "baseFilename", None) for handler in logger.handlers]:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
     for handler in handlers:
-        handler.setFormatter(form)
+        handler.setFormatter(Formatter("[%(asctime)s %(name)s] %(message)s", "%m/%d %H:%M:%S"))
         logger.addHandler(handler)
     return logger
 
 
 def collect_env() -> str:
     """A table of the runtime, versions and devices."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     rows = [
         ("runtime", describe_runtime()),
         ("platform", platform.platform()),
-        ("Python", sys.version.split()[0]),
+        ("Python", platform.python_version()),
+        *((package, metadata.version(package)) for package in PACKAGES),
+        ("GPU", ", ".join(gpus) or "none"),
     ]
-    for package in PACKAGES:
-        try:
-            rows.append((package, metadata.version(package)))
-        except metadata.PackageNotFoundError:
-            rows.append((package, "not installed"))
-    rows += [
-        (f"GPU {i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())
-    ] or [("GPU", "none")]
     return tabulate(rows)

@@ -207,9 +207,7 @@ class Instances:
         return joined
 
     def __repr__(self) -> str:
-        count = len(self) if self._fields else 0
-        fields = ", ".join(f"{name}: {value}" for name, value in self._fields.items())
-        return f"Instances({count} in an image of (H, W) = {self._image_size}, fields=[{fields}])"
+        return f"Instances((H, W) = {self._image_size}, {self._fields})"
 
 
 class ImageList:
@@ -243,13 +241,6 @@ class ImageList:
             for image, (h, w) in zip(tensors, sizes)
         ]
         return ImageList(torch.stack(padded).contiguous(), sizes)
-
-    def to(self, *args: Any, **kwargs: Any) -> ImageList:
-        return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
-
-    @property
-    def device(self) -> torch.device:
-        return self.tensor.device
 
     def __len__(self) -> int:
         return len(self.image_sizes)

@@ -31,9 +31,6 @@ class HookBase:
     def before_step(self) -> None:
         """Before each iteration."""
 
-    def after_backward(self) -> None:
-        """Between the backward pass and the step of the optimiser."""
-
     def after_step(self) -> None:
         """After each iteration."""
 
@@ -62,39 +59,23 @@ class TrainerBase:
         self.max_iter = max_iter
         with EventStorage(start_iter) as self.storage:
             try:
-                self.before_train()
+                self.call_hooks("before_train")
                 while self.iter < max_iter:
-                    self.before_step()
+                    self.storage.iter = self.iter
+                    self.call_hooks("before_step")
                     self.run_step()
-                    self.after_step()
+                    self.call_hooks("after_step")
                     self.iter += 1
             except Exception:
                 logger.exception("Exception during training:")
                 raise
             finally:
-                self.after_train()
+                self.storage.iter = self.iter
+                self.call_hooks("after_train")
 
-    def before_train(self) -> None:
+    def call_hooks(self, method: str) -> None:
         for hook in self._hooks:
-            hook.before_train()
-
-    def after_train(self) -> None:
-        self.storage.iter = self.iter
-        for hook in self._hooks:
-            hook.after_train()
-
-    def before_step(self) -> None:
-        self.storage.iter = self.iter
-        for hook in self._hooks:
-            hook.before_step()
-
-    def after_backward(self) -> None:
-        for hook in self._hooks:
-            hook.after_backward()
-
-    def after_step(self) -> None:
-        for hook in self._hooks:
-            hook.after_step()
+            getattr(hook, method)()
 
     def run_step(self) -> None:
         raise NotImplementedError
@@ -113,10 +94,9 @@ class TrainerBase:
     def load_state_dict(self, state: dict) -> None:
         self.iter = state["iteration"]
         for name, kept in state.get("hooks", {}).items():
-            for hook in self._hooks:
-                if type(hook).__qualname__ == name:
-                    hook.load_state_dict(kept)
-                    break
+            owners = [hook for hook in self._hooks if type(hook).__qualname__ == name]
+            if owners:
+                owners[0].load_state_dict(kept)
             else:
                 logger.warning("No hook %r is registered: its state is ignored", name)
 
@@ -157,7 +137,6 @@ class SimpleTrainer(TrainerBase):
         losses = self.model(batch)
         self.optimizer.zero_grad()
         sum(losses.values()).backward()
-        self.after_backward()
         self.write_metrics(losses, seconds)
         self.optimizer.step()
 
@@ -205,7 +184,6 @@ class AMPTrainer(SimpleTrainer):
             total = sum(losses.values())
         self.optimizer.zero_grad()
         self.grad_scaler.scale(total).backward()
-        self.after_backward()
         self.write_metrics(losses, seconds)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
