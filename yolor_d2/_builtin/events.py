@@ -165,18 +165,15 @@ class JSONWriter(EventWriter):
     """One line of JSON per iteration with something new, appended to a file."""
 
     def __init__(self, path: str):
-        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self.path = path
 
     def write(self) -> None:
         rows: dict[int, dict] = defaultdict(dict)
         for name, value, iteration in self.take_new():
             rows[iteration][name] = value
-        for iteration, row in rows.items():
-            self.file.write(json.dumps({**row, "iteration": iteration}, sort_keys=True) + "\n")
-        self.file.flush()
-
-    def close(self) -> None:
-        self.file.close()
+        with open(self.path, "a", encoding="utf-8") as file:
+            for iteration, row in rows.items():
+                file.write(json.dumps({**row, "iteration": iteration}, sort_keys=True) + "\n")
 
 
 class TensorboardXWriter(EventWriter):
