@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml setup.py constraints.txt
 	@$(RUN) -m pip install --quiet -c constraints.txt --no-build-isolation \
 	    'git+https://github.com/facebookresearch/detectron2@$(D2_COMMIT)' > $(VENV)/detectron2.log 2>&1 \
 	    && echo "Detectron2 is installed." \
-	    || echo "Detectron2 could not be installed (see $(VENV)/detectron2.log): only the core works."
+	    || echo "Detectron2 could not be installed (see $(VENV)/detectron2.log): the built-in runtime is used."
 	@touch $@
 
 demo: venv

@@ -21,7 +21,8 @@ def real_data() -> Path:
     return Path(folder)
 
 
-if importlib.util.find_spec("detectron2") is not None:
+# What both runtimes stand on; without it there is the core alone.
+if importlib.util.find_spec("fvcore") is not None:
     from yolor_d2.config import load_config
     from yolor_d2.data.loader import register_datasets, use_coco_files
     from yolor_d2.data.toy import ToyDataset, write_toy_dataset
@@ -32,9 +33,9 @@ if importlib.util.find_spec("detectron2") is not None:
         root = tmp_path_factory.mktemp("toy")
         return write_toy_dataset(root, num_train=24, num_val=8, image_size=(96, 128))
 
-    @pytest.fixture
-    def cfg(toy: ToyDataset, tmp_path: Path):
-        """The small model on the toy data at 64 px, batch 2, 6 iterations, CPU."""
+    @pytest.fixture(scope="session")
+    def toy_config(toy: ToyDataset):
+        """The small model on the toy data at 64 px, batch 2, 6 iterations, CPU. To be cloned."""
         config = load_config("quick/ssss_320_cpu.yaml")
         use_coco_files(
             config,
@@ -51,5 +52,11 @@ if importlib.util.find_spec("detectron2") is not None:
         config.SOLVER.WARMUP_ITERS = 2
         config.SOLVER.CHECKPOINT_PERIOD = 3
         config.TEST.EVAL_PERIOD = 0
+        return config
+
+    @pytest.fixture
+    def cfg(toy_config, tmp_path: Path):
+        """A copy of the small configuration, with a folder of its own."""
+        config = toy_config.clone()
         config.OUTPUT_DIR = str(tmp_path / "run")
         return config

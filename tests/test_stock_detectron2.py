@@ -12,6 +12,11 @@ import torch
 
 pytest.importorskip("detectron2")
 
+from yolor_d2.d2 import RUNTIME
+
+if RUNTIME != "detectron2":
+    pytest.skip("runs on Detectron2 itself", allow_module_level=True)
+
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultPredictor, DefaultTrainer

@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-pytest.importorskip("detectron2")
-
-from detectron2.modeling import FPN
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.config import load_config
+from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.modeling import (
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
@@ -86,7 +85,10 @@ def test_bottom_up_alone_serves_our_head():
     assert found.image_size == (64, 64)
 
 
+@pytest.mark.skipif(RUNTIME != "detectron2", reason="needs Detectron2")
 def test_bottom_up_serves_detectron2s_own_neck():
+    from detectron2.modeling import FPN
+
     bottom_up = build_backbone(configure("yolor_ssss_s2d.yaml", NAMES[0]))
     fpn = FPN(bottom_up, ["c3", "c4", "c5"], out_channels=4)
     features = fpn(torch.zeros(1, 3, 64, 64))

@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-pytest.importorskip("detectron2")
-
-from detectron2.utils.events import EventStorage
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.d2.structures import Boxes, Instances
+from yolor_d2.d2.utils import EventStorage
 from yolor_d2.modeling import YOLOR, YOLORPAN, ImplicitAnchorHead, YOLORBottomUp
 from yolor_d2.networks import VARIANTS
 from yolor_d2.networks.network import anchors_tensor, build_backbone, build_neck

@@ -1,14 +1,27 @@
 """Trainer, hooks, predictor and process set-up."""
 
-from detectron2.engine import (
-    DefaultPredictor,
-    DefaultTrainer,
-    HookBase,
-    default_argument_parser,
-    default_setup,
-    hooks,
-    launch,
-)
+from . import RUNTIME
+
+if RUNTIME == "detectron2":
+    from detectron2.engine import (
+        DefaultPredictor,
+        DefaultTrainer,
+        HookBase,
+        default_argument_parser,
+        default_setup,
+        hooks,
+        launch,
+    )
+else:
+    from .._builtin import hooks
+    from .._builtin.engine import (
+        DefaultPredictor,
+        DefaultTrainer,
+        default_argument_parser,
+        default_setup,
+        launch,
+    )
+    from .._builtin.train_loop import HookBase
 
 __all__ = [
     "DefaultPredictor",

@@ -1,5 +1,10 @@
 """Evaluators."""
 
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, verify_results
+from . import RUNTIME
+
+if RUNTIME == "detectron2":
+    from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, verify_results
+else:
+    from .._builtin.evaluation import COCOEvaluator, DatasetEvaluator, verify_results
 
 __all__ = ["COCOEvaluator", "DatasetEvaluator", "verify_results"]

@@ -1,5 +1,10 @@
 """Boxes, instances and image batches."""
 
-from detectron2.structures import Boxes, BoxMode, ImageList, Instances
+from . import RUNTIME
+
+if RUNTIME == "detectron2":
+    from detectron2.structures import Boxes, BoxMode, ImageList, Instances
+else:
+    from .._builtin.structures import Boxes, BoxMode, ImageList, Instances
 
 __all__ = ["BoxMode", "Boxes", "ImageList", "Instances"]

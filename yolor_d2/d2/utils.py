@@ -1,7 +1,14 @@
 """Processes, training figures and logging."""
 
-from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage, has_event_storage
-from detectron2.utils.logger import setup_logger
+from . import RUNTIME
 
-__all__ = ["comm", "get_event_storage", "has_event_storage", "setup_logger"]
+if RUNTIME == "detectron2":
+    from detectron2.utils import comm
+    from detectron2.utils.events import EventStorage, get_event_storage, has_event_storage
+    from detectron2.utils.logger import setup_logger
+else:
+    from .._builtin import comm
+    from .._builtin.events import EventStorage, get_event_storage, has_event_storage
+    from .._builtin.logger import setup_logger
+
+__all__ = ["EventStorage", "comm", "get_event_storage", "has_event_storage", "setup_logger"]

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, nms
 
 # Candidates kept per image. The 300 best boxes practically never come from behind this rank.
 MAX_CANDIDATES = 30_000
@@ -79,6 +78,9 @@ def detect(
     Returns:
         Detections in falling score.
     """
+    # Here, as it takes a second and training has no use for it.
+    from torchvision.ops import batched_nms, nms
+
     boxes, scores, labels = select_candidates(rows, score_threshold, classes)
     # Suppression is greedy: what happens to a box depends on better boxes alone. So if the best
     # candidates already give enough detections, the others need not be compared, which costs

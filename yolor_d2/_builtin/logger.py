@@ -1,0 +1,75 @@
+"""The log of a run, and what there is to know about the machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+from importlib import metadata
+
+import torch
+from tabulate import tabulate
+
+from ..d2 import describe_runtime
+
+PACKAGES = ("torch", "torchvision", "numpy", "Pillow", "fvcore", "iopath", "pycocotools", "yacs")
+# Records below this logger are those of the runtime.
+ROOT = __package__
+
+
+class StandardOutput(logging.StreamHandler):
+    """Writes to what is sys.stdout at that time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
+
+
+class Formatter(logging.Formatter):
+    """Marks warnings and errors."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.levelno >= logging.WARNING:
+            record.message = f"{record.levelname}: {record.message}"
+        return super().formatMessage(record)
+
+
+def setup_logger(
+    output: str | None = None, distributed_rank: int = 0, *, name: str = ROOT
+) -> logging.Logger:
+    """Let a logger and those below it write to the standard output, and to a file.
+
+    Args:
+        output: a file that ends with .txt or .log, or the folder of a log.txt; None writes none.
+        distributed_rank: there is only process 0.
+        name: the logger. A second call for it replaces the first.
+    """
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    for handler in [*logger.handlers]:
+        logger.removeHandler(handler)
+        handler.close()
+    handlers: list[logging.Handler] = [StandardOutput()]
+    if output is not None:
+        path = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(Formatter("[%(asctime)s %(name)s] %(message)s", "%m/%d %H:%M:%S"))
+        logger.addHandler(handler)
+    return logger
+
+
+def collect_env() -> str:
+    """A table of the runtime, versions and devices."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    rows = [
+        ("runtime", describe_runtime()),
+        ("platform", platform.platform()),
+        ("Python", platform.python_version()),
+        *((package, metadata.version(package)) for package in PACKAGES),
+        ("GPU", ", ".join(gpus) or "none"),
+    ]
+    return tabulate(rows)

@@ -1,0 +1,251 @@
+"""Boxes, the instances of an image, and batches of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class BoxMode(IntEnum):
+    """What four numbers of a box mean; the values are those of Detectron2."""
+
+    XYXY_ABS = 0
+    XYWH_ABS = 1
+
+    @staticmethod
+    def convert(box: Any, from_mode: BoxMode, to_mode: BoxMode) -> Any:
+        """Convert boxes.
+
+        Args:
+            box: (..., 4) tensor or array, or one list or tuple of four numbers.
+            from_mode: the mode of `box`.
+            to_mode: the wanted mode.
+
+        Returns:
+            A new object of the type of `box`.
+        """
+        values = torch.as_tensor(np.asarray(box)) if isinstance(box, np.ndarray) else box
+        # Numbers outside of arrays take torch's usual type.
+        values = torch.as_tensor(values).clone()
+        modes = (BoxMode(from_mode), BoxMode(to_mode))
+        if modes == (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS):
+            values[..., 2:] += values[..., :2]
+        elif modes == (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
+            values[..., 2:] -= values[..., :2]
+        if isinstance(box, list | tuple):
+            return type(box)(values.tolist())
+        return values.numpy() if isinstance(box, np.ndarray) else values
+
+
+class Boxes:
+    """M boxes as xyxy.
+
+    Args:
+        tensor: (M, 4); becomes float32.
+
+    Raises:
+        AssertionError: when the shape is another one.
+    """
+
+    def __init__(self, tensor: Tensor | Sequence):
+        tensor = torch.as_tensor(tensor).to(torch.float32)
+        if tensor.numel() == 0:
+            tensor = tensor.reshape(-1, 4)
+        if tensor.dim() != 2 or tensor.shape[1] != 4:
+            raise AssertionError(f"boxes have shape {tuple(tensor.shape)}, expected (M, 4)")
+        self.tensor = tensor
+
+    def clone(self) -> Boxes:
+        return Boxes(self.tensor.clone())
+
+    def to(self, *args: Any, **kwargs: Any) -> Boxes:
+        return Boxes(self.tensor.to(*args, **kwargs))
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
+    def area(self) -> Tensor:
+        """(M,) widths times heights."""
+        return (self.tensor[:, 2:] - self.tensor[:, :2]).prod(dim=1)
+
+    def clip(self, box_size: tuple[int, int]) -> None:
+        """Cut at the border of an image of (H, W), in place.
+
+        Raises:
+            AssertionError: when a coordinate is not finite.
+        """
+        if not self.tensor.isfinite().all():
+            raise AssertionError("boxes have infinite or NaN coordinates")
+        height, width = box_size
+        x, y = self.tensor[:, 0::2].clamp(0, width), self.tensor[:, 1::2].clamp(0, height)
+        self.tensor = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
+
+    def nonempty(self, threshold: float = 0.0) -> Tensor:
+        """(M,) whether both sides are longer than the threshold."""
+        return (self.tensor[:, 2:] - self.tensor[:, :2] > threshold).all(dim=1)
+
+    def scale(self, scale_x: float, scale_y: float) -> None:
+        """Multiply the coordinates, in place."""
+        self.tensor[:, 0::2] *= scale_x
+        self.tensor[:, 1::2] *= scale_y
+
+    @classmethod
+    def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
+        tensors = [boxes.tensor for boxes in boxes_list]
+        return cls(torch.cat(tensors) if tensors else torch.empty(0))
+
+    def __getitem__(self, item: int | slice | Tensor) -> Boxes:
+        chosen = self.tensor[item]
+        return Boxes(chosen.view(1, 4) if isinstance(item, int) else chosen)
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.tensor)
+
+    def __repr__(self) -> str:
+        return f"Boxes({self.tensor})"
+
+
+class Instances:
+    """Fields of equal length that describe the instances of one image.
+
+    Args:
+        image_size: (H, W).
+        **kwargs: first fields.
+    """
+
+    def __init__(self, image_size: tuple[int, int], **kwargs: Any):
+        self._image_size = image_size
+        self._fields: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            self.set(name, value)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self._image_size
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self.set(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_fields" or name not in self._fields:
+            raise AttributeError(f"these Instances have no field {name!r}")
+        return self._fields[name]
+
+    def set(self, name: str, value: Any) -> None:
+        if self._fields and len(value) != len(self):
+            raise AssertionError(f"field {name!r} has length {len(value)}, others {len(self)}")
+        self._fields[name] = value
+
+    def has(self, name: str) -> bool:
+        return name in self._fields
+
+    def get(self, name: str) -> Any:
+        return self._fields[name]
+
+    def remove(self, name: str) -> None:
+        del self._fields[name]
+
+    def get_fields(self) -> dict[str, Any]:
+        return self._fields
+
+    def to(self, *args: Any, **kwargs: Any) -> Instances:
+        """With all fields that can be moved on another device."""
+        moved = {
+            name: value.to(*args, **kwargs) if hasattr(value, "to") else value
+            for name, value in self._fields.items()
+        }
+        return Instances(self._image_size, **moved)
+
+    def __getitem__(self, item: int | slice | Tensor) -> Instances:
+        if isinstance(item, int):
+            if not -len(self) <= item < len(self):
+                raise IndexError(f"no instance {item} among {len(self)}")
+            item = slice(item, item + 1 or None)
+        chosen = Instances(self._image_size)
+        for name, value in self._fields.items():
+            chosen.set(name, value[item])
+        return chosen
+
+    def __len__(self) -> int:
+        for value in self._fields.values():
+            return len(value)
+        raise NotImplementedError("Instances without fields have no length")
+
+    def __iter__(self) -> Iterator:
+        raise NotImplementedError("Instances cannot be iterated over; use indices")
+
+    @staticmethod
+    def cat(instance_lists: Sequence[Instances]) -> Instances:
+        """One after the other; all of images of the same size, with the same fields."""
+        first = instance_lists[0]
+        if len(instance_lists) == 1:
+            return first
+        if any(x.image_size != first.image_size for x in instance_lists):
+            raise AssertionError(f"image sizes differ: {[x.image_size for x in instance_lists]}")
+        joined = Instances(first.image_size)
+        for name, value in first.get_fields().items():
+            values = [x.get(name) for x in instance_lists]
+            if isinstance(value, Tensor):
+                joined.set(name, torch.cat(values))
+            elif isinstance(value, list):
+                joined.set(name, [item for part in values for item in part])
+            else:
+                joined.set(name, type(value).cat(values))
+        return joined
+
+    def __repr__(self) -> str:
+        return f"Instances((H, W) = {self._image_size}, {self._fields})"
+
+
+class ImageList:
+    """A batch of images that were padded to one size.
+
+    Args:
+        tensor: (N, C, H, W).
+        image_sizes: (H, W) of each image before padding.
+    """
+
+    def __init__(self, tensor: Tensor, image_sizes: list[tuple[int, int]]):
+        self.tensor = tensor
+        self.image_sizes = image_sizes
+
+    @staticmethod
+    def from_tensors(
+        tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0
+    ) -> ImageList:
+        """Pad to the right and below, and stack.
+
+        Args:
+            tensors: (C, H_i, W_i) images.
+            size_divisibility: the common size becomes a multiple of this; 0 and 1 do nothing.
+            pad_value: value of the border.
+        """
+        sizes = [(image.shape[-2], image.shape[-1]) for image in tensors]
+        step = max(size_divisibility, 1)
+        height, width = (-(-max(side) // step) * step for side in zip(*sizes))
+        padded = [
+            F.pad(image, (0, width - w, 0, height - h), value=pad_value)
+            for image, (h, w) in zip(tensors, sizes)
+        ]
+        return ImageList(torch.stack(padded).contiguous(), sizes)
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """(C, H, W) image without its border."""
+        height, width = self.image_sizes[index]
+        return self.tensor[index, ..., :height, :width]
