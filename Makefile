@@ -32,8 +32,13 @@ demo: venv
 	    OUTPUT_DIR $(DEMO)/run
 	$(RUN) tools/show_run.py $(DEMO)/run
 
+# Where Detectron2 is installed, all that depends on the runtime is tested with the built-in one too.
 test: venv
 	$(RUN) -m pytest -n 2 -m "not gpu"
+	@if $(RUN) -c 'import detectron2' 2> /dev/null; then set -x; \
+	    YOLOR_D2_RUNTIME=builtin $(RUN) -m pytest -n 2 -m "not gpu" \
+	        --ignore tests/layers --ignore tests/networks --ignore tests/ops; \
+	fi
 
 lint: venv
 	$(RUN) -m ruff format --check .
