@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 # The figures of `COCOeval.stats` that are reported, in its order.
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-# Batches that are left out of the reported time, as they are slower.
-WARMUP_BATCHES = 5
 
 
 class DatasetEvaluator:
@@ -178,19 +176,17 @@ def inference_on_dataset(
     was_training = model.training
     model.eval()
     evaluator.reset()
-    seconds: list[float] = []
+    seconds = 0.0
     with torch.no_grad():
         for inputs in data_loader:
             start = time.perf_counter()
             outputs = model(inputs)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+            seconds += time.perf_counter() - start
             evaluator.process(inputs, outputs)
     model.train(was_training)
-    timed = seconds[WARMUP_BATCHES:] or seconds
-    if timed:
-        logger.info("Inference took %.6f s / batch", sum(timed) / len(timed))
+    logger.info("The model took %.6f s / batch", seconds / max(len(data_loader), 1))
     return evaluator.evaluate() or {}
 
 

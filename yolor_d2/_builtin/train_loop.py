@@ -172,12 +172,12 @@ class AMPTrainer(SimpleTrainer):
     """`SimpleTrainer` in half precision on a GPU, with scaled gradients."""
 
     def __init__(self, model: nn.Module, data_loader: Iterable, optimizer: Optimizer):
+        if not torch.cuda.is_available():
+            raise AssertionError("SOLVER.AMP.ENABLED is True, but torch finds no GPU")
         super().__init__(model, data_loader, optimizer)
         self.grad_scaler = torch.amp.GradScaler("cuda")
 
     def run_step(self) -> None:
-        if not torch.cuda.is_available():
-            raise AssertionError("SOLVER.AMP.ENABLED is True, but torch finds no GPU")
         batch, seconds = self.next_batch()
         with torch.autocast("cuda", dtype=torch.float16):
             losses = self.model(batch)
