@@ -121,19 +121,19 @@ class COCOEvaluator(DatasetEvaluator):
     def figures(self, done: COCOeval | None) -> dict[str, float]:
         """Figures in percent, NaN where there is nothing to count; also written to the log."""
         if done is None:
-            logger.warning("No predictions from the model!")
+            logger.warning("The model found nothing.")
             return dict.fromkeys(METRICS, math.nan)
         percent = [100 * x if x >= 0 else math.nan for x in done.stats[: len(METRICS)].tolist()]
         figures = dict(zip(METRICS, percent))
         table = tabulate([percent], METRICS, "pipe", floatfmt=".3f", stralign="center")
-        logger.info("Evaluation results for bbox: \n%s", table)
+        logger.info("Figures of bbox in percent:\n%s", table)
         if not all(map(math.isfinite, percent)):
-            logger.info("Some metrics cannot be computed and is shown as NaN.")
+            logger.info("NaN stands for figures without any object to count.")
         names = self.metadata.get("thing_classes")
         if names is None or len(names) <= 1:
             return figures
         by_class = dict(zip(names, class_precisions(done), strict=True))
-        logger.info("Per-category bbox AP: \n%s", class_table(by_class))
+        logger.info("AP of bbox by category:\n%s", class_table(by_class))
         return {**figures, **{f"AP-{name}": value for name, value in by_class.items()}}
 
 
