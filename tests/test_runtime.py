@@ -201,10 +201,8 @@ class Halves(torch.nn.Module):
 def test_half_precision_needs_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     model = Halves()
-    trainer = train_loop.AMPTrainer.__new__(train_loop.AMPTrainer)
-    train_loop.SimpleTrainer.__init__(trainer, model, [], torch.optim.SGD(model.parameters(), 0.1))
     with pytest.raises(AssertionError, match=r"SOLVER\.AMP\.ENABLED"):
-        trainer.run_step()
+        train_loop.AMPTrainer(model, [], torch.optim.SGD(model.parameters(), 0.1))
 
 
 @pytest.mark.gpu

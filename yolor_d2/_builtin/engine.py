@@ -81,17 +81,17 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     setup_logger(cfg.OUTPUT_DIR, name="fvcore")
     setup_logger(cfg.OUTPUT_DIR)
-    logger.info("Environment info:\n%s", collect_env())
-    logger.info("Command line arguments: %s", args)
+    logger.info("Environment:\n%s", collect_env())
+    logger.info("Command line: %s", args)
     config_file = getattr(args, "config_file", "")
     if os.path.isfile(config_file):
         with open(config_file, encoding="utf-8") as file:
-            logger.info("Contents of args.config_file=%s:\n%s", config_file, file.read())
-    logger.info("Running with full config:\n%s", cfg.dump())
+            logger.info("Configuration file %s:\n%s", config_file, file.read())
+    logger.info("Complete configuration:\n%s", cfg.dump())
     path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
     with open(path, "w", encoding="utf-8") as file:
         file.write(cfg.dump())
-    logger.info("Full config saved to %s", path)
+    logger.info("Configuration written to %s", path)
     seed_everything(cfg.SEED)
     if not getattr(args, "eval_only", False):
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
@@ -221,7 +221,7 @@ class DefaultTrainer(TrainerBase):
         for name in cfg.DATASETS.TEST:
             loader, evaluator = cls.build_test_loader(cfg, name), cls.build_evaluator(cfg, name)
             results[name] = inference_on_dataset(model, loader, evaluator)
-            logger.info("Evaluation results for %s in csv format:", name)
+            logger.info("Figures of %s:", name)
             print_csv_format(results[name])
         return next(iter(results.values())) if len(results) == 1 else results
 

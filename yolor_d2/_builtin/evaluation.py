@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 # The figures of `COCOeval.stats` that are reported, in its order.
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-# Batches that are left out of the reported time, as they are slower.
-WARMUP_BATCHES = 5
 
 
 class DatasetEvaluator:
@@ -123,19 +121,19 @@ class COCOEvaluator(DatasetEvaluator):
     def figures(self, done: COCOeval | None) -> dict[str, float]:
         """Figures in percent, NaN where there is nothing to count; also written to the log."""
         if done is None:
-            logger.warning("No predictions from the model!")
+            logger.warning("The model found nothing.")
             return dict.fromkeys(METRICS, math.nan)
         percent = [100 * x if x >= 0 else math.nan for x in done.stats[: len(METRICS)].tolist()]
         figures = dict(zip(METRICS, percent))
         table = tabulate([percent], METRICS, "pipe", floatfmt=".3f", stralign="center")
-        logger.info("Evaluation results for bbox: \n%s", table)
+        logger.info("Figures of bbox in percent:\n%s", table)
         if not all(map(math.isfinite, percent)):
-            logger.info("Some metrics cannot be computed and is shown as NaN.")
+            logger.info("NaN stands for figures without any object to count.")
         names = self.metadata.get("thing_classes")
         if names is None or len(names) <= 1:
             return figures
         by_class = dict(zip(names, class_precisions(done), strict=True))
-        logger.info("Per-category bbox AP: \n%s", class_table(by_class))
+        logger.info("AP of bbox by category:\n%s", class_table(by_class))
         return {**figures, **{f"AP-{name}": value for name, value in by_class.items()}}
 
 
@@ -178,19 +176,17 @@ def inference_on_dataset(
     was_training = model.training
     model.eval()
     evaluator.reset()
-    seconds: list[float] = []
+    seconds = 0.0
     with torch.no_grad():
         for inputs in data_loader:
             start = time.perf_counter()
             outputs = model(inputs)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+            seconds += time.perf_counter() - start
             evaluator.process(inputs, outputs)
     model.train(was_training)
-    timed = seconds[WARMUP_BATCHES:] or seconds
-    if timed:
-        logger.info("Inference took %.6f s / batch", sum(timed) / len(timed))
+    logger.info("The model took %.6f s / batch", seconds / max(len(data_loader), 1))
     return evaluator.evaluate() or {}
 
 

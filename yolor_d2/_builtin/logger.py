@@ -26,15 +26,6 @@ class StandardOutput(logging.StreamHandler):
         super().emit(record)
 
 
-class Formatter(logging.Formatter):
-    """Marks warnings and errors."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        if record.levelno >= logging.WARNING:
-            record.message = f"{record.levelname}: {record.message}"
-        return super().formatMessage(record)
-
-
 def setup_logger(
     output: str | None = None, distributed_rank: int = 0, *, name: str = ROOT
 ) -> logging.Logger:
@@ -51,15 +42,23 @@ def setup_logger(
     for handler in [*logger.handlers]:
         logger.removeHandler(handler)
         handler.close()
+    form = logging.Formatter("[%(asctime)s %(name)s] %(levelname)s: %(message)s", "%m/%d %H:%M:%S")
     handlers: list[logging.Handler] = [StandardOutput()]
     if output is not None:
         path = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         handlers.append(logging.FileHandler(path, encoding="utf-8"))
     for handler in handlers:
-        handler.setFormatter(Formatter("[%(asctime)s %(name)s] %(message)s", "%m/%d %H:%M:%S"))
+        handler.setFormatter(form)
         logger.addHandler(handler)
     return logger
+
+
+def version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # such as a build that was not installed
+        return "unknown"
 
 
 def collect_env() -> str:
@@ -69,7 +68,7 @@ def collect_env() -> str:
         ("runtime", describe_runtime()),
         ("platform", platform.platform()),
         ("Python", platform.python_version()),
-        *((package, metadata.version(package)) for package in PACKAGES),
+        *((package, version(package)) for package in PACKAGES),
         ("GPU", ", ".join(gpus) or "none"),
     ]
     return tabulate(rows)

@@ -240,7 +240,7 @@ class ImageList:
             F.pad(image, (0, width - w, 0, height - h), value=pad_value)
             for image, (h, w) in zip(tensors, sizes)
         ]
-        return ImageList(torch.stack(padded).contiguous(), sizes)
+        return ImageList(torch.stack(padded), sizes)
 
     def __len__(self) -> int:
         return len(self.image_sizes)

@@ -54,7 +54,7 @@ class TrainerBase:
                 self._hooks.append(hook)
 
     def train(self, start_iter: int, max_iter: int) -> None:
-        logger.info("Starting training from iteration %d", start_iter)
+        logger.info("Training iterations %d to %d", start_iter, max_iter - 1)
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
         with EventStorage(start_iter) as self.storage:
@@ -67,7 +67,7 @@ class TrainerBase:
                     self.call_hooks("after_step")
                     self.iter += 1
             except Exception:
-                logger.exception("Exception during training:")
+                logger.exception("The training stops at iteration %d", self.iter)
                 raise
             finally:
                 self.storage.iter = self.iter
@@ -154,7 +154,7 @@ class SimpleTrainer(TrainerBase):
         total = sum(values.values())
         if not math.isfinite(total):
             raise FloatingPointError(
-                f"Loss became infinite or NaN at iteration={self.iter}!\nloss_dict = {values}"
+                f"the sum of losses is {total} at iteration {self.iter}: {values}"
             )
         storage.put_scalar("total_loss", total, cur_iter=self.iter)
         if len(values) > 1:
@@ -172,12 +172,12 @@ class AMPTrainer(SimpleTrainer):
     """`SimpleTrainer` in half precision on a GPU, with scaled gradients."""
 
     def __init__(self, model: nn.Module, data_loader: Iterable, optimizer: Optimizer):
+        if not torch.cuda.is_available():
+            raise AssertionError("SOLVER.AMP.ENABLED is True, but torch finds no GPU")
         super().__init__(model, data_loader, optimizer)
         self.grad_scaler = torch.amp.GradScaler("cuda")
 
     def run_step(self) -> None:
-        if not torch.cuda.is_available():
-            raise AssertionError("SOLVER.AMP.ENABLED is True, but torch finds no GPU")
         batch, seconds = self.next_batch()
         with torch.autocast("cuda", dtype=torch.float16):
             losses = self.model(batch)
