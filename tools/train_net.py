@@ -19,7 +19,7 @@ from yolor_d2.config import apply_overrides, find_config, read_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_argument_parser, default_setup, launch
 from yolor_d2.d2.evaluation import verify_results
-from yolor_d2.d2.utils import comm
+from yolor_d2.d2.utils import comm, setup_logger
 from yolor_d2.data.loader import register_datasets, use_coco_files
 from yolor_d2.engine import Trainer
 
@@ -40,6 +40,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     register_datasets(cfg)
     cfg.freeze()
     default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")
     return cfg
 
 
