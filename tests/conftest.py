@@ -29,7 +29,7 @@ if importlib.util.find_spec("fvcore") is not None:
 
     @pytest.fixture(scope="session")
     def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyDataset:
-        """24 images to train on and 8 to evaluate on, five classes."""
+        """24 images to train on and 8 to evaluate on, four classes."""
         root = tmp_path_factory.mktemp("toy")
         return write_toy_dataset(root, num_train=24, num_val=8, image_size=(96, 128))
 

@@ -144,7 +144,7 @@ def test_a_wrong_number_of_classes_is_named_beside_the_data_set(data, toy, tmp_p
     options = [*SHORT, "OUTPUT_DIR", tmp_path, "MODEL.YOLOR.NUM_CLASSES", 4]
     message = fail("train_net.py", "--config-file", QUICK, *data, *options)
     assert "MODEL.YOLOR.NUM_CLASSES is 4" in message
-    assert f"'{toy.root.name}/instances_train' has 5 classes" in message
+    assert f"'{toy.root.name}/instances_train' has 4 classes" in message
 
 
 def test_an_unknown_key_is_named():

@@ -132,7 +132,7 @@ def test_masks_of_a_scene_are_disjoint_and_visible():
         masks = np.array([o.mask for o in objects])
         assert masks.shape[1:] == picture.shape[:2]
         assert masks.sum(axis=0).max() <= 1
-        assert all(o.mask.sum() >= 0.4 * o.full_area for o in objects)
+        assert all(o.mask.sum() >= 0.5 * o.full_area for o in objects)
 
 
 def test_coco_loads_and_perfect_detections_score_one(dataset):

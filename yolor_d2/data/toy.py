@@ -1,14 +1,15 @@
 """A generated detection data set in the COCO format, to try the project without a download.
 
-Five classes differ in shape or texture and never in colour: ring, triangle, cross, striped box and
-checkered box. Colour, rotation, aspect ratio and size are random. Plain discs and boxes, lines and
-soft blobs stand in the background without a label, so a hole or a texture has to be seen. Objects
-cover each other and are cut by the image border; brightness, contrast, blur and noise vary.
+Four classes differ in shape and texture: ring, triangle, cross and striped box. Each has a range of
+hues in which its first colour lies, which helps to tell them apart; but plain discs and boxes of
+any colour, and lines, stand in the background without a label, so that shape has to be seen.
+Rotation, aspect ratio and size are random; objects cover each other and are cut by the image
+border; brightness, contrast, blur and noise vary.
 
 Ground truth, as in COCO, describes what can be seen: the mask of an object is its pixels inside the
 image that nothing drawn later covers. The box ``[x, y, w, h]`` is tight to it, in pixels with
 ``w = x_max + 1 - x_min``, and the area is its number of pixels. Every object that is drawn is
-annotated: a place is refused if it leaves any object less than 40 % visible. Category ids have
+annotated: a place is refused if it leaves any object less than half visible. Category ids have
 gaps, so that a mapping of ids is needed.
 
 Pictures are JPEG files of quality 95: the noise makes PNG files several times larger.
@@ -33,13 +34,14 @@ from numpy.random import Generator
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # raise it when the pictures change, so that older folders are not reused
-MIN_DIAMETER = 11.0  # pixels, of the circle around an object
+MIN_DIAMETER = 34.0  # pixels, of the circle around an object
 MAX_DIAMETER_FRACTION = 0.85  # of the shorter image side; a box has 0.7 of it
-MIN_VISIBLE_FRACTION = 0.4
+MIN_VISIBLE_FRACTION = 0.5
 MIN_VISIBLE_SIDE = 6  # pixels, of the box
 EMPTY_EVERY = 12  # one image in twelve, 8 %, has no object
 CROWD_VAL_IMAGES = (1, 3)  # indices of the val images that hold an iscrowd region
 FIRST_IMAGE_ID = {"train": 1, "val": 100001}
+HUE_SPREAD = 30.0  # degrees, to both sides of a class's hue
 SUPERSAMPLING = 3  # samples per pixel and axis at the edges of a shape
 
 Array = np.ndarray
@@ -78,11 +80,6 @@ def _striped_box(u: Array, v: Array) -> tuple[Array, Array]:
     return _inside_box(u, v), stripe % 2
 
 
-def _checkered_box(u: Array, v: Array) -> tuple[Array, Array]:
-    column, row = (np.floor((c / BOX_HALF_SIDE + 1.0) * 2.0) for c in (u, v))  # four by four cells
-    return _inside_box(u, v), (column + row) % 2
-
-
 def _disc(u: Array, v: Array) -> tuple[Array, Array]:
     return u * u + v * v <= 1.0, _shade(u)
 
@@ -93,19 +90,19 @@ def _box(u: Array, v: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Category:
-    """One class: its COCO id, name and shape."""
+    """One class: its COCO id, name, shape, and the middle of its hues in degrees."""
 
     id: int
     name: str
     shape: Shape
+    hue: float
 
 
 CATEGORIES = (
-    Category(2, "ring", _ring),
-    Category(5, "triangle", _triangle),
-    Category(7, "cross", _cross),
-    Category(11, "striped_box", _striped_box),
-    Category(13, "checkered_box", _checkered_box),
+    Category(2, "ring", _ring, 0.0),
+    Category(5, "triangle", _triangle, 72.0),
+    Category(7, "cross", _cross, 144.0),
+    Category(11, "striped_box", _striped_box, 216.0),
 )
 DISTRACTORS: tuple[Shape, ...] = (_disc, _box)
 
@@ -220,18 +217,32 @@ def encode_rle(mask: Array) -> dict[str, list[int]]:
     return {"size": list(mask.shape), "counts": counts.tolist()}
 
 
-def _distant_colour(rng: Generator, *others: Array) -> Array:
+def _random_colours(rng: Generator, count: int, hue: float | None) -> Array:
+    """Draw (count, 3) BGR colours: any, or strong ones within `HUE_SPREAD` of a hue in degrees."""
+    if hue is None:
+        return rng.uniform(0.0, 255.0, (count, 3))
+    hues = (hue + rng.uniform(-HUE_SPREAD, HUE_SPREAD, count)) % 360.0
+    hsv = np.stack([hues, rng.uniform(0.5, 1.0, count), rng.uniform(0.35, 1.0, count)], axis=-1)
+    return cv2.cvtColor(hsv[None].astype(np.float32), cv2.COLOR_HSV2BGR)[0] * 255.0
+
+
+def _distant_colour(rng: Generator, *others: Array, hue: float | None = None) -> Array:
     """Draw a BGR colour 150 or more away from the others, or the farthest of eight candidates."""
-    candidates = rng.uniform(0.0, 255.0, (8, 3))
+    candidates = _random_colours(rng, 8, hue)
     distances = np.min([np.linalg.norm(candidates - other, axis=1) for other in others], axis=0)
     far = np.flatnonzero(distances >= 150.0)
     return candidates[far[0] if far.size else distances.argmax()]
 
 
-def _paint(rng: Generator, canvas: Array, coverage: Array, tone: Array) -> None:
-    """Blend a shape into the canvas with two random colours that stand out from what lies below."""
+def _paint(
+    rng: Generator, canvas: Array, coverage: Array, tone: Array, hue: float | None = None
+) -> None:
+    """Blend a shape into the canvas with two colours that stand out from what lies below.
+
+    The first has the given hue, the second any; None leaves the choice to chance for both.
+    """
     below = canvas[coverage >= 0.5].mean(axis=0)
-    first = _distant_colour(rng, below)
+    first = _distant_colour(rng, below, hue=hue)
     second = _distant_colour(rng, below, first)
     x0, y0, w, h = (int(c) for c in tight_box(coverage > 0.0))
     window = np.s_[y0 : y0 + h, x0 : x0 + w]
@@ -241,9 +252,9 @@ def _paint(rng: Generator, canvas: Array, coverage: Array, tone: Array) -> None:
 
 
 def _random_pose(rng: Generator, size: Size) -> tuple[float, float, float]:
-    """Draw diameter (pixels), aspect and angle for an image of ``size``; small ones prevail."""
+    """Draw diameter (pixels), aspect and angle for an image of ``size``."""
     ratio = MAX_DIAMETER_FRACTION * min(size) / MIN_DIAMETER
-    diameter = MIN_DIAMETER * ratio ** (rng.random() ** 0.65)
+    diameter = MIN_DIAMETER * ratio ** rng.random()
     return diameter, rng.uniform(0.65, 1.0), rng.uniform(0.0, 2.0 * np.pi)
 
 
@@ -259,14 +270,15 @@ def _smooth_noise(rng: Generator, size: Size, cells: int, amplitude: float) -> A
 
 def _make_background(rng: Generator, size: Size) -> Array:
     """Return an (H, W, 3) float32 picture of blobs, grain, lines and unlabelled distractors."""
-    canvas = np.full((*size, 3), rng.uniform(50.0, 205.0, 3), np.float32)
-    canvas += _smooth_noise(rng, size, 2, rng.uniform(0.0, 50.0))
-    canvas += _smooth_noise(rng, size, int(rng.integers(4, 10)), rng.uniform(5.0, 30.0))
+    base = rng.uniform(70.0, 185.0) + rng.uniform(-18.0, 18.0, 3)  # a grey with a tint
+    canvas = np.full((*size, 3), base, np.float32)
+    canvas += _smooth_noise(rng, size, 2, rng.uniform(0.0, 20.0))
+    canvas += _smooth_noise(rng, size, int(rng.integers(4, 10)), rng.uniform(2.0, 14.0))
     canvas += _smooth_noise(rng, size, int(rng.integers(40, 90)), rng.uniform(0.0, 10.0))
     for _ in range(rng.integers(0, 5)):
         start, end = (tuple(int(c) for c in rng.uniform(0, size[::-1])) for _ in range(2))
         cv2.line(canvas, start, end, rng.uniform(0.0, 255.0, 3).tolist(), int(rng.integers(1, 4)))
-    for _ in range(rng.integers(0, 3)):
+    for _ in range(rng.integers(0, 2)):
         shape = DISTRACTORS[rng.integers(len(DISTRACTORS))]
         stamp = render_stamp(shape, *_random_pose(rng, size), _random_centre(rng, size))
         coverage, tone = stamp.place(size)
@@ -294,7 +306,7 @@ def add_object(rng: Generator, scene: Scene, category: Category, stamp: Stamp) -
         return False
     for other, other_mask in zip(scene.objects, remaining, strict=True):
         other.mask = other_mask
-    _paint(rng, scene.canvas, coverage, tone)
+    _paint(rng, scene.canvas, coverage, tone, category.hue)
     scene.objects.append(new)
     return True
 
@@ -311,7 +323,7 @@ def _add_crowd(rng: Generator, scene: Scene) -> None:
         x, y = corner + (np.array([column, row]) + rng.uniform(0.3, 0.7, 2)) * pitch
         pose = rng.uniform(10.0, 14.0), 0.9, rng.uniform(0.0, 2.0 * np.pi)
         coverage, tone = render_stamp(category.shape, *pose, (x, y)).place(scene.size)
-        _paint(rng, scene.canvas, coverage, tone)
+        _paint(rng, scene.canvas, coverage, tone, category.hue)
         mask |= coverage >= 0.5
     scene.objects.append(SceneObject(category, mask, int(mask.sum()), is_crowd=True))
 
@@ -384,7 +396,7 @@ def _write_split(json_path: Path, folder: Path, split: str, num_images: int, inf
     for index in range(num_images):
         # A generator for each image: image i is the same however many there are.
         rng = np.random.default_rng([parameters["seed"], FIRST_IMAGE_ID[split], index])
-        num_objects = 0 if index % EMPTY_EVERY == EMPTY_EVERY // 2 else int(rng.integers(1, 9))
+        num_objects = 0 if index % EMPTY_EVERY == EMPTY_EVERY // 2 else int(rng.integers(4, 11))
         with_crowd = split == "val" and index in CROWD_VAL_IMAGES
         picture, objects = make_scene(
             rng, parameters["image_size"], num_objects=num_objects, with_crowd=with_crowd
