@@ -8,6 +8,9 @@ RUN := $(VENV)/bin/python
 D2_COMMIT := 02b5c4e295e990042a714712c21dc79b731e8833
 DEMO := output/demo
 
+# Raised once for every process by what Detectron2 imports.
+export PYTHONWARNINGS := ignore::FutureWarning:torch.jit._script
+
 .PHONY: venv demo test lint
 
 venv: $(VENV)/.ready

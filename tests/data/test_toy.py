@@ -113,7 +113,7 @@ def test_box_is_tight_to_the_pixels_drawn(category, centre):
 def test_object_that_would_hide_another_is_refused():
     rng = np.random.default_rng(0)
     scene = toy.Scene(np.full((64, 64, 3), 128.0, np.float32))
-    ring, box = toy.CATEGORIES[0], toy.CATEGORIES[4]
+    ring, box = toy.CATEGORIES[0], toy.CATEGORIES[3]
     assert toy.add_object(rng, scene, ring, toy.render_stamp(ring.shape, 20.0, 1, 0, (32, 32)))
     before = scene.canvas.copy()
     assert not toy.add_object(rng, scene, box, toy.render_stamp(box.shape, 40.0, 1, 0, (32, 32)))

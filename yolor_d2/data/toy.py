@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1  # raise it when the pictures change, so that older folders are not reused
 MIN_DIAMETER = 34.0  # pixels, of the circle around an object
-MAX_DIAMETER_FRACTION = 0.85  # of the shorter image side; a box has 0.7 of it
+MAX_DIAMETER_FRACTION = 0.75  # of the shorter image side; a box has 0.7 of it
 MIN_VISIBLE_FRACTION = 0.5
 MIN_VISIBLE_SIDE = 6  # pixels, of the box
 EMPTY_EVERY = 12  # one image in twelve, 8 %, has no object
