@@ -135,15 +135,15 @@ def test_a_missing_weight_file_is_named(trained, tmp_path):
 
 
 def test_weights_of_another_number_of_classes_are_refused(weights, tmp_path):
-    options = [*weights, "MODEL.YOLOR.NUM_CLASSES", 4, "OUTPUT_DIR", tmp_path]
+    options = [*weights, "MODEL.YOLOR.NUM_CLASSES", 7, "OUTPUT_DIR", tmp_path]
     message = fail("train_net.py", "--eval-only", *options)
     assert "model_final.pth" in message and "head.predict.0.weight" in message
 
 
 def test_a_wrong_number_of_classes_is_named_beside_the_data_set(data, toy, tmp_path):
-    options = [*SHORT, "OUTPUT_DIR", tmp_path, "MODEL.YOLOR.NUM_CLASSES", 4]
+    options = [*SHORT, "OUTPUT_DIR", tmp_path, "MODEL.YOLOR.NUM_CLASSES", 7]
     message = fail("train_net.py", "--config-file", QUICK, *data, *options)
-    assert "MODEL.YOLOR.NUM_CLASSES is 4" in message
+    assert "MODEL.YOLOR.NUM_CLASSES is 7" in message
     assert f"'{toy.root.name}/instances_train' has 4 classes" in message
 
 

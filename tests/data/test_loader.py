@@ -204,7 +204,7 @@ def test_number_of_classes_differs(cfg):
         ("TRAIN", lambda: loader.build_train_loader(cfg)),
         ("TEST", lambda: loader.build_test_loader(cfg, cfg.DATASETS.TEST[0])),
     ]:
-        with pytest.raises(ValueError, match=r"MODEL\.YOLOR\.NUM_CLASSES is 7.* 5 classes") as info:
+        with pytest.raises(ValueError, match=r"MODEL\.YOLOR\.NUM_CLASSES is 7.* 4 classes") as info:
             build()
         assert cfg.DATASETS[split][0] in str(info.value)
         assert "ring, triangle" in str(info.value)
@@ -217,7 +217,7 @@ def test_a_class_beyond_the_model_names_the_image(cfg):
     item = {"file_name": "far.png", "image_id": 0, "height": 30, "width": 40, "annotations": [box]}
     DatasetCatalog.register(name, lambda: [item])
     cfg.DATASETS.TRAIN = (name,)
-    with pytest.raises(ValueError, match=r"far\.png.* class 5.*MODEL\.YOLOR\.NUM_CLASSES is 5"):
+    with pytest.raises(ValueError, match=r"far\.png.* class 5.*MODEL\.YOLOR\.NUM_CLASSES is 4"):
         loader.load_training_items(cfg)
     box["category_id"] = 4  # of 0 ... 4
     assert loader.load_training_items(cfg) == [item]
@@ -417,3 +417,15 @@ def test_training_and_test_classes_must_be_the_same(cfg, tmp_path):
 
     with pytest.raises(ValueError, match=r"a\.json.*cat.*b\.json.*dog"):
         loader.use_coco_files(cfg, *files)
+
+
+def test_without_test_files_nothing_is_evaluated(cfg):
+    (_, *files), *_ = cfg.DATASETS.REGISTER
+    loader.use_coco_files(cfg, tuple(files), None)
+    assert tuple(cfg.DATASETS.TEST) == ()
+
+
+def test_a_file_of_another_kind_is_named(cfg, tmp_path):
+    (tmp_path / "labels.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"labels\.json.*categories"):
+        loader.use_coco_files(cfg, (str(tmp_path / "labels.json"), str(tmp_path)), None)

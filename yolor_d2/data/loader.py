@@ -71,12 +71,14 @@ def use_coco_files(
     Args:
         cfg: changed in place.
         train: annotation file and image folder to train on; None leaves the config's.
-        test: the same to evaluate on.
+        test: the same to evaluate on; None leaves the config's, or nothing when `train` is given.
 
     Raises:
         FileNotFoundError: when there is no such annotation file.
-        ValueError: when the two files have different classes.
+        ValueError: when a file has no categories, or when the two have different classes.
     """
+    if train is not None and test is None:
+        cfg.DATASETS.TEST = ()
     for split, given in (("TRAIN", train), ("TEST", test)):
         if given is None:
             continue
@@ -94,7 +96,10 @@ def use_coco_files(
             cfg.DATASETS.REGISTER = [*cfg.DATASETS.REGISTER, [name, *files]]
         cfg.DATASETS[split] = (name,)
         with open(path, encoding="utf-8") as file:
-            categories = sorted(json.load(file)["categories"], key=lambda x: x["id"])
+            data = json.load(file)
+        if not isinstance(data, dict) or not data.get("categories"):
+            raise ValueError(f"{str(path)!r} is not in COCO format: it has no 'categories'")
+        categories = sorted(data["categories"], key=lambda x: x["id"])
         names = [str(x["name"]) for x in categories]
         if train and test and split == "TEST" and names != cfg.MODEL.YOLOR.CLASS_NAMES:
             raise ValueError(
