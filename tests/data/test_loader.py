@@ -219,7 +219,7 @@ def test_a_class_beyond_the_model_names_the_image(cfg):
     cfg.DATASETS.TRAIN = (name,)
     with pytest.raises(ValueError, match=r"far\.png.* class 5.*MODEL\.YOLOR\.NUM_CLASSES is 4"):
         loader.load_training_items(cfg)
-    box["category_id"] = 4  # of 0 ... 4
+    box["category_id"] = 3  # of 0 ... 3
     assert loader.load_training_items(cfg) == [item]
 
 
