@@ -272,6 +272,20 @@ def test_demo_as_its_help_shows_it(trained, inputs, tmp_path):
     assert (tmp_path / "good.jpg").is_file()
 
 
+def test_demo_refuses_weights_of_other_classes(weights, inputs, tmp_path):
+    options = ["--input", inputs / "good.png", "--output", tmp_path]
+    message = fail("demo.py", *options, *weights, "MODEL.YOLOR.NUM_CLASSES", 7)
+    assert "head.predict" in message and "another shape" in message
+
+
+def test_demo_does_not_overwrite_its_input(weights, inputs, tmp_path):
+    cv2.imwrite(str(tmp_path / "photo.jpg"), np.zeros((32, 32, 3), np.uint8))
+    before = (tmp_path / "photo.jpg").read_bytes()
+    message = fail("demo.py", "--input", tmp_path, "--output", tmp_path, *weights)
+    assert "photo.jpg" in message
+    assert (tmp_path / "photo.jpg").read_bytes() == before
+
+
 def test_demo_with_nothing_to_write_is_a_usage_error(inputs):
     done = run("demo.py", "--config-file", "any.yaml", "--input", inputs)
     assert done.returncode == 2

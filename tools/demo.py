@@ -22,12 +22,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.config import load_config
 from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.structures import Instances
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.image import ImageReadError, read_image
-from yolor_d2.data.loader import class_names
+from yolor_d2.data.loader import ResizeForTest, class_names
 from yolor_d2.visualize import draw_boxes, write_image
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -131,9 +132,13 @@ class Demo:
                 drawn.parent.mkdir(parents=True, exist_ok=True)
                 size = (frame.shape[1], frame.shape[0])
                 writer = cv2.VideoWriter(str(drawn), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+                if not writer.isOpened():
+                    raise OSError(f"cannot write video {str(drawn)!r}")
             writer.write(draw(frame, found, self.names)[:, :, ::-1])
         if writer is not None:
             writer.release()
+        if not records:
+            raise ImageReadError(f"video {str(path)!r} has no frame that can be read")
         return {"file_name": str(path), "frames": records}
 
 
@@ -163,6 +168,8 @@ def output_path(folder: Path | None, path: Path, taken: set[Path]) -> Path | Non
     while target in taken:
         number += 1
         target = folder / f"{path.stem}_{number}{suffix}"
+    if target.exists() and target.samefile(path):
+        raise ValueError(f"--output: {str(target)!r} is an input and would be overwritten")
     taken.add(target)
     return target
 
@@ -173,7 +180,11 @@ def main(args: argparse.Namespace) -> int:
     if not Path(cfg.MODEL.WEIGHTS).is_file():
         raise FileNotFoundError(f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}: no such file")
     files = expand(args.input)
-    demo = Demo(DefaultPredictor(cfg), class_names(cfg), args.threshold)
+    predictor = DefaultPredictor(cfg)
+    # The predictor leaves random what a checkpoint lacks, such as the head for other classes.
+    YOLORCheckpointer(predictor.model, strict=True).load(cfg.MODEL.WEIGHTS)
+    predictor.aug = ResizeForTest.from_config(cfg)
+    demo = Demo(predictor, class_names(cfg), args.threshold)
     results, failures, taken = [], 0, set()
     for path in tqdm(files, unit="file"):
         run = demo.run_video if path.suffix.lower() in VIDEO_SUFFIXES else demo.run_image

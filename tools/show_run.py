@@ -30,14 +30,18 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     cfg = load_config(args.run / "config.yaml", ["MODEL.DEVICE", "cpu"])
     register_datasets(cfg)
-    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
     pictures = args.run / "pictures"
     plot_curves(args.run / "metrics.json", pictures / "curves.png")
     print(f"curves:     {pictures / 'curves.png'}")
+    results = args.run / "inference" / "coco_instances_results.json"
+    if not cfg.DATASETS.TEST or not results.is_file():
+        print("detections: none, as nothing was evaluated")
+        return
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
     drawn = draw_results(
         Path(metadata.json_file),
         Path(metadata.image_root),
-        args.run / "inference" / "coco_instances_results.json",
+        results,
         pictures / "detections",
         count=args.count,
         score_threshold=args.threshold,

@@ -687,6 +687,7 @@ def small_config(folder: Path) -> CfgNode:
     cfg.SOLVER.MAX_ITER = 5
     cfg.SOLVER.WARMUP_ITERS = 2
     cfg.SOLVER.GAMMA = 1.0
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     return cfg
 

@@ -295,6 +295,7 @@ def test_either_set_may_stay_as_it_is(cfg, tmp_path):
     loader.use_coco_files(cfg, None, None)
     assert cfg == before
     files = write_coco(tmp_path / uuid.uuid4().hex, [GOOD])
+    cfg.MODEL.YOLOR.CLASS_NAMES = ["alpha", "beta", "gamma"]  # as the file has them, by id
     loader.use_coco_files(cfg, None, files)
     assert cfg.DATASETS.TRAIN == before.DATASETS.TRAIN
     assert cfg.DATASETS.TEST != before.DATASETS.TEST
@@ -415,7 +416,7 @@ def test_training_and_test_classes_must_be_the_same(cfg, tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(data))
     files = [(str(tmp_path / f"{name}.json"), str(tmp_path)) for name in "ab"]
 
-    with pytest.raises(ValueError, match=r"a\.json.*cat.*b\.json.*dog"):
+    with pytest.raises(ValueError, match=r"b\.json.*'dog', 'cat'.*'cat', 'dog'"):
         loader.use_coco_files(cfg, *files)
 
 
@@ -429,3 +430,11 @@ def test_a_file_of_another_kind_is_named(cfg, tmp_path):
     (tmp_path / "labels.json").write_text("[]")
     with pytest.raises(ValueError, match=r"labels\.json.*categories"):
         loader.use_coco_files(cfg, (str(tmp_path / "labels.json"), str(tmp_path)), None)
+
+
+def test_evaluation_takes_very_elongated_images(cfg, tmp_path):
+    Image.fromarray(np.zeros((1, 3000, 3), np.uint8)).save(tmp_path / "thin.png")
+    mapper = loader.EvaluationMapper.from_config(cfg)
+    made = mapper({"file_name": str(tmp_path / "thin.png"), "image_id": 1})
+    assert made["image"].shape == (3, 1, 64)  # 64 / 3000 of one pixel is kept as one
+    assert (made["height"], made["width"]) == (1, 3000)

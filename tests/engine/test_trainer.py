@@ -150,6 +150,19 @@ def test_fitness_by_hand():
     assert fitness({"bbox": {"AP": 50.0, "AP50": 70.0}}) == pytest.approx(52.0)
     several = {"a": {"bbox": {"AP": 10.0, "AP50": 20.0}}, "b": {"bbox": {"AP": 0.0, "AP50": 0.0}}}
     assert fitness(several) == pytest.approx(11.0)
+    assert fitness({"without truth": {}, **several}) == pytest.approx(11.0)
+    assert fitness({}) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"), ("TEST.AUG.ENABLED", True)],
+)
+def test_a_setting_without_effect_is_refused(cfg, key, value):
+    cfg.merge_from_list([key, value])
+
+    with pytest.raises(ValueError, match=key.replace(".", r"\.")):
+        Trainer(cfg)
 
 
 def test_hooks_order(cfg, monkeypatch):

@@ -179,3 +179,9 @@ def test_a_size_that_does_not_divide_is_named(size):
 def test_unknown_values_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         build_network(**({"variant": TINY_SSSS} | options))
+
+
+@pytest.mark.parametrize("anchors", [[1, 2, 3], [[10, 20], [30, 40], [50, 60]]])
+def test_anchors_of_wrong_nesting_are_named(anchors):
+    with pytest.raises(ValueError, match=r"MODEL\.YOLOR\.ANCHORS"):
+        build_network("yolor_ssss_s2d", 3, anchors=anchors)

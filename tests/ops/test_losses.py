@@ -188,3 +188,24 @@ def test_half_precision_logits_give_float32_losses():
 def test_an_unknown_number_of_levels_is_named():
     with pytest.raises(ValueError, match="got 2"):
         losses_of([one_cell(num_classes=1)] * 2, [positives()] * 2)
+
+
+def test_losses_do_not_depend_on_the_memory_layout():
+    """Under channels_last the logits are views with other strides."""
+    logits = torch.randn(1, 3 * 7, 4, 4, generator=torch.Generator().manual_seed(0))
+    targets = LevelTargets(
+        *(torch.tensor([v, v]) for v in (0, 1, 2, 3)),
+        torch.tensor([[0.5, 0.5, 1.0, 2.0], [0.2, 0.5, 1.0, 1.0]]),
+        torch.tensor([0, 1]),
+    )
+    plain, other = (
+        level_losses(
+            x.view(1, 3, 7, 4, 4).permute(0, 1, 3, 4, 2)
+            if x.is_contiguous()
+            else x.unflatten(1, (3, 7)).permute(0, 1, 3, 4, 2),
+            targets,
+            torch.ones(3, 2),
+        )
+        for x in (logits, logits.contiguous(memory_format=torch.channels_last))
+    )
+    assert [a.item() for a in plain] == pytest.approx([b.item() for b in other], rel=1e-6)

@@ -81,6 +81,8 @@ def read_ground_truth(item: dict) -> tuple[np.ndarray, np.ndarray]:
     annotations = [x for x in item.get("annotations", []) if not x.get("iscrowd", 0)]
     if not annotations:
         return np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
+    if any("bbox" not in x for x in annotations):
+        raise ValueError(f"image {item['file_name']!r} has an annotation without 'bbox'")
     boxes = np.array([x["bbox"] for x in annotations], dtype=np.float64)
     modes = np.array([int(x["bbox_mode"]) for x in annotations])
     for mode in np.unique(modes):

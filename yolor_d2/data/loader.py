@@ -75,7 +75,8 @@ def use_coco_files(
 
     Raises:
         FileNotFoundError: when there is no such annotation file.
-        ValueError: when a file has no categories, or when the two have different classes.
+        ValueError: when a file has no categories, or when the classes to evaluate on are not those
+            to train on, which a run's own config.yaml names too.
     """
     if train is not None and test is None:
         cfg.DATASETS.TEST = ()
@@ -101,10 +102,10 @@ def use_coco_files(
             raise ValueError(f"{str(path)!r} is not in COCO format: it has no 'categories'")
         categories = sorted(data["categories"], key=lambda x: x["id"])
         names = [str(x["name"]) for x in categories]
-        if train and test and split == "TEST" and names != cfg.MODEL.YOLOR.CLASS_NAMES:
+        expected = cfg.MODEL.YOLOR.CLASS_NAMES
+        if split == "TEST" and expected and names != expected:
             raise ValueError(
-                f"{train[0]!r} has the classes {cfg.MODEL.YOLOR.CLASS_NAMES}, but {test[0]!r} has "
-                f"{names}"
+                f"{str(path)!r} has the classes {names}, but the model is trained on {expected}"
             )
         cfg.MODEL.YOLOR.NUM_CLASSES = len(names)
         cfg.MODEL.YOLOR.CLASS_NAMES = names
@@ -227,6 +228,20 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
     )
 
 
+class ResizeForTest(ResizeShortestEdge):
+    """The resize of the test pipeline; very elongated images keep a side of at least one pixel."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> ResizeForTest:
+        size = cfg.INPUT.MIN_SIZE_TEST
+        return cls([size, size], cfg.INPUT.MAX_SIZE_TEST)
+
+    def get_transform(self, image: np.ndarray):
+        transform = super().get_transform(image)
+        transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
+        return transform
+
+
 class EvaluationMapper:
     """Dataset dict to model input: read and resize, as `DefaultPredictor` does with an array.
 
@@ -241,8 +256,7 @@ class EvaluationMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> EvaluationMapper:
-        size = cfg.INPUT.MIN_SIZE_TEST
-        return cls(ResizeShortestEdge([size, size], cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.FORMAT)
+        return cls(ResizeForTest.from_config(cfg), cfg.INPUT.FORMAT)
 
     def __call__(self, item: dict) -> dict:
         image = read_image(item["file_name"], self.channel_order)

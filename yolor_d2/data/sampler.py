@@ -22,8 +22,7 @@ class PositionSampler(Sampler[tuple[int, int]]):
 
     The position counts the samples of the whole run over all processes; everything random about a
     sample is derived from it. So the data depend neither on the number of workers nor on how often
-    a run was
-    interrupted: to resume, start at the position of the next batch.
+    a run was interrupted: to resume, start at the position of the next batch.
 
     Args:
         size: images in the data set.

@@ -17,15 +17,20 @@ logger = logging.getLogger(__name__)
 FITNESS = "fitness"
 
 
-def fitness(results: dict) -> float:
-    """The reference's measure of "best": 0.1 AP50 + 0.9 AP of the first data set, in percent.
+def fitness(results: dict) -> float | None:
+    """The reference's measure of "best": 0.1 AP50 + 0.9 AP, in percent.
 
     Args:
         results: what `Trainer.test` returns: by task, or by data set and task where there are
-            several.
+            several. The first data set with ground truth counts.
+
+    Returns:
+        None when there is none.
     """
-    box = results["bbox"] if "bbox" in results else next(iter(results.values()))["bbox"]
-    return 0.1 * box["AP50"] + 0.9 * box["AP"]
+    for tasks in (results, *results.values()):
+        if "bbox" in tasks:
+            return 0.1 * tasks["bbox"]["AP50"] + 0.9 * tasks["bbox"]["AP"]
+    return None
 
 
 class BestCheckpointer(HookBase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import weakref
@@ -29,8 +30,35 @@ logger = logging.getLogger(__name__)
 WRITE_PERIOD = 20
 
 
+# Keys of Detectron2 that would have no effect here, with the values that say so.
+WITHOUT_EFFECT = {
+    "SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR",
+    "SOLVER.BIAS_LR_FACTOR": 1.0,
+    "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
+    "INPUT.CROP.ENABLED": False,
+    "TEST.AUG.ENABLED": False,
+    "TEST.PRECISE_BN.ENABLED": False,
+}
+
+
+def check_ignored_keys(cfg: CfgNode) -> None:
+    """Refuse settings that YOLOR's trainer would ignore.
+
+    Raises:
+        ValueError: naming the key, its value and the only one that is possible.
+    """
+    for key, only in WITHOUT_EFFECT.items():
+        value = functools.reduce(getattr, key.split("."), cfg)
+        if value != only:
+            raise ValueError(f"{key} is {value!r}, but YOLOR's trainer knows only {only!r}")
+
+
 class Trainer(DefaultTrainer):
     """`DefaultTrainer` with YOLOR's data, parameter groups, schedule, and moving average."""
+
+    def __init__(self, cfg: CfgNode):
+        check_ignored_keys(cfg)
+        super().__init__(cfg)
 
     def build_hooks(self) -> list[HookBase]:
         """Timer, average, schedule, checkpoints, evaluation, best, writers: in this order."""
@@ -49,8 +77,9 @@ class Trainer(DefaultTrainer):
         def evaluate() -> dict:
             with averaged():
                 results = self._last_eval_results = self.test(cfg, self.model)
-            if results and comm.is_main_process():
-                self.storage.put_scalar(FITNESS, fitness(results), smoothing_hint=False)
+            value = fitness(results) if comm.is_main_process() else None
+            if value is not None:
+                self.storage.put_scalar(FITNESS, value, smoothing_hint=False)
             return results
 
         period = cfg.TEST.EVAL_PERIOD
@@ -83,6 +112,14 @@ class Trainer(DefaultTrainer):
             self._trainer.reset_data_loader(
                 lambda: build_train_loader(self.cfg, start_iter=self.start_iter)
             )
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        model = super().build_model(cfg)
+        if comm.get_world_size() > 1 and cfg.MODEL.DEVICE.startswith("cuda"):
+            # Statistics over the whole batch, the same in every process, as in the reference.
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:

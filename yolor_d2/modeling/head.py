@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..d2.config import CfgNode, configurable
 from ..d2.modeling import Registry, ShapeSpec
 from ..networks import AnchorHead
+from ..networks.network import anchors_tensor
 from .backbone import variant_from_config
 
 YOLOR_HEAD_REGISTRY = Registry("YOLOR_HEAD")
@@ -25,10 +26,11 @@ class ImplicitAnchorHead(AnchorHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shapes: list[ShapeSpec]) -> dict:
         variant = variant_from_config(cfg)
+        anchors = anchors_tensor(variant.anchors, len(input_shapes))
         return {
             "in_channels": [shape.channels for shape in input_shapes],
             "strides": [shape.stride for shape in input_shapes],
-            "num_anchors": len(variant.anchors[0]),
+            "num_anchors": anchors.shape[1],
             "num_classes": cfg.MODEL.YOLOR.NUM_CLASSES,
             "implicit": variant.prediction_refinement,
         }

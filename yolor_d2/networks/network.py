@@ -27,9 +27,17 @@ def anchors_tensor(anchors: Anchors, num_levels: int) -> Tensor:
         num_levels: levels L of the network.
 
     Raises:
-        ValueError: when the number of levels differs, levels differ in A, or a size is not
-            positive.
+        ValueError: when the nesting or the number of levels differs, levels differ in A, or a size
+            is not positive.
     """
+    if not all(
+        isinstance(level, Sequence) and all(isinstance(pair, Sequence) for pair in level)
+        for level in anchors
+    ):
+        raise ValueError(
+            f"anchors (MODEL.YOLOR.ANCHORS) must be a list of levels of [width, height] pairs, got "
+            f"{anchors}"
+        )
     counts = [len(level) for level in anchors]
     if len(counts) != num_levels or len(set(counts)) != 1 or counts[0] == 0:
         raise ValueError(

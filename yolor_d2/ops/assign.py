@@ -19,8 +19,8 @@ class LevelTargets(NamedTuple):
     """The positives of one level, P rows.
 
     Rows are ordered by neighbour (own cell, left, up, right, down), then anchor, then box. The
-    order matters where two rows name the same cell and anchor: the later one sets the objectness
-        target.
+    order matters where two rows name the same cell and anchor: the later one sets the
+    objectness target.
 
     Attributes:
         image: (P,) index of the image in the batch.

@@ -118,8 +118,9 @@ def level_losses(
     box_loss = (1 - ciou).mean()
 
     cell = ((targets.image * a + targets.anchor) * h + targets.row) * w + targets.column
-    winners = last_of_each(cell)
-    target.view(-1)[cell[winners]] = ciou.detach()[winners].clamp(min=0)
+    last = last_of_each(cell)
+    where = (targets.image[last], targets.anchor[last], targets.row[last], targets.column[last])
+    target[where] = ciou.detach()[last].clamp(min=0)
     objectness_loss = binary_cross_entropy(objectness, target, focal_gamma)
 
     if num_classes == 1:
@@ -147,8 +148,7 @@ def detection_losses(
 
     Returns:
         Weighted terms, means over the batch: the caller multiplies by the batch size if its
-            optimiser
-        expects sums. A term without any positive is 0 and has no gradient.
+        optimiser expects sums. A term without any positive is 0 and has no gradient.
 
     Raises:
         ValueError: when there is no objectness balance for this number of levels.
