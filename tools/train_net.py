@@ -16,6 +16,7 @@ import argparse
 import yolor_d2  # noqa: F401  (registers the models, also in spawned processes)
 from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.config import apply_overrides, find_config, read_config
+from yolor_d2.d2 import describe_runtime
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_argument_parser, default_setup, launch
 from yolor_d2.d2.evaluation import verify_results
@@ -40,7 +41,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     register_datasets(cfg)
     cfg.freeze()
     default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")
+    logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")
+    logger.info("Runtime: %s", describe_runtime())
     return cfg
 
 
