@@ -12,7 +12,7 @@ image that nothing drawn later covers. The box ``[x, y, w, h]`` is tight to it, 
 annotated: a place is refused if it leaves any object less than half visible. Category ids have
 gaps, so that a mapping of ids is needed.
 
-Pictures are JPEG files of quality 95: the noise makes PNG files several times larger.
+Pictures are JPEG files of quality 95, which keeps the folder small.
 
     python -m yolor_d2.data.toy datasets/toy --train 400 --val 100 --seed 0
 """

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Candidates kept per image. The 300 best boxes practically never come from behind this rank.
+# Candidates kept per image: bounds time and memory when nearly every row passes the threshold.
 MAX_CANDIDATES = 30_000
 # Candidates in the first round of suppression, see `detect`.
 FIRST_ROUND = 2048
