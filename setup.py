@@ -7,5 +7,8 @@ CONFIGS = "yolor_d2.model_zoo.configs"
 setup(
     packages=[*find_packages(include=["yolor_d2", "yolor_d2.*"]), CONFIGS],
     package_dir={CONFIGS: "configs"},
-    package_data={CONFIGS: ["*.yaml", "*/*.yaml"], "yolor_d2._builtin": ["*.yaml", "*.txt"]},
+    package_data={
+        CONFIGS: ["*.yaml", "*/*.yaml", "*/*.py"],
+        "yolor_d2._builtin": ["*.yaml", "*.txt"],
+    },
 )

@@ -21,7 +21,10 @@ GOLDEN = Path(__file__).parent / "golden"
 STEP = 13
 # Blocks that the package has; the source folder holds more.
 BLOCKS = {
-    "modules_paper": ["Y_spp", "Y_cspc", "Y_cspf", "Y_plain", "reorg", "implicit_a", "implicit_m"],
+    "modules_paper": [
+        *("Y_spp", "Y_cspc", "Y_cspf", "Y_plain", "Y_downc"),
+        *("reorg", "dwt", "implicit_a", "implicit_m"),
+    ],
     "modules_main": ["D_cspf", "D_cspc", "D_plain", "D_spp", "mish"],
 }
 
@@ -73,6 +76,7 @@ def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     record_network(source, "yolor-p6", "yolor_p6_paper")
     record_network(source, "yolor_csp", "yolor_csp")
+    record_network(source, "yolor-ssss-dwt", "yolor_ssss_dwt")
     record_blocks(source)
     record_ops(source)
 

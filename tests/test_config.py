@@ -176,7 +176,7 @@ def test_one_line_changes_one_implicit_place(key, part, other, operator):
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("VARIANT", "yolor_p7", r"'yolor_p6', 'yolor_p6_paper', 'yolor_ssss_s2d'"),
+        ("VARIANT", "yolor_p7", r"'yolor_p6', 'yolor_p6_paper'"),
         ("FORM", "Z", r"'D', 'Y'"),
         ("ACTIVATION", "relu7", r"'mish', 'silu'"),
         ("IMPLICIT.FEATURE_ALIGNMENT", "concat", r"'none', 'add', 'mul'"),
@@ -215,3 +215,8 @@ def test_activation_and_form_can_be_changed_together():
     cfg = load("MODEL.YOLOR.FORM", "D", "MODEL.YOLOR.ACTIVATION", "mish")
     kinds = {type(m) for m in build_model(cfg).modules()}
     assert torch.nn.Mish in kinds and torch.nn.SiLU not in kinds
+
+
+def test_the_quick_start_keeps_the_published_network():
+    model = build_model(load(name="quick/fast_start.yaml"))
+    assert sum(p.numel() for p in model.parameters()) == 9_216_634

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2 import model_zoo
 from yolor_d2.config import load_config
 from yolor_d2.modeling import YOLOR
+from yolor_d2.networks import VARIANTS
 
 NAME = "yolor_ssss_s2d.yaml"
 
@@ -41,6 +43,18 @@ def test_model_is_built_on_the_asked_device():
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
     # Counted from the authors' configuration of this network with 80 classes.
     assert sum(parameter.numel() for parameter in model.parameters()) == 9_216_634
+
+
+@pytest.mark.parametrize("name", model_zoo.list_configs())
+def test_every_config_builds(name):
+    with torch.device("meta"):  # no memory, no time
+        model = model_zoo.get(name, trained=False, device="meta")
+    assert isinstance(model, YOLOR) and model.training
+
+
+def test_every_network_has_a_config_that_names_it():
+    variants = [model_zoo.get_config(f"{name}.yaml").MODEL.YOLOR.VARIANT for name in VARIANTS]
+    assert variants == list(VARIANTS)
 
 
 @pytest.mark.parametrize("ask", [model_zoo.get_config_file, model_zoo.get_config, model_zoo.get])

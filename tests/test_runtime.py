@@ -25,7 +25,6 @@ from yolor_d2._builtin import (
     evaluation,
     modeling,
     structures,
-    train_loop,
 )
 from yolor_d2.d2 import INSTALL_COMMAND, choose_runtime, is_installed
 
@@ -115,6 +114,8 @@ def test_several_processes_name_the_command():
         with pytest.raises(RuntimeError, match="one process, not 2") as caught:
             engine.launch(print, gpus, num_machines=machines)
         assert INSTALL_COMMAND in str(caught.value)
+    with pytest.raises(RuntimeError, match="one process, not 2"):
+        engine.DefaultTrainer.auto_scale_workers(config.get_cfg(), 2)
     comm.require_one_process(1)
 
 
@@ -176,43 +177,4 @@ def test_keys_without_effect_here_are_refused(key, value):
     cfg = config.get_cfg()
     cfg.merge_from_list([key, value])
     with pytest.raises(NotImplementedError, match=key):
-        engine.DefaultTrainer(cfg)
-
-
-def test_a_trainer_brings_its_own_parts():
-    with pytest.raises(NotImplementedError, match="DefaultTrainer must define build_optimizer"):
-        engine.DefaultTrainer(config.get_cfg())
-
-
-# ---- Half precision
-
-
-class Halves(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(4, 1)
-
-    def forward(self, batch):
-        output = self.layer(batch)
-        self.dtype = output.dtype
-        return {"loss": output.float().square().mean()}
-
-
-def test_half_precision_needs_a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    model = Halves()
-    with pytest.raises(AssertionError, match=r"SOLVER\.AMP\.ENABLED"):
-        train_loop.AMPTrainer(model, [], torch.optim.SGD(model.parameters(), 0.1))
-
-
-@pytest.mark.gpu
-def test_half_precision():
-    model = Halves().cuda()
-    before = model.layer.weight.detach().clone()
-    batches = [torch.ones(2, 4, device="cuda")] * 3
-    trainer = train_loop.AMPTrainer(model, batches, torch.optim.SGD(model.parameters(), 0.1))
-    trainer.train(0, 3)
-    assert model.dtype == torch.float16 and model.layer.weight.dtype == torch.float32
-    assert not torch.equal(model.layer.weight, before)
-    assert sorted(trainer.state_dict()) == ["grad_scaler", "iteration", "optimizer"]
-    trainer.load_state_dict(trainer.state_dict())
+        engine.DefaultTrainer.auto_scale_workers(cfg, 1)

@@ -22,10 +22,12 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultPredictor, DefaultTrainer
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 
+from yolor_d2.checkpoint.convert import from_meta_arch
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.data.image import read_image
 from yolor_d2.data.loader import build_test_loader
 from yolor_d2.engine import Trainer
+from yolor_d2.networks import build_network
 
 pytestmark = pytest.mark.slow
 
@@ -173,3 +175,33 @@ def test_evaluation_is_detectron2s(trained):
     stock = inference_on_dataset(model, build_detection_test_loader(cfg, name), evaluator)
     assert set(ours["bbox"]) >= {"AP", "AP50", "AP75"}
     assert repr(ours["bbox"]) == repr(stock["bbox"])  # as text, since nan != nan
+
+
+def test_stock_lazy_training_script(toy, tmp_path):
+    """Detectron2's lazyconfig_train_net.py on configs/lazy, small and on the toy data."""
+    lines = ["dataloader.train.dataset.items.names=stock_toy_train"]
+    lines += ["dataloader.test.dataset.names=stock_toy_val"]
+    lines += ["dataloader.evaluator.dataset_name=stock_toy_val"]
+    lines += ["dataloader.train.sampler.size=24", "dataloader.train.dataset.size=64"]
+    lines += ["dataloader.test.mapper.resize.short_edge_length=[64,64]"]
+    lines += ["dataloader.test.mapper.resize.max_size=64", "dataloader.train.total_batch_size=2"]
+    lines += ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
+    lines += ["train.device=cpu", "train.amp.enabled=False", "train.max_iter=2"]
+    lines += ["train.eval_period=2", f"train.output_dir={tmp_path / 'run'}"]
+    lines += ["model.head.num_classes=4"]
+    data = [toy.train_json, toy.train_images, toy.val_json, toy.val_images]
+    config = REPOSITORY / "configs" / "lazy" / "yolor_p6.py"
+    command = [sys.executable, "-c", DRIVER, stock_script("lazyconfig_train_net.py"), *data]
+    done = subprocess.run(
+        [*map(str, command), "--config-file", str(config), *lines],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-4000:]
+    saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    build_network("yolor_p6", 4).load_state_dict(
+        {from_meta_arch(name): value for name, value in saved["model"].items()}
+    )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -137,7 +138,7 @@ def test_a_missing_weight_file_is_named(trained, tmp_path):
 def test_weights_of_another_number_of_classes_are_refused(weights, tmp_path):
     options = [*weights, "MODEL.YOLOR.NUM_CLASSES", 7, "OUTPUT_DIR", tmp_path]
     message = fail("train_net.py", "--eval-only", *options)
-    assert "model_final.pth" in message and "head.predict.0.weight" in message
+    assert "model_final.pth" in message and "for 4 classes, MODEL.YOLOR.NUM_CLASSES" in message
 
 
 def test_a_wrong_number_of_classes_is_named_beside_the_data_set(data, toy, tmp_path):
@@ -186,6 +187,59 @@ def test_data_sets_in_folders_of_one_name_are_told_apart(toy, tmp_path):
     (results,) = (tmp_path / "run" / "inference").glob("coco_instances_results.json")
     known = {image["id"] for image in json.loads(toy.val_json.read_text())["images"]}
     assert {found["image_id"] for found in json.loads(results.read_text())} <= known
+
+
+def test_lengths_in_epochs_are_written_as_iterations(data, tmp_path):
+    """24 images in batches of 2."""
+    command = ["train_net.py", "--config-file", QUICK, *data, "OUTPUT_DIR", tmp_path / "run"]
+    message = fail(*command, *SHORT, "SOLVER.MAX_EPOCHS", 1)
+    assert "SOLVER.MAX_ITER is given" in message and "add `SOLVER.MAX_EPOCHS 0`" in message
+    config = tmp_path / "epochs.yaml"
+    config.write_text(
+        f"_BASE_: {QUICK}\nSOLVER:\n  IMS_PER_BATCH: 2\n  MAX_EPOCHS: 1\n  WARMUP_EPOCHS: 1\n"
+        "  WARMUP_MIN_ITERS: 2\n  NOMINAL_BATCH: 8\n  CLIP_NORM: 10.0\n  CHECKPOINT_EPOCHS: 1\n"
+        "  AMP: {ENABLED: True, DTYPE: bfloat16}\n"
+    )
+    command[2] = config
+    succeed(*command, *SHORT[:8], "DATASETS.TEST", ())
+    written = (tmp_path / "run" / "config.yaml").read_text()
+    # 12 batches are nearly the 1, 2, 2, 3 and 3 of the iterations of a warm-up of 5.
+    assert "MAX_ITER: 5\n" in written and "WARMUP_ITERS: 5\n" in written
+    saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    assert saved["iteration"] == 4
+    rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.json").read_text().splitlines()]
+    assert {"grad_norm", "lr/weight", "lr/norm", "lr/bias", "momentum", "data_time"} <= set(rows[0])
+    # Its own config.yaml goes on with it, and finds nothing left to do.
+    succeed("train_net.py", "--config-file", tmp_path / "run" / "config.yaml", "--resume")
+
+
+# ---- fit_anchors.py
+
+
+def test_anchors_are_fitted_and_can_be_trained_with(data, tmp_path):
+    config, small = tmp_path / "anchors.yaml", "[[[2,2]],[[3,3]],[[4,4]]]"
+    command = ["fit_anchors.py", "--config-file", QUICK, *data[:3]]
+    output = succeed(
+        *(*command, "--output", config, "--generations", 50, "--num", 3),
+        *(*SHORT[:8], "MODEL.YOLOR.ANCHORS", small),
+    )
+    before, after = (
+        float(re.search(f"{title}: ([0-9.]+) %", output)[1]) for title in ("now", "fitted")
+    )
+    assert before < 98 < after
+    assert "ANCHORS:" in output
+    options = [*SHORT[:8], "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 1]
+    run = ["train_net.py", "--config-file", config, *data[:3], *options]
+    warning = "match an anchor"
+    assert warning not in succeed(*run, "OUTPUT_DIR", tmp_path / "fitted")
+    output = succeed(*run, "OUTPUT_DIR", tmp_path / "small", "MODEL.YOLOR.ANCHORS", small)
+    assert warning in output
+    assert f"fit_anchors.py --config-file {tmp_path}/small/config.yaml" in output
+
+
+def test_a_number_of_anchors_that_levels_cannot_share_is_refused(data):
+    command = ["fit_anchors.py", "--config-file", QUICK, *data[:3]]
+    assert "--num is 4, expected a multiple of the 3 levels" in fail(*command, "--num", 4)
 
 
 # ---- show_run.py
@@ -275,7 +329,7 @@ def test_demo_as_its_help_shows_it(trained, inputs, tmp_path):
 def test_demo_refuses_weights_of_other_classes(weights, inputs, tmp_path):
     options = ["--input", inputs / "good.png", "--output", tmp_path]
     message = fail("demo.py", *options, *weights, "MODEL.YOLOR.NUM_CLASSES", 7)
-    assert "head.predict" in message and "another shape" in message
+    assert "for 4 classes, MODEL.YOLOR.NUM_CLASSES is 7" in message
 
 
 def test_demo_does_not_overwrite_its_input(weights, inputs, tmp_path):
@@ -308,3 +362,50 @@ def test_analysis_prints_the_published_number_of_parameters(config, parameters):
     output = succeed("analyze_model.py", "--config-file", config)
     (total,) = [line.split() for line in output.splitlines() if "total" in line]
     assert total[:2] == ["total", parameters]
+
+
+# ---- visualize_data.py and benchmark.py
+
+
+@pytest.fixture(scope="module")
+def training_data(toy) -> list:
+    return ["--config-file", QUICK, "--train", toy.train_json, toy.train_images]
+
+
+def test_training_samples_are_drawn(training_data, tmp_path):
+    """Five samples in whole batches of two: three pictures of 64 + 4 + 64 by 64 pixels."""
+    options = ["--output", tmp_path, "--num", 5, "--start", 7, *SHORT]
+    output = succeed("visualize_data.py", *training_data, *options)
+    assert output.startswith("3 pictures")
+    names = [f"batch_{i:07d}.png" for i in (7, 8, 9)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    for name in names:
+        assert read_image(tmp_path / name).shape == (64, 132, 3)
+
+
+def test_benchmark_of_the_data(training_data, tmp_path):
+    report = tmp_path / "reports" / "data.json"
+    options = ["--workers", 0, 1, "--images", 4, "--rounds", 2, "--json", report, *SHORT]
+    output = succeed("benchmark.py", "data", *training_data, *options)
+    content = json.loads(report.read_text())
+    assert [row["workers"] for row in content["rows"]] == [0, 1]
+    for row in content["rows"]:
+        assert row["images / s"] > 0 and row["MiB of a worker"] > 10
+        assert f"{row['images / s']:.2f}" in output
+    assert content["rows"][0]["CPU ms / image"] > 0
+    assert content["settings"]["size"] == 64 and content["machine"]["cores"] >= 1
+
+
+def test_benchmark_refuses_negative_workers(training_data):
+    message = fail("benchmark.py", "data", *training_data, "--workers", "-1")
+    assert "--workers of at least 0" in message
+
+
+def test_benchmark_of_the_step(tmp_path):
+    report = tmp_path / "step.json"
+    options = ["--size", 64, "--batch", 2, "--steps", 1, "--json", report]
+    output = succeed("benchmark.py", "step", "--config-file", QUICK, *options)
+    (row,) = json.loads(report.read_text())["rows"]
+    assert 0 < row["loss forward, % of it"] < 100
+    assert row["peak MiB"] >= row["of it before, MiB"] > 10
+    assert f"{row['peak MiB']:.2f}" in output

@@ -5,18 +5,22 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime  # for the toy data set of conftest.py
 
+from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.data.image import read_image
 from yolor_d2.visualize import (
     PALETTE,
     beside,
     coco_boxes,
+    draw_batches,
     draw_boxes,
     draw_results,
     plot_curves,
     read_metrics,
+    tile_images,
     write_image,
 )
 
@@ -25,6 +29,39 @@ NAMES = ["ring", "cross"]
 
 def black(height=60, width=80) -> np.ndarray:
     return np.zeros((height, width, 3), np.uint8)
+
+
+# ---- grids and batches
+
+
+def test_a_grid_of_images_by_hand():
+    """Three images of 1 x 2 pixels in rows of two, with a gap of one white pixel."""
+    images = [np.full((1, 2, 3), value, np.uint8) for value in (1, 2, 3)]
+    w = 255
+    assert tile_images(images, gap=1)[:, :, 0].tolist() == [
+        [1, 1, w, 2, 2],
+        [w, w, w, w, w],
+        [3, 3, w, w, w],
+    ]
+    assert tile_images(images[:1]).shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_batches_are_drawn_in_their_colours(tmp_path, order):
+    """A red image, its box without the pixels of the frame."""
+    red = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    red[0 if order == "RGB" else 2] = 255
+    truth = Instances((40, 40))
+    truth.gt_boxes = Boxes(torch.tensor([[5.0, 20, 30, 36]]))
+    truth.gt_classes = torch.tensor([1])
+    batch = [{"image": red, "instances": truth}]
+    paths = draw_batches(
+        iter([batch] * 5), tmp_path, count=2, first=3, class_names=NAMES, channel_order=order
+    )
+    assert [path.name for path in paths] == ["batch_0000003.png", "batch_0000004.png"]
+    drawn = read_image(paths[0])
+    assert drawn[38, 38].tolist() == [255, 0, 0] and drawn[30, 20].tolist() == [255, 0, 0]
+    assert drawn[28, 30].tolist() == list(PALETTE[1])
 
 
 # ---- boxes

@@ -40,10 +40,16 @@ def main(args: argparse.Namespace) -> None:
         )
         image = torch.empty(1, len(cfg.MODEL.PIXEL_MEAN), size, size)
     rows = [
-        (name, f"{cost.parameters:,}", f"{2 * cost.macs / 1e9:.4f}", f"{cost.flops / 1e9:.4f}")
+        (
+            name,
+            f"{cost.parameters:,}",
+            f"{cost.fused_parameters:,}",
+            f"{2 * cost.macs / 1e9:.4f}",
+            f"{cost.flops / 1e9:.4f}",
+        )
         for name, cost in measure_complexity(network, image).items()
     ]
-    headers = ["part", "parameters", "2 x MACs (G)", "FLOPs, the paper's way (G)"]
+    headers = ["part", "parameters", "norms fused", "2 x MACs (G)", "FLOPs, the paper's way (G)"]
     title = f"{cfg.MODEL.YOLOR.VARIANT}, {cfg.MODEL.YOLOR.NUM_CLASSES} classes, {size} x {size}"
     print(title)
     print(tabulate(rows, headers, stralign="right", disable_numparse=True))

@@ -23,6 +23,7 @@ from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
 from yolor_d2.data.loader import register_datasets, use_coco_files
 from yolor_d2.engine import Trainer
+from yolor_d2.engine.lengths import translate_epochs
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,6 +40,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     use_coco_files(cfg, args.train, args.test)
     apply_overrides(cfg, args.opts)
     register_datasets(cfg)
+    if not args.eval_only:
+        translate_epochs(cfg, args.opts)
     cfg.freeze()
     default_setup(cfg, args)
     logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")

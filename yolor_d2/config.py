@@ -14,11 +14,32 @@ from .d2.config import CfgNode, get_cfg
 
 def add_yolor_config(cfg: CfgNode) -> None:
     """Add the keys of this project, with the defaults of the paper's training from scratch."""
-    # ---- Network: a row of yolor_d2.networks.VARIANTS, and what differs from it ("" and [] change
-    # nothing)
+    # ---- Network: a row of yolor_d2.networks.VARIANTS, and what differs from it ("", [] and 0
+    # change nothing; docs/models.md has an example of a network of one's own)
     cfg.MODEL.YOLOR = CfgNode()
     cfg.MODEL.YOLOR.VARIANT = "yolor_p6"
+    # All widths of the row, and all its repetitions, are multiplied by these.
+    cfg.MODEL.YOLOR.WIDTH_FACTOR = 1.0
+    cfg.MODEL.YOLOR.DEPTH_FACTOR = 1.0
+    # Layers before the first stage: ["s2d"], ["dwt"], ["dwt", wavelet],
+    # ["conv", channels, kernel, stride] or ["csp", channels].
+    cfg.MODEL.YOLOR.STEM = []
+    # Backbone stages [width, units]; every stage but the first halves the resolution.
+    cfg.MODEL.YOLOR.STAGES = []
+    # The neck takes the stages with at least this stride.
+    cfg.MODEL.YOLOR.MIN_STRIDE = 0
+    # Where the CSP blocks of the backbone join their branches: "first" (P6 family) or "last",
+    # after another 1x1 convolution (CSP family).
+    cfg.MODEL.YOLOR.CSP_FUSION = ""
+    # Between stages and on the way up the neck: "conv" or "csp".
+    cfg.MODEL.YOLOR.DOWNSAMPLE = ""
+    # Width of the neck on each level, fine to coarse, and convolution pairs in each of its blocks.
+    cfg.MODEL.YOLOR.NECK_WIDTHS = []
+    cfg.MODEL.YOLOR.NECK_UNITS = 0
     cfg.MODEL.YOLOR.NUM_CLASSES = 80
+    # Start from MODEL.WEIGHTS that fit in part: what they lack stays random, what they have beyond
+    # the model is ignored. Another number of classes alone needs no such permission.
+    cfg.MODEL.YOLOR.PARTIAL_WEIGHTS = False
     # Names of the classes for pictures and reports; [] takes those of the data set.
     cfg.MODEL.YOLOR.CLASS_NAMES = []
     # Form of the blocks, "D" or "Y", see yolor_d2.layers.BlockForm.
@@ -45,11 +66,16 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.MODEL.YOLOR.LOSS = CfgNode()
     cfg.MODEL.YOLOR.LOSS.BOX = 0.05
     cfg.MODEL.YOLOR.LOSS.OBJECTNESS = 1.0
+    # Weight of the objectness term of each level, fine to coarse; [] takes the published one, for
+    # three to five levels.
+    cfg.MODEL.YOLOR.LOSS.BALANCE = []
     cfg.MODEL.YOLOR.LOSS.CLASSES = 0.5
     # That gain is meant for 80 classes and is multiplied by NUM_CLASSES / 80, as in the reference.
     cfg.MODEL.YOLOR.LOSS.SCALE_CLASSES = True
     # Exponent of the focal factor on objectness and classes; 0 is off.
     cfg.MODEL.YOLOR.LOSS.FOCAL_GAMMA = 0.0
+    # Targets of classes are 1 - x / 2 and x / 2 in place of 1 and 0.
+    cfg.MODEL.YOLOR.LOSS.LABEL_SMOOTHING = 0.0
 
     # ---- Inference (TEST.DETECTIONS_PER_IMAGE caps the output)
     cfg.MODEL.YOLOR.SCORE_THRESHOLD = 0.001
@@ -57,24 +83,66 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Let boxes of different classes suppress each other.
     cfg.MODEL.YOLOR.CLASS_AGNOSTIC_NMS = False
 
+    # ---- How the model is computed
+    # Keep images and features in memory with their channels last.
+    cfg.MODEL.CHANNELS_LAST = False
+    # Compile backbone and head with torch.compile.
+    cfg.MODEL.COMPILE = False
+    # Batch norm takes its statistics over all GPUs; without effect on one GPU or on the CPU.
+    cfg.MODEL.SYNC_BN = True
+
     # ---- Data
     # Data sets to register: [name, COCO annotation file, image folder] each.
     cfg.DATASETS.REGISTER = []
+    # After each evaluation, draw images of classes with a low AP more often.
+    cfg.DATALOADER.IMAGE_WEIGHTS = False
 
-    # ---- Augmentation in training (the longer side of an image becomes INPUT.MAX_SIZE_TRAIN)
+    # ---- Training images (their longer side becomes INPUT.MAX_SIZE_TRAIN; batches are squares)
+    # Batches are instead rectangles that just hold images of like aspect ratio; ends mosaics.
+    cfg.INPUT.RECT = False
+    # Each batch gets a size of its own from [1 - x, 1 + x] times INPUT.MAX_SIZE_TRAIN.
+    cfg.INPUT.MULTI_SCALE = 0.0
+    # Keep decoded images: "none", "ram" (shared by the workers of a process) or "disk".
+    cfg.INPUT.CACHE = "none"
+    # Folder of the cache on disk, which runs may share; "" is OUTPUT_DIR/image_cache.
+    cfg.INPUT.CACHE_DIR = ""
+
+    # ---- Augmentation in training; 0 is off
     cfg.INPUT.AUGMENT = CfgNode()
-    # Probability that a sample is a mosaic of four images.
+    # Probability that a sample is a mosaic of four images ...
     cfg.INPUT.AUGMENT.MOSAIC = 1.0
+    # ... and that a mosaic is one of nine instead.
+    cfg.INPUT.AUGMENT.MOSAIC9 = 0.0
     # Share of the run, at its end, that is trained without mosaic.
     cfg.INPUT.AUGMENT.MOSAIC_OFF = 0.0
+    # The same in epochs; 0 leaves MOSAIC_OFF as it is.
+    cfg.INPUT.AUGMENT.MOSAIC_OFF_EPOCHS = 0
+    # Probability that a mosaic is blended with another one.
+    cfg.INPUT.AUGMENT.MIXUP = 0.0
     # The image is scaled by a factor from [1 - SCALE, 1 + SCALE] ...
     cfg.INPUT.AUGMENT.SCALE = 0.5
     # ... and shifted by up to this share of its size.
     cfg.INPUT.AUGMENT.TRANSLATE = 0.5
+    # It is turned, and sheared along either axis, by up to so many degrees ...
+    cfg.INPUT.AUGMENT.DEGREES = 0.0
+    cfg.INPUT.AUGMENT.SHEAR = 0.0
+    # ... and tilted: a pixel at (x, y) from the centre is divided by 1 + p x + q y, |p| and |q| up
+    # to this.
+    cfg.INPUT.AUGMENT.PERSPECTIVE = 0.0
     # Hue, saturation and value are multiplied by a factor from [1 - x, 1 + x].
     cfg.INPUT.AUGMENT.HSV = [0.015, 0.7, 0.4]
-    # Probability of a horizontal flip.
+    # Probability of a horizontal flip, and of a vertical one.
     cfg.INPUT.AUGMENT.FLIP = 0.5
+    cfg.INPUT.AUGMENT.FLIP_VERTICAL = 0.0
+
+    # ---- Optimiser: "SGD", the paper's, or "Muon", which takes orthogonalised steps in the hidden
+    # convolutions, those that a norm follows, and leaves all else to SGD.
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    cfg.SOLVER.MUON = CfgNode()
+    # Learning rate of the hidden convolutions; it follows the same schedule as SOLVER.BASE_LR.
+    cfg.SOLVER.MUON.BASE_LR = 0.004
+    # Each of their steps takes away this share, times the learning rate, of a weight.
+    cfg.SOLVER.MUON.WEIGHT_DECAY = 0.01
 
     # ---- Solver: during SOLVER.WARMUP_ITERS the momentum and the learning rate of biases move
     # linearly from these values to their regular ones (other learning rates start at 0).
@@ -86,6 +154,27 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA.DECAY = 0.9999
     # After u updates the decay is DECAY * (1 - exp(-u / RAMP)).
     cfg.SOLVER.EMA.RAMP = 2000
+    # An iteration sums the gradients of as many batches as come closest to this number of images,
+    # and decay is meant for this number; 0 is off: one batch. The reference has 64.
+    cfg.SOLVER.NOMINAL_BATCH = 0
+    # With SOLVER.AMP.ENABLED: "float16" with scaled gradients (GPU), or "bfloat16" (GPU, CPU).
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # Greatest norm of all gradients together; 0 does not clip.
+    cfg.SOLVER.CLIP_NORM = 0.0
+    # What is not trained: names of modules or parameters, "*" stands for anything. Frozen batch
+    # norms keep their statistics.
+    cfg.SOLVER.FREEZE = []
+    # Checkpoint of another run whose training goes on here: weights, average, optimiser, iteration.
+    cfg.SOLVER.CONTINUE_FROM = ""
+
+    # ---- Lengths in epochs, which tools/train_net.py turns into the iterations of Detectron2's
+    # keys (SOLVER.MAX_ITER, WARMUP_ITERS, CHECKPOINT_PERIOD, TEST.EVAL_PERIOD); 0 leaves those.
+    cfg.SOLVER.MAX_EPOCHS = 0
+    cfg.SOLVER.WARMUP_EPOCHS = 0
+    # A warm-up in epochs has at least this many iterations.
+    cfg.SOLVER.WARMUP_MIN_ITERS = 1000
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 0
+    cfg.TEST.EVAL_EPOCHS = 0
 
 
 def get_yolor_cfg() -> CfgNode:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -79,6 +80,60 @@ def beside(left: np.ndarray, right: np.ndarray, titles: tuple[str, str]) -> np.n
         panels.append(np.vstack([bar, image]))
     gap = np.full((panels[0].shape[0], 6, 3), 255, dtype=np.uint8)
     return np.hstack([panels[0], gap, panels[1]])
+
+
+def tile_images(images: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
+    """RGB images of one size in rows of a nearly square grid, on white."""
+    height, width = images[0].shape[:2]
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    canvas = np.full((rows * (height + gap), columns * (width + gap), 3), 255, dtype=np.uint8)
+    for i, image in enumerate(images):
+        y, x = i // columns * (height + gap), i % columns * (width + gap)
+        canvas[y : y + height, x : x + width] = image
+    return canvas[:-gap, :-gap]
+
+
+def draw_batches(
+    batches: Iterable[list[dict]],
+    output: Path,
+    *,
+    count: int,
+    first: int,
+    class_names: Sequence[str],
+    channel_order: str,
+) -> list[Path]:
+    """Draw training batches with their boxes, as the network sees them.
+
+    Args:
+        batches: of the training loader; images of a batch are of one size.
+        output: folder of the pictures, which are named by the number of the batch.
+        count: pictures to draw.
+        first: number of the first batch.
+        class_names: name of each class.
+        channel_order: "RGB" or "BGR", that of the images.
+
+    Returns:
+        The files.
+    """
+    paths = []
+    for number, batch in zip(range(first, first + count), batches):
+        drawn = []
+        for sample in batch:
+            image = sample["image"].numpy().transpose(1, 2, 0)
+            truth = sample["instances"]
+            drawn.append(
+                draw_boxes(
+                    image if channel_order == "RGB" else image[:, :, ::-1],
+                    truth.gt_boxes.tensor.numpy(),
+                    truth.gt_classes.tolist(),
+                    class_names,
+                )
+            )
+        path = output / f"batch_{number:07d}.png"
+        write_image(path, tile_images(drawn))
+        paths.append(path)
+    return paths
 
 
 def coco_boxes(annotations: Sequence[dict]) -> np.ndarray:

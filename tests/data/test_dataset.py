@@ -1,22 +1,30 @@
 """Training samples: ground truth as it is read, and samples that depend on their position alone."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from rectangles import assert_box_bounds_red
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.structures import BoxMode
+from yolor_d2.data.augment import FILL, resized_size
 from yolor_d2.data.dataset import (
     AugmentConfig,
     TrainingDataset,
     check_image_size,
+    happens,
     read_ground_truth,
 )
 from yolor_d2.data.image import ImageReadError
+from yolor_d2.data.sampler import RectangularOrder
+from yolor_d2.data.shapes import BatchShapes
 
 # No chance at all: every sample is its image, padded to a square.
 PLAIN = AugmentConfig(mosaic=0, scale=0, translate=0, hsv=(0, 0, 0), flip=0)
@@ -225,15 +233,23 @@ def test_positions_indices_and_seeds_make_a_difference(items, mosaic):
     assert len(set(images)) == 5
 
 
-def is_mosaic(dataset, position, monkeypatch) -> bool:
-    """A mosaic reads four images."""
-    read = []
-    original = TrainingDataset.read
+def tiles_of(dataset, position, monkeypatch) -> list[int]:
+    """The images of a sample, seen or not: one, four or nine for each mosaic."""
+    used = []
+    original = TrainingDataset.tile
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingDataset, "read", lambda s, i: read.append(i) or original(s, i))
+        patch.setattr(
+            TrainingDataset, "tile", lambda s, i, *x: used.append(i) or original(s, i, *x)
+        )
         dataset[position, 2]
-    assert len(read) in (1, 4) and read[0] == 2  # the image that was asked for comes first
-    return len(read) == 4
+    assert used[0] == 2  # the image that was asked for comes first
+    return used
+
+
+def is_mosaic(dataset, position, monkeypatch) -> bool:
+    count = len(tiles_of(dataset, position, monkeypatch))
+    assert count in (1, 4)
+    return count == 4
 
 
 @pytest.mark.parametrize("mosaic, low, high", [(0.0, 0, 0), (0.5, 8, 22), (1.0, 30, 30)])
@@ -256,6 +272,35 @@ def test_the_end_of_mosaics_changes_no_earlier_sample(items):
         assert_same(never[position, 0], soon[position, 0])
 
 
+@pytest.mark.parametrize(
+    "mosaic9, mixup, counts",
+    [
+        (1.0, 0.0, {9}),
+        (0.5, 0.0, {4, 9}),
+        (0.0, 1.0, {8}),
+        (1.0, 1.0, {18}),
+        (0.5, 0.5, {4, 9, 8, 13, 18}),  # both parts of a mixup choose on their own
+    ],
+)
+def test_mosaics_of_nine_and_mixup(items, monkeypatch, mosaic9, mixup, counts):
+    augment = AugmentConfig(mosaic9=mosaic9, mixup=mixup)
+    dataset = dataset_of(items, augment=augment)
+    found = [len(tiles_of(dataset, i, monkeypatch)) for i in range(40)]
+    assert set(found) == counts
+    # No more mosaic, no mixup.
+    plain = dataset_of(items, augment=dataclasses.replace(augment, first_plain_position=0))
+    assert {len(tiles_of(plain, i, monkeypatch)) for i in range(5)} == {1}
+
+
+def test_what_never_happens_takes_no_chance():
+    """So that a new switch leaves the samples of runs without it as they were."""
+    rng, other = np.random.default_rng(0), np.random.default_rng(0)
+    assert not happens(rng, 0.0)
+    assert rng.random() == other.random()
+    assert all(happens(rng, 1.0) for _ in range(100))
+    assert 20 < sum(happens(rng, 0.3) for _ in range(100)) < 40
+
+
 @pytest.mark.parametrize("flip, expected", [(0.0, [0]), (1.0, [1]), (0.5, [0, 1])])
 def test_share_of_flips(write_item, flip, expected):
     pixels = np.zeros((8, 8, 3), np.uint8)
@@ -264,6 +309,98 @@ def test_share_of_flips(write_item, flip, expected):
     dataset = dataset_of([write_item(pixels)], size=8, augment=augment)
     flipped = [int(dataset[position, 0]["image"][0, 0, 7] == 255) for position in range(20)]
     assert sorted(set(flipped)) == expected
+
+
+@pytest.mark.parametrize("flip, expected", [(0.0, [0]), (1.0, [1]), (0.5, [0, 1])])
+def test_share_of_vertical_flips(write_item, flip, expected):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 255  # the upper half is white, and the lower one if flipped
+    augment = dataclasses.replace(PLAIN, flip_vertical=flip)
+    dataset = dataset_of([write_item(pixels)], size=8, augment=augment)
+    flipped = [int(dataset[position, 0]["image"][0, 7, 0] == 255) for position in range(20)]
+    assert sorted(set(flipped)) == expected
+
+
+# ---- boxes follow, through all of it
+
+
+@st.composite
+def augmentations(draw) -> AugmentConfig:
+    """Without rotation and mixup, which leave no clear rectangle."""
+    share = st.sampled_from([0.0, 1.0])
+    return AugmentConfig(
+        mosaic=draw(share),
+        mosaic9=draw(share),
+        scale=draw(st.sampled_from([0.0, 0.5, 0.9])),
+        translate=draw(st.sampled_from([0.0, 0.1, 0.5])),
+        hsv=draw(st.sampled_from([(0.0, 0.0, 0.0), (0.015, 0.2, 0.2)])),
+        flip=draw(share),
+        flip_vertical=draw(share),
+    )
+
+
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@given(
+    augmentations(),
+    st.tuples(st.integers(30, 80), st.integers(30, 80)),
+    st.sampled_from([0.0, 0.5]),
+    st.booleans(),
+    st.integers(0, 2**20),
+)
+def test_boxes_bound_their_rectangles(tmp_path_factory, augment, image_size, multi_scale, rect, at):
+    """The only red rectangle, in the image that is asked for, and black images beside it."""
+    height, width = image_size
+    folder = tmp_path_factory.mktemp("red")
+    items = []
+    for name, red in [("red", True), ("black", False)]:
+        pixels = np.zeros((height, width, 3), np.uint8)
+        box = annotation(5, 7, width - 11, height - 12)
+        if red:
+            pixels[7 : height - 5, 5 : width - 6, 0] = 255
+        path = folder / f"{name}.png"
+        Image.fromarray(pixels).save(path)
+        item = item_of(width, height, *[box] * red)
+        items.append({**item, "file_name": str(path), "image_id": name})
+    sizes = np.array([resized_size(height, width, 64)] * 2)
+    order = RectangularOrder(sizes, batch_size=2, seed=0) if rect else None
+    shapes = BatchShapes(64, batch_size=2, stride=16, multi_scale=multi_scale, order=order)
+    augment = dataclasses.replace(augment, mosaic=0.0) if rect else augment
+    dataset = dataset_of(items, size=64, augment=augment, shapes=shapes)
+    frame = shapes.frame(at)
+    sample = dataset.compose(at, 0)
+    assert sample.image.shape == (frame.height, frame.width, 3)
+    # A mosaic may hold the red image several times; then each box still is red all over.
+    if len(sample.boxes) == 1:
+        assert_box_bounds_red(sample, tolerance=1)
+    for x1, y1, x2, y2 in sample.boxes.round().astype(int):
+        inner = sample.image[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].astype(int)
+        assert (inner[..., 0] - inner[..., 1] > 100).all()
+
+
+def test_mixup_shows_both_and_keeps_all_boxes(write_item):
+    """Each mosaic is one colour; what is seen of both is a blend, with the boxes of both."""
+    items = [
+        write_item(
+            np.full((32, 32, 3), value, np.uint8), annotation(8, 8, 16, 16, i), name=f"{i}.png"
+        )
+        for i, value in enumerate([0, 255])
+    ]
+    augment = dataclasses.replace(PLAIN, mosaic=1.0, mixup=1.0)
+    dataset = dataset_of(items, augment=augment)
+    alone = dataset_of(items, augment=dataclasses.replace(augment, mixup=0.0))
+    blended = 0
+    for position in range(30):
+        both, first = dataset.compose(position, 0), alone.compose(position, 0)
+        assert both.boxes[: len(first.boxes)].tolist() == first.boxes.tolist()
+        assert len(both.boxes) == len(both.labels)
+        blended += ((both.image > 20) & (both.image < 235) & (both.image != FILL)).any()
+    assert blended > 10
+
+
+def test_three_hundred_boxes_stay_three_hundred(write_item):
+    boxes = [annotation(i % 20 * 3, i // 20 * 4, 3.5, 3.5, i) for i in range(300)]
+    item = write_item(np.zeros((64, 64, 3), np.uint8), *boxes)
+    assert len(dataset_of([item], size=64, augment=PLAIN)[0, 0]["instances"]) == 300
 
 
 # ---- errors

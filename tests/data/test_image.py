@@ -4,8 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
+from yolor_d2.data import image as module
 from yolor_d2.data.image import ImageReadError, read_image
 
 # Two rows of three pixels; no two are alike, so that any mix-up of rows, columns or channels shows.
@@ -121,6 +124,84 @@ def test_damaged_exif_data_ends_in_an_image_or_in_our_error(tmp_path):
         assert "damaged.jpg" in str(error)
 
 
+# ---- JPEG, of which OpenCV decodes the plain ones
+
+
+def as_pil_reads_it(path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"quality": 30},
+        {"quality": 100, "subsampling": 0},
+        {"subsampling": 1},
+        {"progressive": True},
+        {"optimize": True, "restart_marker_blocks": 3},
+    ],
+)
+@pytest.mark.parametrize("height, width", [(40, 50), (1, 1), (17, 33), (200, 3)])
+def test_jpeg_is_read_as_pil_does(tmp_path, options, height, width, order):
+    path = write(tmp_path / "image.jpg", encode(noise(height, width), "JPEG", **options))
+    expected = as_pil_reads_it(path)
+    np.testing.assert_array_equal(
+        read_image(path, order), expected if order == "RGB" else expected[:, :, ::-1]
+    )
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+@pytest.mark.parametrize("orientation", range(9))
+def test_turned_grey_and_printed_jpeg(tmp_path, mode, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    content = encode(noise(20, 30).convert(mode), "JPEG", exif=exif)
+    path = write(tmp_path / "image.jpg", content)
+    np.testing.assert_array_equal(read_image(path), as_pil_reads_it(path))
+
+
+def test_plain_jpeg_goes_to_opencv(tmp_path, monkeypatch):
+    decoded = []
+    original = module.decode_jpeg
+    monkeypatch.setattr(module, "decode_jpeg", lambda *x: decoded.append(1) or original(*x))
+    plain = encode(noise(20, 30), "JPEG")
+    read_image(write(tmp_path / "image.jpg", plain))
+    assert decoded == [1]
+    read_image(write(tmp_path / "image.png", encode(noise(20, 30), "PNG")))
+    read_image(write(tmp_path / "cmyk.jpg", encode(noise(20, 30).convert("CMYK"), "JPEG")))
+    assert decoded == [1]
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path):
+    path = write(tmp_path / "image.jpg", encode(noise(20, 30), "JPEG") + b"trailing")
+    np.testing.assert_array_equal(read_image(path), as_pil_reads_it(path))
+
+
+@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@given(st.integers(2, 2000), st.binary(min_size=1, max_size=30))
+@example(1217, b"\xff")  # OpenCV alone returns half of the picture for this one
+def test_a_damaged_jpeg_is_read_as_pil_does(tmp_path_factory, place, wrong):
+    """Wrong bytes anywhere: the same pixels, or an error from both."""
+    content = bytearray(encode(noise(24, 24), "JPEG"))
+    place %= len(content) - len(wrong)
+    content[place : place + len(wrong)] = wrong
+    path = write(tmp_path_factory.mktemp("damaged") / "image.jpg", bytes(content))
+    try:
+        expected = as_pil_reads_it(path)
+    except Exception:
+        expected = None
+    try:
+        found = read_image(path)
+    except ImageReadError:
+        found = None
+    assert (found is None) == (expected is None)
+    if found is not None:
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("name", ["png.jpg", "no_suffix", "ünï çode 図 .png", "100%d.png"])
 def test_any_name_will_do(tmp_path, name):
     path = write(tmp_path / name, encode(Image.fromarray(COLOUR), "PNG"))
@@ -187,3 +268,11 @@ def test_odd_and_broken_files(real_data):
         with pytest.raises(ImageReadError, match=name):
             read_image(folder / name)
     assert {path.name for path in folder.iterdir()} == {*shapes, "truncated.jpg", "zero_byte.jpg"}
+
+
+@pytest.mark.real_data
+def test_photographs_are_read_as_pil_does(real_data):
+    paths = sorted((real_data / "coco_mini").rglob("*.jpg"))
+    assert len(paths) > 40
+    for path in paths:
+        np.testing.assert_array_equal(read_image(path), as_pil_reads_it(path), err_msg=str(path))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import uuid
 from pathlib import Path
 
@@ -12,14 +13,17 @@ from PIL import Image
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
+from yolor_d2.benchmark.data import resident_bytes
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
 from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.structures import BoxMode
-from yolor_d2.data import loader
+from yolor_d2.data import dataset as dataset_module
+from yolor_d2.data import loader, settings
 from yolor_d2.data.dataset import AugmentConfig
 from yolor_d2.data.image import ImageReadError, read_image
 from yolor_d2.data.sampler import epoch_order
+from yolor_d2.data.shapes import BatchShapes
 
 ALPHA_BETA_GAMMA = ((90, "gamma"), (3, "alpha"), (7, "beta"))  # neither sorted nor without gaps
 
@@ -133,20 +137,28 @@ def test_two_processes_share_each_batch(cfg, monkeypatch):
 
 def test_the_config_reaches_the_samples(cfg):
     node = cfg.INPUT.AUGMENT
-    node.MOSAIC, node.MOSAIC_OFF, node.SCALE, node.TRANSLATE = 0.9, 0.25, 0.3, 0.2
-    node.HSV, node.FLIP = [0.01, 0.02, 0.03], 0.4
+    node.MOSAIC, node.MOSAIC9, node.MOSAIC_OFF, node.MIXUP = 0.9, 0.8, 0.25, 0.7
+    node.SCALE, node.TRANSLATE, node.DEGREES, node.SHEAR = 0.3, 0.2, 10.0, 5.0
+    node.PERSPECTIVE, node.HSV, node.FLIP, node.FLIP_VERTICAL = 0.001, [0.01, 0.02, 0.03], 0.4, 0.6
     cfg.INPUT.FORMAT, cfg.SEED = "BGR", 7
     dataset = loader.build_train_loader(cfg).dataset
     dataset = getattr(dataset, "dataset", dataset)  # Detectron2 wraps it
     # The last quarter of 6 iterations of 2 images is plain: 9 == 0.75 * 6 * 2.
     assert dataset.augment == AugmentConfig(
         mosaic=0.9,
+        mosaic9=0.8,
         first_plain_position=9,
+        mixup=0.7,
         scale=0.3,
         translate=0.2,
+        degrees=10.0,
+        shear=5.0,
+        perspective=0.001,
         hsv=(0.01, 0.02, 0.03),
         flip=0.4,
+        flip_vertical=0.6,
     )
+    assert (dataset.shapes, dataset.cache) == (BatchShapes(64, batch_size=2, seed=7), None)
     assert (dataset.size, dataset.seed, dataset.channel_order) == (64, 7, "BGR")
 
 
@@ -169,6 +181,135 @@ def test_background_images(cfg, skip_background, count):
 
 def test_background_images_are_used_by_default(cfg):
     assert cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS is False
+
+
+# ---- shapes and caches of batches
+
+
+ALL_ON = {"MOSAIC9": 0.5, "MIXUP": 0.5, "DEGREES": 10.0, "SHEAR": 5.0, "PERSPECTIVE": 0.001}
+
+
+def use(cfg, kind: str) -> None:
+    """Switch on one kind of batches."""
+    if kind == "everything":
+        cfg.INPUT.AUGMENT.merge_from_list([x for pair in ALL_ON.items() for x in pair])
+        cfg.INPUT.AUGMENT.FLIP_VERTICAL = 0.5
+    cfg.INPUT.RECT = kind in ("rectangles", "both")
+    if cfg.INPUT.RECT:  # large enough for a stride to be saved
+        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (128,), 128
+    cfg.INPUT.MULTI_SCALE = 0.5 if kind in ("multi-scale", "both", "everything") else 0.0
+
+
+KINDS = ["everything", "rectangles", "multi-scale", "both"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_batches_is_a_function_of_its_position(cfg, kind):
+    """With workers, caches and after a resume: the same batches; shapes are equal within each."""
+    use(cfg, kind)
+    straight = batches(cfg, 14)  # more than an epoch, of 24 images
+    cfg.INPUT.CACHE = "ram"
+    cfg.DATALOADER.NUM_WORKERS = 2
+    assert batches(cfg, 3, start_iter=11) == straight[11:]
+    cfg.INPUT.CACHE = "disk"
+    assert batches(cfg, 2, start_iter=12) == straight[12:]
+    assert batches(cfg, 2, start_iter=12) == straight[12:]  # now from the cache
+    shapes = set()
+    for batch in straight:
+        sizes = {np.shape(pixels) for _, pixels, _, _ in batch}
+        assert len(sizes) == 1
+        shapes |= sizes
+    assert all(height % 32 == width % 32 == 0 for _, height, width in shapes)
+    assert len(shapes) > 1
+
+
+def test_rectangles_see_every_image_in_an_epoch(cfg, toy):
+    use(cfg, "rectangles")
+    ids = [x[0] for batch in batches(cfg, 12) for x in batch]
+    known = [image["id"] for image in json.loads(toy.train_json.read_text())["images"]]
+    assert sorted(ids) == known
+
+
+def test_rectangles_have_no_mosaics(cfg, monkeypatch):
+    messages = []
+    monkeypatch.setattr(settings.logger, "info", lambda form, *x: messages.append(form % x))
+    use(cfg, "rectangles")
+    assert loader.build_training_dataset(cfg).augment.mosaic == 0
+    assert any("INPUT.RECT: no mosaics" in x for x in messages)
+
+
+@pytest.mark.skipif(RUNTIME == "builtin", reason="the built-in runtime has one process")
+@pytest.mark.parametrize("kind", ["multi-scale", "rectangles"])
+def test_two_processes_agree_on_the_shape(cfg, monkeypatch, kind):
+    use(cfg, kind)
+    alone = batches(cfg, 3, start_iter=1)
+    monkeypatch.setattr(loader.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr("detectron2.data.build.get_world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(loader.comm, "get_rank", lambda rank=rank: rank)
+        assert batches(cfg, 3, start_iter=1) == [batch[rank : rank + 1] for batch in alone]
+
+
+def test_the_stride_is_that_of_the_network(cfg):
+    assert settings.network_stride(cfg) == 32
+    cfg.MODEL.YOLOR.VARIANT = "yolor_p6"
+    assert settings.network_stride(cfg) == 64
+
+
+def test_the_disk_cache_lies_where_it_should(cfg, tmp_path):
+    cfg.INPUT.CACHE = "disk"
+    batches(cfg, 1)
+    assert list((Path(cfg.OUTPUT_DIR) / "image_cache").rglob("*.npy"))
+    cfg.INPUT.CACHE_DIR = str(tmp_path / "elsewhere")
+    batches(cfg, 1)
+    assert list((tmp_path / "elsewhere").rglob("*.npy"))
+
+
+def test_a_cache_reads_no_image_twice(cfg, monkeypatch):
+    cfg.INPUT.CACHE = "ram"
+    read, original = [], dataset_module.read_image
+    monkeypatch.setattr(dataset_module, "read_image", lambda x: read.append(x) or original(x))
+    batches(cfg, 15)
+    assert len(read) == len(set(read)) <= 24
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells the memory")
+def test_memory_of_a_worker_does_not_grow(cfg):
+    """5,000 samples after the first 1,000: less than a third of the pixels of each, 3 * 64 * 64."""
+    cfg.DATALOADER.NUM_WORKERS, cfg.SOLVER.IMS_PER_BATCH = 1, 20
+    before = set(multiprocessing.active_children())
+    train_loader = iter(loader.build_train_loader(cfg))
+    used = []
+    for count in (50, 250):
+        for _ in itertools.islice(train_loader, count):
+            pass
+        (worker,) = set(multiprocessing.active_children()) - before
+        used.append(resident_bytes([worker.pid]))
+    assert used[1] - used[0] < 5_000 * 3 * 64 * 64 / 3
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("INPUT.CACHE", "tape"),
+        ("INPUT.MULTI_SCALE", 1.0),
+        ("INPUT.MULTI_SCALE", -0.1),
+        ("INPUT.AUGMENT.MOSAIC", 1.5),
+        ("INPUT.AUGMENT.MOSAIC9", -0.5),
+        ("INPUT.AUGMENT.MIXUP", 2.0),
+        ("INPUT.AUGMENT.SCALE", 1.0),
+        ("INPUT.AUGMENT.SHEAR", 90.0),
+        ("INPUT.AUGMENT.DEGREES", -10.0),
+        ("INPUT.AUGMENT.FLIP_VERTICAL", float("nan")),
+        ("INPUT.AUGMENT.HSV", [0.1, 0.2]),
+        ("INPUT.AUGMENT.PERSPECTIVE", 1 / 128),  # 1 / (2 * 64)
+    ],
+)
+def test_values_out_of_range_are_named(cfg, key, value):
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ValueError, match=rf"{key} is .*expected"):
+        loader.build_train_loader(cfg)
 
 
 # ---- data sets that do not fit

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolor_d2.data.sampler import PositionSampler, epoch_order
+from yolor_d2.data.sampler import PositionSampler, RectangularOrder, epoch_order
 
 PROPERTY = settings(max_examples=50, deadline=None, database=None, derandomize=True)
 
@@ -83,3 +83,54 @@ def test_start_may_be_set_before_the_first_sample():
 def test_a_late_start_needs_no_earlier_epoch(epoch):
     position = 5 * epoch + 2
     assert take(1, start=position) == [(position, epoch_order(0, epoch, 5)[2])]
+
+
+# ---- batches of like aspect ratio
+
+
+def test_rectangular_order_by_hand():
+    """Four images, batches of two: the flat ones together, and the upright ones."""
+    sizes = np.array([[10, 40], [40, 10], [12, 40], [40, 12]])
+    order = RectangularOrder(sizes, batch_size=2, seed=0)
+    assert order.size == 4
+    batches = order.epoch(0).reshape(-1, 2)
+    assert {frozenset(batch) for batch in batches.tolist()} == {
+        frozenset({0, 2}),
+        frozenset({1, 3}),
+    }
+    for position in range(4):
+        expected = sizes[batches[position // 2]]
+        assert order.batch_sizes(position).tolist() == expected.tolist()
+
+
+@PROPERTY
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 2**31), st.integers(0, 5))
+def test_rectangular_epochs(count, batch_size, seed, epoch):
+    """Whole batches; every image once, and as few as possible once more."""
+    sizes = np.random.default_rng(seed).integers(1, 50, size=(count, 2))
+    order = RectangularOrder(sizes, batch_size=batch_size, seed=seed)
+    indices = order.epoch(epoch)
+    assert len(indices) == order.size == -(-count // batch_size) * batch_size
+    times = np.bincount(indices, minlength=count)
+    assert times.min() >= 1 and times.max() - times.min() <= 1
+    # Batches do not interleave: each covers a range of ratios of its own.
+    ratios = (sizes[:, 0] / sizes[:, 1])[indices].reshape(-1, batch_size)
+    ranges = sorted((row.min(), row.max()) for row in ratios)
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(ranges))
+
+
+def test_rectangular_epochs_differ_and_repeat():
+    sizes = np.random.default_rng(0).integers(1, 50, size=(40, 2))
+    first, second = (RectangularOrder(sizes, batch_size=4, seed=0) for _ in range(2))
+    forwards = [first.epoch(i).tolist() for i in range(4)]
+    assert forwards == [second.epoch(i).tolist() for i in reversed(range(4))][::-1]
+    assert len(set(map(tuple, forwards))) == 4
+    assert RectangularOrder(sizes, batch_size=4, seed=1).epoch(0).tolist() != forwards[0]
+
+
+@PROPERTY
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 40))
+def test_a_start_drops_what_came_before_of_rectangles_too(count, batch_size, start):
+    order = RectangularOrder(np.full((count, 2), 8), batch_size=batch_size, seed=0)
+    options = {"size": order.size, "order": order.epoch}
+    assert take(20, start=start, **options) == take(start + 20, **options)[start:]

@@ -9,6 +9,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 import torch
 from torch import nn
 
+from yolor_d2.engine.muon import Muon
 from yolor_d2.engine.optimizer import build_optimizer, parameter_groups
 from yolor_d2.layers import Implicit
 from yolor_d2.networks import build_network
@@ -68,3 +69,46 @@ def test_gradient_clipping_is_respected(cfg):
     optimizer.step()
 
     assert torch.equal(layer.weight, before)  # every gradient was clipped to 0
+
+
+def test_muon_takes_the_hidden_convolutions(cfg):
+    cfg.SOLVER.OPTIMIZER = "Muon"
+    network = build_network("yolor_ssss_s2d", 3)
+    optimizer = build_optimizer(cfg, network)
+    groups = {group["kind"]: group for group in optimizer.param_groups}
+
+    assert isinstance(optimizer, Muon)
+    assert {kind: group.get("orthogonal", False) for kind, group in groups.items()} == {
+        "norm": False,
+        "weight": False,
+        "bias": False,
+        "hidden": True,
+    }
+    assert (groups["hidden"]["lr"], groups["hidden"]["weight_decay"]) == (0.004, 0.01)
+    assert groups["weight"]["lr"] == 0.01
+    predictions = {id(conv.weight) for conv in network.head.predict}
+    assert {id(p) for p in groups["weight"]["params"]} == predictions
+    grouped = [p for group in groups.values() for p in group["params"]]
+    assert len(grouped) == len({id(p) for p in grouped}) == len(list(network.parameters()))
+
+
+def test_muon_respects_gradient_clipping(cfg):
+    cfg.SOLVER.OPTIMIZER = "Muon"
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.0
+    cfg.SOLVER.MUON.WEIGHT_DECAY = 0.0
+    layer = nn.Conv2d(1, 1, 1, bias=False)
+    before = layer.weight.clone()
+    optimizer = build_optimizer(cfg, layer)
+
+    layer(torch.ones(1, 1, 1, 1)).sum().backward()
+    optimizer.step()
+
+    assert [group["kind"] for group in optimizer.param_groups] == ["hidden"]
+    assert torch.equal(layer.weight, before)
+
+
+def test_an_unknown_optimizer_is_refused(cfg):
+    cfg.SOLVER.OPTIMIZER = "Adam"
+    with pytest.raises(ValueError, match="SOLVER\\.OPTIMIZER is 'Adam', expected"):
+        build_optimizer(cfg, nn.Conv2d(1, 1, 1))

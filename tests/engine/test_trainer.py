@@ -13,9 +13,11 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 import torch
 
 from yolor_d2.checkpoint import YOLORCheckpointer
+from yolor_d2.checkpoint.convert import parts_of, to_meta_arch
 from yolor_d2.d2.checkpoint import DetectionCheckpointer
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import HookBase
+from yolor_d2.d2.utils import EventStorage
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.ema import EMAHook
 from yolor_d2.engine.hooks import FITNESS, BestCheckpointer, fitness
@@ -165,15 +167,35 @@ def test_a_setting_without_effect_is_refused(cfg, key, value):
         Trainer(cfg)
 
 
+def test_compiling_keeps_the_names_of_tensors(cfg, monkeypatch):
+    """Compiling itself takes minutes on the CPU."""
+    names = list(Trainer.build_model(cfg).state_dict())
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    cfg.MODEL.COMPILE = True
+    model = Trainer.build_model(cfg)
+    assert compiled == [model.backbone, model.head]
+    assert list(model.state_dict()) == names
+
+
+def test_images_cannot_be_weighed_without_an_evaluation(cfg):
+    cfg.DATALOADER.IMAGE_WEIGHTS = True
+    cfg.DATASETS.TEST = ()
+    with pytest.raises(ValueError, match=r"IMAGE_WEIGHTS is True, but DATASETS\.TEST"):
+        Trainer(cfg)
+
+
 def test_hooks_order(cfg, monkeypatch):
     monkeypatch.setattr(Trainer, "build_writers", lambda self: [])
     trainer = Trainer(cfg)
 
     assert [type(hook).__name__ for hook in trainer._hooks] == [
         "IterationTimer",
+        "RandomStateHook",
         "EMAHook",
         "LRScheduler",
         "PeriodicCheckpointer",
+        "InterruptHook",
         "EvalHook",
         "BestCheckpointer",
         "PeriodicWriter",
@@ -186,6 +208,7 @@ def test_best_value_survives_an_interruption(cfg, tmp_path):
 
     class Resumed:
         start_iter = 8
+        storage = EventStorage(8)
 
     hook = BestCheckpointer(1, checkpointer)
     hook.trainer = Resumed()
@@ -196,7 +219,23 @@ def test_best_value_survives_an_interruption(cfg, tmp_path):
 
 
 class TestLoading:
-    """Weights that do not fit."""
+    """Weights from elsewhere, and weights that do not fit."""
+
+    def test_training_starts_from_a_file_of_the_authors(self, cfg, tmp_path):
+        source = Trainer.build_model(cfg)
+        names = parts_of(source).names("yaml")
+        state = {
+            theirs: source.state_dict()[ours]
+            for (_, theirs), ours in zip(names.items(), to_meta_arch(names))
+        }
+        torch.save({"epoch": -1, "model": state}, tmp_path / "authors.pt")
+        cfg.MODEL.WEIGHTS = str(tmp_path / "authors.pt")
+        torch.manual_seed(99)  # another start than that of the source
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        assert_same(dict(trainer.model.state_dict()), dict(source.state_dict()))
+        trainer.train()
+        assert load(cfg)["iteration"] == cfg.SOLVER.MAX_ITER - 1
 
     @pytest.fixture
     def saved(self, cfg) -> str:
@@ -210,25 +249,31 @@ class TestLoading:
         with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
             checkpointer.load("nowhere.pth")
 
-    def test_other_number_of_classes_keeps_all_but_the_head(self, cfg, saved):
+    def test_other_number_of_classes_keeps_all_but_the_class_rows(self, cfg, saved):
         cfg.MODEL.YOLOR.NUM_CLASSES = 2
         model = Trainer.build_model(cfg)
         YOLORCheckpointer(model).load(saved)
 
-        stored = torch.load(saved, weights_only=True)["model"]
+        stored, state = torch.load(saved, weights_only=True)["model"], model.state_dict()
         name = "backbone.bottom_up.body.stages.0.1.entry.conv.weight"
-        assert torch.equal(model.state_dict()[name], stored[name])
+        assert torch.equal(state[name], stored[name])
+        # Of each of 3 anchors, 5 numbers for box and objectness and one for each class.
+        name = "head.predict.0.weight"
+        kept, given = state[name].unflatten(0, (3, 7)), stored[name].unflatten(0, (3, 9))
+        assert torch.equal(kept[:, :5], given[:, :5])
 
     def test_other_number_of_classes_is_refused_when_strict(self, cfg, saved):
         cfg.MODEL.YOLOR.NUM_CLASSES = 2
         checkpointer = YOLORCheckpointer(Trainer.build_model(cfg), strict=True)
 
-        with pytest.raises(ValueError, match=r"start\.pth.*of another shape.*head\.predict"):
+        with pytest.raises(
+            ValueError, match=r"start\.pth.*for 4 classes, MODEL\.YOLOR\.NUM_CLASSES is 2"
+        ):
             checkpointer.load(saved)
 
     def test_other_network_is_refused(self, cfg, saved):
         cfg.MODEL.YOLOR.FORM = "D"
         checkpointer = YOLORCheckpointer(Trainer.build_model(cfg))
 
-        with pytest.raises(ValueError, match=r"start\.pth.*missing.*unexpected"):
+        with pytest.raises(ValueError, match=r"start\.pth.*missing.*unused"):
             checkpointer.load(saved)

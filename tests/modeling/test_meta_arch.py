@@ -306,3 +306,17 @@ def test_images_of_twelve_channels():
     losses = model([sample(ONE_BOX, channels=12)] * 2)
     assert all(loss.isfinite() for loss in losses.values())
     assert find(model.eval(), {"image": image(channels=12)})[0].image_size == (64, 64)
+
+
+def test_channels_last_changes_the_memory_and_not_the_losses():
+    plain, last = (freeze_norms(build(*opts)) for opts in ([], ["MODEL.CHANNELS_LAST", True]))
+    assert last.head.predict[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert last.preprocess([sample(ONE_BOX)]).tensor.is_contiguous(
+        memory_format=torch.channels_last
+    )
+    losses = [model.train()([sample(ONE_BOX)]) for model in (plain, last)]
+    for name in LOSSES:
+        assert losses[1][name].item() == pytest.approx(losses[0][name].item(), rel=1e-4)
+    # Weights of one form fit the other.
+    last.load_state_dict(plain.state_dict())
+    assert last.head.predict[0].weight.is_contiguous(memory_format=torch.channels_last)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from yolor_d2.layers import FORM_D, SpaceToDepth
+from yolor_d2.layers import FORM_D, CSPDownsample, HaarTransform, SpaceToDepth
 from yolor_d2.networks import YOLORBackbone
-from yolor_d2.networks.backbone import build_stem_layer, level_name
+from yolor_d2.networks.backbone import build_stage, build_stem_layer, level_name
 
 
 def tiny_backbone(**changes):
@@ -43,8 +43,18 @@ def test_stem_layers():
     assert (type(layer), channels, stride) == (SpaceToDepth, 12, 2)
     layer, channels, stride = build_stem_layer(("conv", 8, 3, 2), 3, FORM_D)
     assert (tuple(layer.conv.weight.shape), channels, stride) == ((8, 3, 3, 3), 8, 2)
-    layer, channels, stride = build_stem_layer(("residual", 5), 8, FORM_D)
-    assert (tuple(layer.reduce.conv.weight.shape), channels, stride) == ((5, 8, 1, 1), 8, 1)
+    layer, channels, stride = build_stem_layer(("csp", 8), 3, FORM_D)
+    assert (type(layer), channels, stride) == (CSPDownsample, 8, 2)
+    layer, channels, stride = build_stem_layer(("dwt",), 3, FORM_D)
+    assert (type(layer), channels, stride) == (HaarTransform, 12, 2)
+    layer, channels, stride = build_stem_layer(("dwt", "db2"), 3, FORM_D)
+    assert (layer.wavelet, channels, stride) == ("db2", 12, 2)
+
+
+def test_a_residual_stage_is_half_as_wide_inside():
+    stage, channels = build_stage((8, 2, "residual"), 8, transition=True, form=FORM_D)
+    assert channels == 8
+    assert [tuple(unit.reduce.conv.weight.shape) for unit in stage] == [(4, 8, 1, 1)] * 2
 
 
 def test_an_unknown_stem_layer_is_named():

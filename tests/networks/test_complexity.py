@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from yolor_d2.layers import FORM_D, ConvNormAct
 from yolor_d2.networks import build_network
-from yolor_d2.networks.complexity import Complexity, count_parameters, measure_complexity
+from yolor_d2.networks.complexity import (
+    Complexity,
+    count_fused_parameters,
+    count_parameters,
+    measure_complexity,
+)
 
 
 def test_by_hand():
@@ -14,10 +20,16 @@ def test_by_hand():
     outputs = 4 * 5 * 6
     macs = outputs * 2 * 3 * 3
     # Parameters: weights and biases of the convolution; scale and shift of the norm.
-    assert cost["0"] == Complexity(2 * 4 * 9 + 4, macs, 2 * (macs + outputs))
-    assert cost["1"] == Complexity(4 + 4, 0, 2 * 2 * outputs)
-    assert cost["2"] == Complexity(0, 0, 0)
-    assert cost["total"] == Complexity(76 + 8, macs, 2 * (macs + 3 * outputs))
+    assert cost["0"] == Complexity(2 * 4 * 9 + 4, 2 * 4 * 9 + 4, macs, 2 * (macs + outputs))
+    assert cost["1"] == Complexity(4 + 4, 4 + 4, 0, 2 * 2 * outputs)
+    assert cost["2"] == Complexity(0, 0, 0, 0)
+    assert cost["total"] == Complexity(76 + 8, 76 + 8, macs, 2 * (macs + 3 * outputs))
+
+
+def test_fusing_a_norm_leaves_one_number_per_channel():
+    block = ConvNormAct(2, 4, 3, form=FORM_D)
+    assert count_parameters(block) == 2 * 4 * 9 + 2 * 4  # kernel, scale and shift
+    assert count_fused_parameters(block) == 2 * 4 * 9 + 4  # kernel and bias
 
 
 def test_a_layer_called_twice_counts_twice():

@@ -1,8 +1,8 @@
 """Whole networks of both forms against numbers recorded from the reference implementation.
 
-YOLOR-P6 as the paper's branch builds it is form Y, YOLOR-CSP is form D. The records were computed
-in double precision. Weights are drawn by rule, so this checks arithmetic and wiring, not detection.
-Outputs are thinned to `flat[::step]`.
+YOLOR-P6 as the paper's branch builds it and YOLOR-SSSS-DWT are form Y, YOLOR-CSP is form D. The
+records were computed in double precision. Weights are drawn by rule, so this checks arithmetic and
+wiring, not detection. Outputs are thinned to `flat[::step]`.
 """
 
 import copy
@@ -11,41 +11,30 @@ import golden_records
 import pytest
 import torch
 
-from yolor_d2.layers import FORM_D
-from yolor_d2.networks import Variant, build_network
-from yolor_d2.networks.variants import ANCHORS_640
+from yolor_d2.checkpoint import convert_checkpoint
+from yolor_d2.checkpoint.convert import parts_of
+from yolor_d2.networks import build_network
 from yolor_d2.ops import xyxy_to_cxcywh
 
 # The records' float32 runs differ from their double runs by `tolerance_info`; another order of the
 # sums may cost a multiple of that.
 FLOAT32_FACTOR = 20
 
-# The only whole record of form D. Its first unit, a residual at stride 2, counts as stem.
-YOLOR_CSP = Variant(
-    form=FORM_D,
-    stem=(("conv", 32, 3, 1), ("conv", 64, 3, 2), ("residual", 32), ("conv", 128, 3, 2)),
-    stages=((128, 2), (256, 8), (512, 8), (1024, 4)),
-    transition=True,
-    neck_widths=(128, 256, 512),
-    neck_units=2,
-    anchors=ANCHORS_640,
-)
-NETWORKS = {
-    "yolor_p6_paper": ("yolor_p6_paper", golden_records.p6_key),
-    "yolor_csp": (YOLOR_CSP, golden_records.csp_key),
-}
+NETWORKS = ["yolor_p6_paper", "yolor_csp", "yolor_ssss_dwt"]
 
 
 class Record:
-    """A record beside our network with the same weights."""
+    """A record beside our network with the same weights, which went through a file of theirs."""
 
-    def __init__(self, name):
-        variant, self.rename = NETWORKS[name]
+    def __init__(self, name, folder):
         self.info, self.arrays = golden_records.load_record(name)
-        self.network = build_network(variant)
-        state = golden_records.network_state(self.info, self.arrays, self.rename)
-        self.network.load_state_dict(state)  # strict: the table of names is complete
+        weights = golden_records.network_weights(self.info, self.arrays)
+        torch.save({"epoch": -1, "model": weights}, folder / f"{name}.pt")
+        self.network = build_network(name)
+        self.network.load_state_dict(convert_checkpoint(folder / f"{name}.pt", name))
         self.images = golden_records.image(self.info["input_tag"], self.info["input_shape"])
+        scheme = "cfg" if name == "yolor_csp" else "yaml"
+        self.names = {v: k for k, v in parts_of(self.network).names(scheme).items()}
 
     def difference(self, name, output):
         """Largest difference between an output and the record of that name."""
@@ -66,8 +55,8 @@ class Record:
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def record(request):
-    return Record(request.param)
+def record(request, tmp_path_factory):
+    return Record(request.param, tmp_path_factory.mktemp("record"))
 
 
 @torch.no_grad()
@@ -96,7 +85,7 @@ def test_train_mode_and_the_update_of_running_statistics(record):
     assert record.differences("train_raw", levels) < 1e-4
     # After one step: momentum 0.03 and the unbiased variance.
     for place, key in record.info["bn_after_train"].items():
-        norm = network.get_submodule(record.rename(key).removesuffix(".running_mean"))
+        norm = network.get_submodule(record.names[key].removesuffix(".running_mean"))
         for name, ours in (("mean", norm.running_mean), ("var", norm.running_var)):
             expected = torch.from_numpy(record.arrays[f"bn_after_train_{place}_{name}"]).double()
             torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-6)

@@ -185,9 +185,13 @@ def test_half_precision_logits_give_float32_losses():
         assert torch.equal(term, expected_term)
 
 
-def test_an_unknown_number_of_levels_is_named():
-    with pytest.raises(ValueError, match="got 2"):
-        losses_of([one_cell(num_classes=1)] * 2, [positives()] * 2)
+def test_levels_without_a_published_balance_need_one():
+    logits = [one_cell(num_classes=1) for _ in range(2)]
+    targets = [positives(), positives()]
+    with pytest.raises(ValueError, match=r"LOSS\.BALANCE.*each of 2 levels, got \[\]"):
+        losses_of(logits, targets)
+    losses = losses_of(logits, targets, LossGains(balance=(4.0, 1.0)))
+    assert losses.objectness.item() == pytest.approx((4 + 1) * LN2 * 3 / 2)
 
 
 def test_losses_do_not_depend_on_the_memory_layout():
@@ -209,3 +213,22 @@ def test_losses_do_not_depend_on_the_memory_layout():
         for x in (logits, logits.contiguous(memory_format=torch.channels_last))
     )
     assert [a.item() for a in plain] == pytest.approx([b.item() for b in other], rel=1e-6)
+
+
+def test_label_smoothing_by_hand():
+    """One positive with logits 0 for both classes: any target costs log 2; with 2 it shows."""
+    logits = torch.zeros(1, 1, 1, 1, 7)
+    logits[..., 5] = 2.0
+    zero = torch.zeros(1, dtype=torch.long)
+    targets = LevelTargets(zero, zero, zero, zero, torch.tensor([[0.5, 0.5, 1.0, 1.0]]), zero)
+    terms = [level_losses(logits, targets, torch.ones(1, 2), 0.0, x)[2] for x in (0.0, 0.1)]
+    # BCE(2, t) = log(1 + e^2) - 2 t with t = 1 or 0.95; BCE(0, t) = log 2 for the other class.
+    soft = math.log(1 + math.exp(2))
+    assert terms[0].item() == pytest.approx((soft - 2 + math.log(2)) / 2)
+    assert terms[1].item() == pytest.approx((soft - 1.9 + math.log(2)) / 2)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_impossible_label_smoothing_is_refused(value):
+    with pytest.raises(ValueError, match="LABEL_SMOOTHING"):
+        LossGains(label_smoothing=value)

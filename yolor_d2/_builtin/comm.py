@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..d2 import INSTALL_COMMAND
 
 
 def get_world_size() -> int:
+    return 1
+
+
+def get_local_size() -> int:
     return 1
 
 
@@ -15,6 +21,16 @@ def get_rank() -> int:
 
 def is_main_process() -> bool:
     return True
+
+
+def gather(data: Any) -> list:
+    """What every process gives, in process 0."""
+    return [data]
+
+
+def all_gather(data: Any) -> list:
+    """What every process gives, in all of them."""
+    return [data]
 
 
 def require_one_process(number: int) -> None:

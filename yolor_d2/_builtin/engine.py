@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import sys
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +22,9 @@ from .config import CfgNode
 from .data import ResizeShortestEdge
 from .evaluation import inference_on_dataset, print_csv_format, verify_results
 from .events import EventWriter, default_writers
-from .logger import ROOT, collect_env, setup_logger
+from .logger import collect_env, setup_logger
 from .modeling import build_model
-from .train_loop import AMPTrainer, SimpleTrainer, TrainerBase
+from .train_loop import TrainerBase
 
 logger = logging.getLogger(__name__)
 
@@ -111,12 +110,6 @@ def seed_everything(seed: int) -> None:
 
 # ---- Trainer
 
-# What Detectron2's trainer has defaults for; here a project brings its own.
-REQUIRED = (
-    *("build_optimizer", "build_lr_scheduler", "build_hooks"),
-    *("build_train_loader", "build_test_loader", "build_evaluator"),
-)
-
 
 def refuse_left_out(cfg: CfgNode) -> None:
     """Name what a configuration asks for and this runtime has not.
@@ -135,38 +128,28 @@ def refuse_left_out(cfg: CfgNode) -> None:
         raise NotImplementedError(f"{', '.join(keys)}: not part of the built-in runtime")
 
 
+def create_ddp_model(model: nn.Module, **kwargs: Any) -> nn.Module:
+    """The model itself, as there is one process."""
+    return model
+
+
 class DefaultTrainer(TrainerBase):
-    """Builds everything from a configuration, with what subclasses define: see REQUIRED.
+    """What Detectron2's trainer does with its parts. Subclasses make them: model, optimiser, data
+    loader and step in `_trainer`, `scheduler`, `checkpointer`, `cfg`, `max_iter` and hooks."""
 
-    Args:
-        cfg: the configuration.
-    """
+    @staticmethod
+    def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
+        """The configuration for this number of processes.
 
-    def __init__(self, cfg: CfgNode):
-        super().__init__()
+        Raises:
+            NotImplementedError: when it asks for what this runtime has not.
+            RuntimeError: when there are several processes.
+        """
         refuse_left_out(cfg)
-        missing = [name for name in REQUIRED if not hasattr(self, name)]
-        if missing:
-            raise NotImplementedError(
-                f"{type(self).__name__} must define {', '.join(missing)}: the built-in "
-                "DefaultTrainer has no defaults for that"
-            )
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            comm.require_one_process(torch.distributed.get_world_size())
-        if not logging.getLogger(ROOT).isEnabledFor(logging.INFO):
-            setup_logger()
-        model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
-        loader = self.build_train_loader(cfg)
-        kind = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = kind(model, loader, optimizer)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
-        self.max_iter = cfg.SOLVER.MAX_ITER
-        self.cfg = cfg
-        self.register_hooks(self.build_hooks())
+            num_workers = torch.distributed.get_world_size()
+        comm.require_one_process(num_workers)
+        return cfg
 
     @property
     def model(self) -> nn.Module:

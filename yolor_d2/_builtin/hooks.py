@@ -91,7 +91,7 @@ class EvalHook(HookBase):
         self.period = eval_period
         self.function = eval_function
 
-    def evaluate(self) -> None:
+    def _do_eval(self) -> None:
         results = self.function()
         if not results:
             return
@@ -106,11 +106,11 @@ class EvalHook(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if self.period > 0 and done % self.period == 0 and done != self.trainer.max_iter:
-            self.evaluate()
+            self._do_eval()
 
     def after_train(self) -> None:
         if self.trainer.iter + 1 >= self.trainer.max_iter:
-            self.evaluate()
+            self._do_eval()
 
 
 class PeriodicWriter(HookBase):

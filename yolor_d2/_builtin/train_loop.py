@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
-from .events import EventStorage, get_event_storage
+from .events import EventStorage
 
 logger = logging.getLogger(__name__)
 
@@ -99,98 +93,3 @@ class TrainerBase:
                 owners[0].load_state_dict(kept)
             else:
                 logger.warning("No hook %r is registered: its state is ignored", name)
-
-
-class SimpleTrainer(TrainerBase):
-    """One batch, one backward pass, one step of the optimiser.
-
-    Args:
-        model: maps a batch to a dict of losses, which are summed; put into training mode.
-        data_loader: endless.
-        optimizer: steps after each batch.
-    """
-
-    def __init__(self, model: nn.Module, data_loader: Iterable, optimizer: Optimizer):
-        super().__init__()
-        model.train()
-        self.model = model
-        self.data_loader = data_loader
-        self.optimizer = optimizer
-        self.batches = None
-
-    def reset_data_loader(self, data_loader_builder: Callable[[], Iterable]) -> None:
-        """Go on with another loader; the old one is given up first."""
-        del self.data_loader
-        self.data_loader, self.batches = data_loader_builder(), None
-
-    def next_batch(self) -> tuple[list, float]:
-        """A batch, and the seconds that it took."""
-        if not self.model.training:
-            raise AssertionError("something put the model into evaluation mode")
-        start = time.perf_counter()
-        if self.batches is None:
-            self.batches = iter(self.data_loader)
-        return next(self.batches), time.perf_counter() - start
-
-    def run_step(self) -> None:
-        batch, seconds = self.next_batch()
-        losses = self.model(batch)
-        self.optimizer.zero_grad()
-        sum(losses.values()).backward()
-        self.write_metrics(losses, seconds)
-        self.optimizer.step()
-
-    def write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
-        """Put the losses and the time that loading took.
-
-        Raises:
-            FloatingPointError: when the sum of losses is not finite.
-        """
-        storage = get_event_storage()
-        values = {name: loss.detach().cpu().item() for name, loss in losses.items()}
-        # Of this process, and the longest of all processes.
-        storage.put_scalar("rank_data_time", data_time, cur_iter=self.iter)
-        storage.put_scalar("data_time", data_time, cur_iter=self.iter)
-        total = sum(values.values())
-        if not math.isfinite(total):
-            raise FloatingPointError(
-                f"the sum of losses is {total} at iteration {self.iter}: {values}"
-            )
-        storage.put_scalar("total_loss", total, cur_iter=self.iter)
-        if len(values) > 1:
-            storage.put_scalars(cur_iter=self.iter, **values)
-
-    def state_dict(self) -> dict:
-        return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        super().load_state_dict(state)
-        self.optimizer.load_state_dict(state["optimizer"])
-
-
-class AMPTrainer(SimpleTrainer):
-    """`SimpleTrainer` in half precision on a GPU, with scaled gradients."""
-
-    def __init__(self, model: nn.Module, data_loader: Iterable, optimizer: Optimizer):
-        if not torch.cuda.is_available():
-            raise AssertionError("SOLVER.AMP.ENABLED is True, but torch finds no GPU")
-        super().__init__(model, data_loader, optimizer)
-        self.grad_scaler = torch.amp.GradScaler("cuda")
-
-    def run_step(self) -> None:
-        batch, seconds = self.next_batch()
-        with torch.autocast("cuda", dtype=torch.float16):
-            losses = self.model(batch)
-            total = sum(losses.values())
-        self.optimizer.zero_grad()
-        self.grad_scaler.scale(total).backward()
-        self.write_metrics(losses, seconds)
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
-
-    def state_dict(self) -> dict:
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        super().load_state_dict(state)
-        self.grad_scaler.load_state_dict(state["grad_scaler"])

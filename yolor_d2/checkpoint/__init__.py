@@ -1,5 +1,15 @@
-"""Checkpoints."""
+"""Checkpoints, and weights of other programs."""
 
 from .checkpointer import BEST_NAME, YOLORCheckpointer
+from .convert import ConversionReport, convert_checkpoint
+from .safe_load import ForeignWeights, WeightsFileError, read_weights
 
-__all__ = ["BEST_NAME", "YOLORCheckpointer"]
+__all__ = [
+    "BEST_NAME",
+    "ConversionReport",
+    "ForeignWeights",
+    "WeightsFileError",
+    "YOLORCheckpointer",
+    "convert_checkpoint",
+    "read_weights",
+]

@@ -5,27 +5,40 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..d2.checkpoint import DetectionCheckpointer
+from .convert import (
+    check_anchors,
+    convert_weights,
+    has_own_parts,
+    log_report,
+    parts_of,
+    to_meta_arch,
+)
+from .files import LAST_NAME, atomic_write, find_not_finite, find_resumable, remove_temporaries
+from .safe_load import ForeignWeights, read_weights
 
 # Name of the checkpoint with the best evaluation; a run never resumes from it.
 BEST_NAME = "model_best"
-# Where the head's tensors are, whose shapes depend on the number of classes.
-HEAD_PREFIX = "head."
 
 
 class YOLORCheckpointer(DetectionCheckpointer):
     """Saves the moving average as "model" and refuses weights that do not fit.
 
+    A file is written whole or not at all, and only with finite weights.
+
     Args:
         model: the model.
         save_dir: folder of the checkpoints.
         averaged: gives a context inside which the model carries its moving average.
-        strict: loading fails when any tensor is missing, unexpected or of another shape; otherwise
-            only the head may differ (another number of classes), which is logged.
+        strict: the weights must be for the model's own number of classes; otherwise the class rows
+            of the head may differ, which keep their initial values then.
+        partial: accept weights of which some are missing or left over; the log names them.
         **checkpointables: saved along, see `DetectionCheckpointer`.
     """
 
@@ -36,30 +49,73 @@ class YOLORCheckpointer(DetectionCheckpointer):
         *,
         averaged: Callable[[], AbstractContextManager] = nullcontext,
         strict: bool = False,
+        partial: bool = False,
         **checkpointables: Any,
     ):
         super().__init__(model, save_dir, **checkpointables)
         self.averaged = averaged
         self.strict = strict
+        self.partial = partial
+        # Found once, as every byte of it is checked.
+        self.resumable: Path | None = None
+        # Iteration of the last checkpoint that this object wrote.
+        self.saved_iteration: int | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
+        """Write `name`.pth, and note it as the last checkpoint.
+
+        Raises:
+            FloatingPointError: when a value is not finite; nothing is written.
+            OSError: when the file cannot be written; earlier checkpoints stay as they are.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        path = Path(self.save_dir) / f"{name}.pth"
         with self.averaged():
-            super().save(name, **kwargs)
+            data = {
+                "model": self.model.state_dict(),
+                **{key: value.state_dict() for key, value in self.checkpointables.items()},
+                **kwargs,
+            }
+            broken = find_not_finite(data)
+            if broken is not None:
+                raise FloatingPointError(f"{str(path)!r} is not written: {broken} is not finite")
+            self.logger.info("Saving checkpoint to %s", path)
+            with atomic_write(path) as file:
+                torch.save(data, file)
+        self.tag_last_checkpoint(path.name)
+        if name != BEST_NAME:
+            self.saved_iteration = kwargs.get("iteration")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        if not last_filename_basename.startswith(BEST_NAME):
-            super().tag_last_checkpoint(last_filename_basename)
+        if last_filename_basename.startswith(BEST_NAME):
+            return
+        with atomic_write(Path(self.save_dir) / LAST_NAME) as file:
+            file.write(last_filename_basename.encode())
+        self.resumable = Path(self.save_dir) / last_filename_basename
+
+    def get_checkpoint_file(self) -> str:
+        """The checkpoint to resume from, see `files.find_resumable`; "" if there is none."""
+        if self.resumable is None and self.save_dir:
+            self.resumable = find_resumable(Path(self.save_dir))
+        return str(self.resumable or "")
+
+    def has_checkpoint(self) -> bool:
+        return bool(self.get_checkpoint_file())
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        # A run goes on with exactly its own weights.
-        self.strict = self.strict or (resume and self.has_checkpoint())
+        if self.save_dir and self.save_to_disk:
+            remove_temporaries(Path(self.save_dir))
+        if resume and self.has_checkpoint():  # a run goes on with exactly its own weights
+            self.strict, self.partial = True, False
         return super().resume_or_load(path, resume=resume)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load a checkpoint.
+        """Load a checkpoint, or weights of another program (see `read_weights`).
 
         Raises:
             FileNotFoundError: when there is no such file.
+            WeightsFileError: when it cannot be read, or not safely.
             ValueError: when its weights do not fit, see the class.
         """
         if path and "://" not in path and not os.path.isfile(path):
@@ -67,23 +123,42 @@ class YOLORCheckpointer(DetectionCheckpointer):
         self.path = path
         return super().load(path, *args, **kwargs)
 
+    def _load_file(self, f: str) -> dict[str, Any]:
+        weights = read_weights(f)
+        if weights.kind == "yolor_d2":
+            # Once more, with the state of the run; nothing but plain data gets through.
+            return torch.load(f, map_location="cpu", weights_only=True)
+        return {"model": weights.tensors, "foreign": weights}
+
     def _load_model(self, checkpoint: dict) -> Any:
+        weights = checkpoint.pop("foreign", None) or ForeignWeights("yolor_d2", checkpoint["model"])
+        if has_own_parts(self.model):  # else only weights of the same names fit
+            checkpoint["model"] = self.convert(weights)
         found = super()._load_model(checkpoint)
-        faults = {
-            "missing": list(found.missing_keys),
-            "unexpected": list(found.unexpected_keys),
-            "of another shape": [key for key, *_ in found.incorrect_shapes],
-        }
-        if not self.strict:
-            faults = {
-                kind: [key for key in keys if not key.startswith(HEAD_PREFIX)]
-                for kind, keys in faults.items()
-            }
-        text = "; ".join(
-            f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-            for kind, keys in faults.items()
-            if keys
-        )
-        if text:
-            raise ValueError(f"the weights in {self.path!r} do not fit the model: {text}")
+        faults = [*found.missing_keys, *found.unexpected_keys, *found.incorrect_shapes]
+        if faults and not self.partial:
+            raise ValueError(
+                f"the weights in {self.path!r} do not fit the model: {len(faults)} tensors are "
+                f"missing, left over or of another shape ({', '.join(map(str, faults[:3]))}, ...)"
+            )
         return found
+
+    def convert(self, weights: ForeignWeights) -> dict[str, Tensor]:
+        """Weights under the names of the model.
+
+        Raises:
+            ValueError: when they do not fit, see the class.
+        """
+        parts = parts_of(self.model)
+        state, report = convert_weights(weights, parts, self.path)
+        if self.strict and report.classes_kept:
+            raise ValueError(
+                f"the weights in {self.path!r} do not fit the model: they are for "
+                f"{report.num_classes} classes, MODEL.YOLOR.NUM_CLASSES is "
+                f"{parts.head.num_classes}"
+            )
+        if not self.partial:
+            report.check()
+        log_report(report, parts.head.num_classes)
+        check_anchors(report, self.model.anchors)
+        return to_meta_arch(state)

@@ -7,6 +7,8 @@ if RUNTIME == "detectron2":
         DefaultPredictor,
         DefaultTrainer,
         HookBase,
+        TrainerBase,
+        create_ddp_model,
         default_argument_parser,
         default_setup,
         hooks,
@@ -17,16 +19,19 @@ else:
     from .._builtin.engine import (
         DefaultPredictor,
         DefaultTrainer,
+        create_ddp_model,
         default_argument_parser,
         default_setup,
         launch,
     )
-    from .._builtin.train_loop import HookBase
+    from .._builtin.train_loop import HookBase, TrainerBase
 
 __all__ = [
     "DefaultPredictor",
     "DefaultTrainer",
     "HookBase",
+    "TrainerBase",
+    "create_ddp_model",
     "default_argument_parser",
     "default_setup",
     "hooks",

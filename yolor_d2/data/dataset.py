@@ -1,12 +1,14 @@
-"""Training samples: read, mosaic, affine, colour, flip; everything seeded by the sample's
+"""Training samples: read, mosaic, warp, mixup, colour, flips; everything seeded by the sample's
 position."""
 
 from __future__ import annotations
 
-import logging
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -17,16 +19,18 @@ from .augment import (
     Sample,
     clip_boxes,
     flip_horizontal,
-    pad_to_square,
-    random_affine_matrix,
+    flip_vertical,
+    mixup,
     random_hsv,
     resize_longer_side,
-    warp_affine,
+    resized_size,
 )
+from .cache import DiskCache, MemoryCache
 from .image import check_channel_order, read_image
-from .mosaic import mosaic4
-
-logger = logging.getLogger(__name__)
+from .mosaic import mosaic4_corners, mosaic9_corners
+from .shapes import BatchShapes, Frame
+from .warp import Tile, random_warp, render
+from .workers import shield_worker
 
 # A box with a side below this, in pixels, is not trained on.
 MIN_BOX_SIDE = 1e-5
@@ -38,18 +42,27 @@ class AugmentConfig:
 
     Attributes:
         mosaic: probability of a mosaic.
+        mosaic9: probability that a mosaic is one of nine images instead of four.
         first_plain_position: samples from this position on are no mosaics; None for never.
-        scale, translate: see `augment.random_affine_matrix`.
+        mixup: probability that a mosaic is blended with another one.
+        scale, translate, degrees, shear, perspective: see `warp.random_warp`.
         hsv: see `augment.random_hsv`.
         flip: probability of a horizontal flip.
+        flip_vertical: probability of a vertical flip.
     """
 
     mosaic: float = 1.0
+    mosaic9: float = 0.0
     first_plain_position: int | None = None
+    mixup: float = 0.0
     scale: float = 0.5
     translate: float = 0.5
+    degrees: float = 0.0
+    shear: float = 0.0
+    perspective: float = 0.0
     hsv: tuple[float, float, float] = (0.015, 0.7, 0.4)
     flip: float = 0.5
+    flip_vertical: float = 0.0
 
 
 def check_image_size(item: dict, image: np.ndarray) -> None:
@@ -94,15 +107,35 @@ def read_ground_truth(item: dict) -> tuple[np.ndarray, np.ndarray]:
     return boxes[keep], labels[keep]
 
 
+def original_size(item: dict) -> tuple[int, int]:
+    """(H, W) of an image as its annotations name it, else as it is."""
+    if "height" in item and "width" in item:
+        return item["height"], item["width"]
+    return read_image(item["file_name"]).shape[:2]
+
+
+def happens(rng: np.random.Generator, probability: float) -> bool:
+    """Whether something of this probability happens. What never does leaves the generator alone."""
+    return probability > 0 and rng.random() < probability
+
+
+def to_planes(image: np.ndarray, channel_order: str) -> np.ndarray:
+    """(H, W, 3) RGB to (3, H, W) in the given order."""
+    planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
+    cv2.split(image, list(planes if channel_order == "RGB" else planes[::-1]))  # writes into them
+    return planes
+
+
 class TrainingDataset(Dataset):
     """Map-style data set over (position, index), see `sampler.PositionSampler`.
 
     Args:
         items: dataset dicts in Detectron2's standard format, background images included.
-        size: side of the square training images in pixels.
+        size: longer side, in pixels, of the images as they are read.
         seed: seed of the augmentation, >= 0.
         augment: how samples vary.
         channel_order: "RGB" or "BGR".
+        shapes: size of the samples; None makes squares of `size`.
     """
 
     def __init__(
@@ -113,59 +146,143 @@ class TrainingDataset(Dataset):
         seed: int,
         augment: AugmentConfig = AugmentConfig(),
         channel_order: str = "RGB",
+        shapes: BatchShapes | None = None,
     ):
         check_channel_order(channel_order)
-        # Serialised, so that worker processes share the memory.
-        self.items = DatasetFromList(list(items), copy=False)
         self.size = size
         self.seed = seed
         self.augment = augment
         self.channel_order = channel_order
+        self.shapes = shapes or BatchShapes(size)
+        self.cache: MemoryCache | DiskCache | None = None
+        # All that a sample needs, in few arrays, which forked worker processes share.
+        self.items = DatasetFromList(
+            [{key: item[key] for key in ("file_name", "image_id")} for item in items], copy=False
+        )
+        self.original_sizes = np.array([original_size(x) for x in items], dtype=np.int64)  # H, W
+        self.sizes = np.array([resized_size(*x, size) for x in self.original_sizes.tolist()])
+        truth = [
+            read_ground_truth({**item, "height": height, "width": width})
+            for item, (height, width) in zip(items, self.original_sizes.tolist())
+        ]
+        self.boxes = np.concatenate([boxes for boxes, _ in truth])
+        self.labels = np.concatenate([labels for _, labels in truth])
+        self.starts = np.cumsum([0, *(len(labels) for _, labels in truth)])  # N + 1 rows
 
     def __len__(self) -> int:
         return len(self.items)
 
+    def file_name(self, index: int) -> str:
+        """Path of one image."""
+        return self.items[index]["file_name"]
+
+    def box_sizes(self) -> torch.Tensor:
+        """(M, 2) float32 widths and heights of all boxes, in pixels of the images as they are
+        read."""
+        scale = self.size / self.original_sizes.max(axis=1)  # by image
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        scaled = sides * np.repeat(scale, np.diff(self.starts))[:, None]
+        return torch.from_numpy(scaled.astype(np.float32))
+
+    def read_pixels(self, index: int) -> np.ndarray:
+        """(H, W, 3) RGB of one image, its longer side scaled to `size`; not to be written to."""
+        image = self.cache.get(index) if self.cache is not None else None
+        if image is None:
+            height, width = self.original_sizes[index].tolist()
+            item = {"file_name": self.file_name(index), "height": height, "width": width}
+            image = read_image(item["file_name"])
+            check_image_size(item, image)
+            image = resize_longer_side(image, self.size)
+            if self.cache is not None:
+                self.cache.put(index, image)
+        return image
+
     def read(self, index: int) -> Sample:
         """One image with its ground truth, its longer side scaled to `size`."""
-        item = self.items[index]
-        image = read_image(item["file_name"])
-        check_image_size(item, image)
-        item = {**item, "height": image.shape[0], "width": image.shape[1]}
-        return resize_longer_side(Sample(image, *read_ground_truth(item)), self.size)
+        rows = slice(*self.starts[index : index + 2])
+        y, x = self.sizes[index] / self.original_sizes[index]
+        return Sample(self.read_pixels(index), self.boxes[rows] * (x, y, x, y), self.labels[rows])
+
+    def tile(self, index: int, left: int, top: int) -> Tile:
+        """An image at a place of a canvas."""
+        return Tile(left, top, *self.sizes[index].tolist(), functools.partial(self.read, index))
+
+    def warp(
+        self,
+        tiles: Sequence[Tile],
+        canvas_size: tuple[int, int],
+        frame: Frame,
+        rng: np.random.Generator,
+    ) -> Sample:
+        """A random view of images on a canvas of (H, W) pixels."""
+        out_size = frame.height, frame.width
+        augment = self.augment
+        warp = random_warp(
+            rng,
+            canvas_size,
+            out_size,
+            scale=augment.scale,
+            translate=augment.translate,
+            degrees=augment.degrees,
+            shear=augment.shear,
+            perspective=augment.perspective,
+            zoom=frame.zoom,
+        )
+        return render(tiles, canvas_size, warp, out_size)
+
+    def mosaic_sample(self, index: int, frame: Frame, rng: np.random.Generator) -> Sample:
+        """A random view of an image and three or eight others."""
+        count, place = 4, mosaic4_corners
+        if happens(rng, self.augment.mosaic9):
+            count, place = 9, mosaic9_corners
+        indices = [index, *rng.integers(len(self), size=count - 1).tolist()]
+        corners = place(self.sizes[indices], self.size, rng)
+        tiles = [self.tile(i, *corner) for i, corner in zip(indices, corners.tolist())]
+        return self.warp(tiles, (2 * self.size, 2 * self.size), frame, rng)
+
+    def plain_sample(self, index: int, frame: Frame, rng: np.random.Generator) -> Sample:
+        """A random view of one image.
+
+        It lies in the upper left corner of a canvas of the frame's shape, as images do in the
+        batches that are put together for inference.
+        """
+        # Pixels of the image; the margin keeps rounding errors of the zoom from adding one.
+        height, width = (math.ceil(x / frame.zoom - 1e-6) for x in (frame.height, frame.width))
+        return self.warp([self.tile(index, 0, 0)], (height, width), frame, rng)
 
     def compose(self, position: int, index: int) -> Sample:
-        """The augmented RGB sample of a position, a square of `size` pixels."""
+        """The augmented RGB sample of a position."""
         rng = np.random.default_rng([self.seed, position])
-        plain_from = self.augment.first_plain_position
+        frame = self.shapes.frame(position)
+        augment = self.augment
+        plain_from = augment.first_plain_position
         may_mosaic = plain_from is None or position < plain_from
-        if rng.random() < self.augment.mosaic and may_mosaic:
-            others = rng.integers(len(self), size=3)
-            samples = [self.read(i) for i in (index, *map(int, others))]
-            sample = mosaic4(samples, self.size, rng)
+        if rng.random() < augment.mosaic and may_mosaic:
+            sample = self.mosaic_sample(index, frame, rng)
+            if happens(rng, augment.mixup):
+                other = self.mosaic_sample(int(rng.integers(len(self))), frame, rng)
+                sample = mixup(sample, other, rng.beta(8, 8))  # YOLOR's exponents
         else:
-            sample = pad_to_square(self.read(index), self.size)
-        matrix, factor = random_affine_matrix(
-            rng, sample.image.shape[0], self.size, self.augment.scale, self.augment.translate
-        )
-        sample = warp_affine(sample, matrix, self.size, factor)
-        sample.image = random_hsv(sample.image, rng, self.augment.hsv)
-        if rng.random() < self.augment.flip:
+            sample = self.plain_sample(index, frame, rng)
+        sample.image = random_hsv(sample.image, rng, augment.hsv)
+        if rng.random() < augment.flip:
             sample = flip_horizontal(sample)
+        if happens(rng, augment.flip_vertical):
+            sample = flip_vertical(sample)
         return sample
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
+        shield_worker()
         position, index = key
         sample = self.compose(position, index)
-        pixels = sample.image if self.channel_order == "RGB" else sample.image[:, :, ::-1]
-        instances = Instances((self.size, self.size))
+        height, width = sample.image.shape[:2]
+        instances = Instances((height, width))
         instances.gt_boxes = Boxes(torch.from_numpy(sample.boxes.astype(np.float32)))
         instances.gt_classes = torch.from_numpy(sample.labels)
-        item = self.items[index]
         return {
-            "file_name": item["file_name"],
-            "image_id": item["image_id"],
-            "height": self.size,
-            "width": self.size,
-            "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            **self.items[index],
+            "height": height,
+            "width": width,
+            "image": torch.from_numpy(to_planes(sample.image, self.channel_order)),
             "instances": instances,
         }

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import math
+import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
+
+# Second bytes of JPEG markers.
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+# Headers of the usual frames: length (2 bytes), bits, height (2), width (2), number of channels.
+FRAMES = (0xC0, 0xC1, 0xC2)
+# EXIF and XMP, which may name an orientation; several pictures in one file.
+METADATA = (0xE1, 0xE2)
+# What may follow 0xFF inside a scan or before the next one: a stuffed zero, filling, a restart, the
+# tables and the header of the next scan.
+IN_SCAN = np.isin(np.arange(256), [0x00, 0xFF, *range(0xD0, 0xD8), 0xC4, START_OF_SCAN])
 
 
 class ImageReadError(ValueError):
@@ -30,6 +44,42 @@ def to_8bit(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def is_plain_jpeg(content: bytes) -> bool:
+    """Whether OpenCV decodes a file to the pixels that PIL makes of it, in less time.
+
+    Both use libjpeg-turbo. For PIL are left: other formats; four channels; images to be turned;
+    images that it would refuse for their size; and files with a marker that does not belong to
+    where it is, as damaged ones have it. Of those OpenCV fills up the missing part and tells
+    nobody.
+    """
+    if not content.startswith(b"\xff\xd8") or not content.endswith(bytes([0xFF, END_OF_IMAGE])):
+        return False
+    most_pixels = Image.MAX_IMAGE_PIXELS or math.inf
+    place, fits, metadata = 2, False, False
+    while content[place] == 0xFF and (marker := content[place + 1]) != START_OF_SCAN:
+        if marker in FRAMES:
+            bits, height, width, channels = struct.unpack_from(">BHHB", content, place + 4)
+            fits = bits == 8 and channels in (1, 3) and height * width <= most_pixels
+        metadata |= marker in METADATA
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if place + 1 >= len(content):
+            return False
+    data = np.frombuffer(content, np.uint8)[place + 2 :]
+    codes = data[1:][data[:-1] == 0xFF]
+    if not fits or not len(codes) or codes[-1] != END_OF_IMAGE or not IN_SCAN[codes[:-1]].all():
+        return False
+    if not metadata:
+        return True
+    with Image.open(io.BytesIO(content)) as image:
+        return image.format == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+
+
+def decode_jpeg(content: bytes, channel_order: str) -> np.ndarray | None:
+    """(H, W, 3) uint8 of a plain JPEG, see `is_plain_jpeg`; None if it cannot be decoded."""
+    flag = cv2.IMREAD_COLOR_RGB if channel_order == "RGB" else cv2.IMREAD_COLOR_BGR
+    return cv2.imdecode(np.frombuffer(content, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
 def read_image(path: str | Path, channel_order: str = "RGB") -> np.ndarray:
     """Read an image as a person would see it, with its EXIF orientation applied.
 
@@ -47,7 +97,13 @@ def read_image(path: str | Path, channel_order: str = "RGB") -> np.ndarray:
     """
     check_channel_order(channel_order)
     try:
-        with Image.open(path) as file:
+        with open(path, "rb") as file:
+            content = file.read()
+        if is_plain_jpeg(content):
+            pixels = decode_jpeg(content, channel_order)
+            if pixels is not None:
+                return pixels
+        with Image.open(io.BytesIO(content)) as file:
             pixels = np.asarray(to_8bit(ImageOps.exif_transpose(file)))
     except FileNotFoundError:
         raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -22,11 +24,20 @@ from ..d2.data import (
     register_coco_instances,
 )
 from ..d2.utils import comm
-from .dataset import AugmentConfig, TrainingDataset, check_image_size, read_ground_truth
+from ..modeling.backbone import variant_from_config
+from ..ops.anchors import best_possible_recall
+from .accumulation import Accumulation
+from .dataset import TrainingDataset, check_image_size, read_ground_truth
 from .image import read_image
-from .sampler import PositionSampler
+from .image_weights import image_weights
+from .sampler import PositionSampler, epoch_order
+from .settings import augment_config, batch_shapes, build_cache, training_size
+from .workers import shield_worker
 
 logger = logging.getLogger(__name__)
+
+# Training warns when a smaller share of the boxes than this matches an anchor.
+LEAST_RECALL = 0.98
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -136,21 +147,6 @@ def check_classes(cfg: CfgNode, name: str) -> None:
         )
 
 
-def training_size(cfg: CfgNode) -> int:
-    """Side of the square training images in pixels.
-
-    Raises:
-        ValueError: when the configuration asks for other than square images of one size.
-    """
-    size = cfg.INPUT.MAX_SIZE_TRAIN
-    if tuple(cfg.INPUT.MIN_SIZE_TRAIN) != (size,):
-        raise ValueError(
-            f"INPUT.MIN_SIZE_TRAIN is {tuple(cfg.INPUT.MIN_SIZE_TRAIN)}, expected ({size},) as "
-            f"INPUT.MAX_SIZE_TRAIN is {size}: the longer side of every image gets this length"
-        )
-    return size
-
-
 def load_training_items(cfg: CfgNode) -> list[dict]:
     """Dataset dicts of DATASETS.TRAIN.
 
@@ -184,37 +180,85 @@ def load_training_items(cfg: CfgNode) -> list[dict]:
     return items
 
 
-def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
+def warn_of_anchors(cfg: CfgNode, dataset: TrainingDataset) -> None:
+    """Say so if many boxes match no anchor, and so cannot be learned."""
+    anchors = torch.tensor(variant_from_config(cfg).anchors).flatten(0, 1)
+    sizes = dataset.box_sizes()
+    recall = best_possible_recall(sizes, anchors, cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO)
+    if recall < LEAST_RECALL:
+        logger.warning(
+            "%.1f %% of the %d boxes match an anchor (MODEL.YOLOR.ANCHORS); the others cannot be "
+            "learned. Anchors that fit: python tools/fit_anchors.py --config-file %s/config.yaml",
+            *(100 * recall, len(sizes), cfg.OUTPUT_DIR),
+        )
+
+
+def count_training_images(cfg: CfgNode) -> int:
+    """Images of DATASETS.TRAIN that an epoch consists of."""
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        return len(load_training_items(cfg))
+    return sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN)
+
+
+def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
+    """The samples of DATASETS.TRAIN as INPUT wants them."""
+    seed = max(cfg.SEED, 0)
+    dataset = TrainingDataset(
+        load_training_items(cfg),
+        size=training_size(cfg),
+        seed=seed,
+        augment=augment_config(cfg),
+        channel_order=cfg.INPUT.FORMAT,
+    )
+    dataset.shapes = batch_shapes(cfg, dataset.sizes, seed)
+    dataset.cache = build_cache(cfg, dataset)
+    return dataset
+
+
+def epoch_orders(
+    cfg: CfgNode, dataset: TrainingDataset, class_ap: Sequence[float] | None
+) -> tuple[int, Callable[[int], np.ndarray] | None]:
+    """Positions in an epoch, and the indices of an epoch; None takes every image once.
+
+    Args:
+        cfg: the configuration.
+        dataset: the samples.
+        class_ap: see `build_train_loader`.
+    """
+    if dataset.shapes.order is not None:
+        return dataset.shapes.order.size, dataset.shapes.order.epoch
+    if class_ap is None:
+        return len(dataset), None
+    labels = np.split(dataset.labels, dataset.starts[1:-1])  # by image
+    weights = image_weights(labels, cfg.MODEL.YOLOR.NUM_CLASSES, class_ap)
+    order = functools.partial(epoch_order, dataset.seed, size=len(dataset), weights=weights)
+    return len(dataset), order
+
+
+def build_train_loader(
+    cfg: CfgNode, start_iter: int = 0, class_ap: Sequence[float] | None = None
+) -> DataLoader:
     """Endless loader of augmented batches.
 
     Args:
         cfg: the configuration.
         start_iter: the first batch is that of this iteration; what it holds does not depend on
             whether the batches before it were loaded by this loader.
+        class_ap: average precision of each class in 0-1, by which images are drawn, see
+            `image_weights`; None takes each image once an epoch.
     """
     # Threads of OpenCV inside worker processes fight for the same cores.
     cv2.setNumThreads(0)
-    seed = max(cfg.SEED, 0)
-    node = cfg.INPUT.AUGMENT
-    samples = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH
-    dataset = TrainingDataset(
-        load_training_items(cfg),
-        size=training_size(cfg),
-        seed=seed,
-        augment=AugmentConfig(
-            mosaic=node.MOSAIC,
-            first_plain_position=round((1 - node.MOSAIC_OFF) * samples),
-            scale=node.SCALE,
-            translate=node.TRANSLATE,
-            hsv=tuple(node.HSV),
-            flip=node.FLIP,
-        ),
-        channel_order=cfg.INPUT.FORMAT,
-    )
+    dataset = build_training_dataset(cfg)
+    if start_iter == 0:
+        warn_of_anchors(cfg, dataset)
+    size, order = epoch_orders(cfg, dataset, class_ap)
+    batches = Accumulation.from_config(cfg).batches_before(start_iter)
     sampler = PositionSampler(
-        len(dataset),
-        seed=seed,
-        start=start_iter * cfg.SOLVER.IMS_PER_BATCH,
+        size,
+        seed=dataset.seed,
+        order=order,
+        start=batches * cfg.SOLVER.IMS_PER_BATCH,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
     )
@@ -259,6 +303,7 @@ class EvaluationMapper:
         return cls(ResizeForTest.from_config(cfg), cfg.INPUT.FORMAT)
 
     def __call__(self, item: dict) -> dict:
+        shield_worker()
         image = read_image(item["file_name"], self.channel_order)
         check_image_size(item, image)
         height, width = image.shape[:2]

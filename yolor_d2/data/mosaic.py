@@ -1,16 +1,12 @@
-"""Mosaic of four images around a random point (YOLOv4, section 3.3)."""
+"""Mosaics: where images lie that are joined to one (YOLOv4, section 3.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from .augment import FILL, Sample, clip_boxes, paste
 
-
-def mosaic4(samples: Sequence[Sample], size: int, rng: np.random.Generator) -> Sample:
-    """Join four samples on a canvas of twice the size; they meet in a point of its inner half.
+def mosaic4_corners(sizes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Places of four images that meet in a point of the inner half of a canvas.
 
         ┌────────┬─────┐
         │   0    │  1  │
@@ -19,26 +15,55 @@ def mosaic4(samples: Sequence[Sample], size: int, rng: np.random.Generator) -> S
         └────────┴─────┘
 
     Args:
-        samples: four, with sides of at most `size` pixels; each touches the common point with a
-            corner.
+        sizes: (4, 2) heights and widths, at most `size` pixels.
         size: half the side of the canvas in pixels.
         rng: source of chance.
 
     Returns:
-        Sample of (2 * size, 2 * size) pixels. Boxes are cut at its border; what is left of them
-        may be empty and falls to the affine map that follows.
+        (4, 2) left and top of the images; what lies outside [0, 2 * size] is to be cut off.
     """
-    centre_x, centre_y = rng.integers(size // 2, size + size // 2, size=2, endpoint=True)
-    canvas = np.full((2 * size, 2 * size, 3), FILL, dtype=np.uint8)
-    boxes = []
-    for index, sample in enumerate(samples):
-        height, width = sample.image.shape[:2]
-        left = int(centre_x) - (width if index % 2 == 0 else 0)
-        top = int(centre_y) - (height if index < 2 else 0)
-        paste(canvas, sample.image, left, top)
-        boxes.append(sample.boxes + [left, top, left, top])
-    return Sample(
-        canvas,
-        clip_boxes(np.concatenate(boxes), 2 * size, 2 * size),
-        np.concatenate([sample.labels for sample in samples]),
-    )
+    x, y = rng.integers(size // 2, size + size // 2, size=2, endpoint=True)
+    (h0, w0), (h1, _), (_, w2), _ = sizes
+    return np.array([[x - w0, y - h0], [x, y - h1], [x - w2, y], [x, y]])
+
+
+def mosaic9_corners(sizes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Places of nine images, one in the middle and the others around it, clockwise from the top.
+
+    Each touches the one before it and, but for those in the corners, the image in the middle. They
+    leave gaps where they are of different sizes, but never overlap:
+
+        ┌─────┬───┬─────┐
+        │  8  │ 1 │  2  │
+        ├───┬─┴───┴┬────┤
+        │ 7 │  0   │ 3  │
+        ├───┴┬───┬─┴────┤
+        │ 6  │ 5 │  4   │
+        └────┴───┴──────┘
+
+    The middle image lies in the middle of a square of three times `size`; the canvas is a part of
+    it at a random place.
+
+    Args:
+        sizes: (9, 2) heights and widths, at most `size` pixels.
+        size: half the side of the canvas in pixels.
+        rng: source of chance.
+
+    Returns:
+        (9, 2) left and top of the images; what lies outside [0, 2 * size] is to be cut off.
+    """
+    (height, width), (h1, w1), (h2, _), (h3, _), _, (_, w5), (_, w6), (h7, w7), (h8, w8) = sizes
+    right, bottom = width, height  # edges of the middle image, whose corner is (0, 0)
+    corners = [
+        (0, 0),
+        (0, -h1),
+        (w1, -h2),
+        (right, 0),
+        (right, h3),
+        (right - w5, bottom),
+        (right - w5 - w6, bottom),
+        (-w7, bottom - h7),
+        (-w8, bottom - h7 - h8),
+    ]
+    offset = rng.integers(0, size, size=2, endpoint=True)
+    return np.array(corners) + size - offset

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from ..checkpoint import BEST_NAME, YOLORCheckpointer
-from ..d2.engine import HookBase
+from ..d2.engine import HookBase, hooks
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,35 @@ def fitness(results: dict) -> float | None:
     return None
 
 
+class EvalHook(hooks.EvalHook):
+    """Detectron2's hook, which also makes up for an evaluation that an interruption prevented.
+
+    The checkpoint of an iteration is written before its evaluation. So a run that goes on from it
+    begins with that evaluation, as far as it can still matter: at the end of the run it cannot.
+    """
+
+    def __init__(self, period: int, function: Callable[[], dict | None]):
+        super().__init__(period, function)
+        self.every = period
+
+    def before_train(self) -> None:
+        trainer = self.trainer
+        start = trainer.start_iter
+        if self.every <= 0 or start == 0 or start % self.every:
+            return
+        # As at the end of that iteration.
+        trainer.iter = trainer.storage.iter = start - 1
+        try:
+            self._do_eval()
+        finally:
+            trainer.iter = trainer.storage.iter = start
+
+    def after_train(self) -> None:
+        # Detectron2 would also evaluate after an error in the last iteration.
+        if self.trainer.completed:
+            super().after_train()
+
+
 class BestCheckpointer(HookBase):
     """Keeps the weights of the evaluation with the highest fitness as `model_best.pth`.
 
@@ -53,6 +83,7 @@ class BestCheckpointer(HookBase):
         path = Path(self.checkpointer.save_dir) / f"{BEST_NAME}.pth"
         if self.trainer.start_iter > 0 and path.is_file():
             self.best = torch.load(path, map_location="cpu", mmap=True, weights_only=True)[FITNESS]
+        self.save_if_best()  # if the run begins with an evaluation
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -60,7 +91,7 @@ class BestCheckpointer(HookBase):
             self.save_if_best()
 
     def after_train(self) -> None:
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
+        if self.trainer.completed:
             self.save_if_best()
 
     def save_if_best(self) -> None:
@@ -73,3 +104,20 @@ class BestCheckpointer(HookBase):
             self.best = value
             self.checkpointer.save(BEST_NAME, iteration=iteration, **{FITNESS: value})
             logger.info("Best evaluation so far: fitness %.3f at iteration %d", value, iteration)
+
+
+class ImageWeightHook(HookBase):
+    """Lets the data loader draw images by the AP of their classes, see `data.image_weights`.
+
+    What is drawn is a function of SEED, epoch and these figures, which are saved.
+    """
+
+    def __init__(self):
+        # Average precision of each class in 0-1 at the last evaluation.
+        self.class_ap: list[float] | None = None
+
+    def state_dict(self) -> dict:
+        return {} if self.class_ap is None else {"class_ap": self.class_ap}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.class_ap = state["class_ap"]

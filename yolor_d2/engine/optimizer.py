@@ -1,4 +1,4 @@
-"""Parameter groups and optimiser of the paper's recipe."""
+"""Parameter groups and optimiser: those of the paper's recipe, or Muon."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from torch import nn
 
 from ..d2.config import CfgNode
 from ..d2.solver import maybe_add_gradient_clipping
+from ..data.accumulation import Accumulation
 from ..layers import Implicit
+from .muon import Muon
 
+OPTIMIZERS = {"SGD": torch.optim.SGD, "Muon": Muon}
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -42,16 +45,73 @@ def parameter_groups(
     ]
 
 
+def nominal_share(cfg: CfgNode) -> float:
+    """Images of an iteration over SOLVER.NOMINAL_BATCH, for which decay is meant; 1 if that is off.
+
+    The gradient of an iteration grows with its images, and decay with it.
+    """
+    if cfg.SOLVER.NOMINAL_BATCH == 0:
+        return 1.0
+    images = Accumulation.from_config(cfg).full * cfg.SOLVER.IMS_PER_BATCH
+    return images / cfg.SOLVER.NOMINAL_BATCH
+
+
+def split_hidden(groups: list[dict], model: nn.Module) -> list[dict]:
+    """Divide the group "weight" into "hidden" and the rest, which stays "weight".
+
+    Hidden are the weights of layers without a bias: a norm follows them, which leaves only the
+    direction of a weight to be learnt. The predictions, which have a bias, are not among them.
+
+    Args:
+        groups: see `parameter_groups`.
+        model: what the groups were made from.
+
+    Returns:
+        The groups, "hidden" last; without it if the model has no such layer.
+    """
+    hidden = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d) and module.bias is None
+    }
+    split, chosen = [], []
+    for group in groups:
+        if group["kind"] == "weight":
+            chosen = [p for p in group["params"] if id(p) in hidden]
+            group = {**group, "params": [p for p in group["params"] if id(p) not in hidden]}
+        if group["params"]:
+            split.append(group)
+    return split + ([{"kind": "hidden", "params": chosen}] if chosen else [])
+
+
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum over `parameter_groups`; SOLVER.CLIP_GRADIENTS is respected."""
+    """The optimiser that SOLVER.OPTIMIZER names; SOLVER.CLIP_GRADIENTS is respected.
+
+    "SGD" is the paper's, with Nesterov momentum over `parameter_groups`. "Muon" is the same but for
+    the hidden layers, see `split_hidden` and `muon.Muon`.
+
+    Raises:
+        ValueError: when SOLVER.OPTIMIZER is unknown.
+    """
+    share = nominal_share(cfg)
     groups = parameter_groups(
         model,
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        norm_decay=cfg.SOLVER.WEIGHT_DECAY_NORM,
-        bias_decay=cfg.SOLVER.WEIGHT_DECAY_BIAS or 0.0,
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY * share,
+        norm_decay=cfg.SOLVER.WEIGHT_DECAY_NORM * share,
+        bias_decay=(cfg.SOLVER.WEIGHT_DECAY_BIAS or 0.0) * share,
     )
-    sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
-    return sgd(
+    name = cfg.SOLVER.OPTIMIZER
+    if name not in OPTIMIZERS:
+        raise ValueError(f"SOLVER.OPTIMIZER is {name!r}, expected one of {sorted(OPTIMIZERS)}")
+    if name == "Muon":
+        groups = split_hidden(groups, model)
+        for group in groups:
+            if group["kind"] == "hidden":
+                group["orthogonal"] = True
+                group["lr"] = cfg.SOLVER.MUON.BASE_LR
+                group["weight_decay"] = cfg.SOLVER.MUON.WEIGHT_DECAY
+    optimizer = maybe_add_gradient_clipping(cfg, OPTIMIZERS[name])
+    return optimizer(
         groups,
         lr=cfg.SOLVER.BASE_LR,
         momentum=cfg.SOLVER.MOMENTUM,

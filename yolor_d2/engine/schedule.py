@@ -70,6 +70,12 @@ class WarmupCosine(LRScheduler):
         for group, momentum in zip(self.optimizer.param_groups, self.momenta):
             group["momentum"] = self.from_warmup(self.warmup_momentum, momentum)
 
+    def apply(self) -> None:
+        """Set the current iteration's values, when an optimiser was loaded with others."""
+        for group, rate, momentum in zip(self.optimizer.param_groups, self.get_lr(), self.momenta):
+            group["lr"] = rate
+            group["momentum"] = self.from_warmup(self.warmup_momentum, momentum)
+
     def state_dict(self) -> dict:
         """The iteration alone: everything else belongs to the configuration."""
         return {"last_epoch": self.last_epoch}

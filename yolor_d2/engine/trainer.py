@@ -6,23 +6,31 @@ import functools
 import logging
 import os
 import weakref
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ..checkpoint import YOLORCheckpointer
+from ..checkpoint.files import find_fault
 from ..d2.config import CfgNode
-from ..d2.engine import DefaultTrainer, HookBase, hooks
+from ..d2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from ..d2.evaluation import COCOEvaluator
-from ..d2.utils import comm
-from ..data.loader import build_test_loader, build_train_loader
+from ..d2.utils import comm, setup_logger
+from ..data.accumulation import Accumulation
+from ..data.image_weights import read_class_ap
+from ..data.loader import build_test_loader, build_train_loader, class_names
 from .ema import EMAHook
-from .hooks import FITNESS, BestCheckpointer, fitness
+from .freeze import FrozenNormHook, freeze, frozen_norms
+from .hooks import FITNESS, BestCheckpointer, EvalHook, ImageWeightHook, fitness
+from .interrupt import Interrupted, InterruptHook
 from .optimizer import build_optimizer
+from .processes import take_buffers_of_main_process
+from .random_state import RandomStateHook, preserved_random_state
 from .schedule import WarmupCosine, build_lr_scheduler
+from .step import StepTrainer, precision_from_config
 
 logger = logging.getLogger(__name__)
 
@@ -51,74 +59,180 @@ def check_ignored_keys(cfg: CfgNode) -> None:
         value = functools.reduce(getattr, key.split("."), cfg)
         if value != only:
             raise ValueError(f"{key} is {value!r}, but YOLOR's trainer knows only {only!r}")
+    if cfg.DATALOADER.IMAGE_WEIGHTS and not cfg.DATASETS.TEST:
+        raise ValueError("DATALOADER.IMAGE_WEIGHTS is True, but DATASETS.TEST gives no AP to go by")
 
 
 class Trainer(DefaultTrainer):
-    """`DefaultTrainer` with YOLOR's data, parameter groups, schedule, and moving average."""
+    """`DefaultTrainer` with YOLOR's data, parameter groups, schedule, and moving average.
+
+    Detectron2's own constructor is not called: it makes steps of one batch each, and only GPUs can
+    share its work.
+    """
 
     def __init__(self, cfg: CfgNode):
+        TrainerBase.__init__(self)
         check_ignored_keys(cfg)
-        super().__init__(cfg)
+        if not logging.getLogger(TrainerBase.__module__).isEnabledFor(logging.INFO):
+            setup_logger()  # else the runtime's lines are lost
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        # On the CPU a process has no device of its own.
+        devices = {} if cfg.MODEL.DEVICE.startswith("cuda") else {"device_ids": None}
+        self._trainer = StepTrainer(
+            create_ddp_model(model, broadcast_buffers=False, **devices),
+            self.build_train_loader(cfg),
+            optimizer,
+            accumulation=Accumulation.from_config(cfg),
+            precision=precision_from_config(cfg),
+            clip_norm=cfg.SOLVER.CLIP_NORM,
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.ema = None
+        if cfg.SOLVER.EMA.ENABLED:
+            self.ema = EMAHook(model, decay=cfg.SOLVER.EMA.DECAY, ramp=cfg.SOLVER.EMA.RAMP)
+        self.interrupt = InterruptHook(self._trainer.device)
+        self.image_weights = ImageWeightHook() if cfg.DATALOADER.IMAGE_WEIGHTS else None
+        self.checkpointer = YOLORCheckpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            averaged=self.averaged,
+            partial=cfg.MODEL.YOLOR.PARTIAL_WEIGHTS,
+            trainer=weakref.proxy(self),
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def averaged(self) -> AbstractContextManager:
+        """Inside this context the model carries its average, if there is one."""
+        return nullcontext() if self.ema is None else self.ema.applied()
+
+    @property
+    def completed(self) -> bool:
+        """Whether the last iteration was finished, and no signal came until then."""
+        return self.interrupt.completed
 
     def build_hooks(self) -> list[HookBase]:
-        """Timer, average, schedule, checkpoints, evaluation, best, writers: in this order."""
+        """Timer, random state, frozen norms, average, schedule, checkpoints, signals, evaluation,
+        best, image weights, writers: in this order."""
         cfg = self.cfg
-        wrapped = isinstance(self.model, DistributedDataParallel)
-        model = self.model.module if wrapped else self.model
-        ema = None
-        if cfg.SOLVER.EMA.ENABLED:
-            ema = EMAHook(model, decay=cfg.SOLVER.EMA.DECAY, ramp=cfg.SOLVER.EMA.RAMP)
-        averaged = ema.applied if ema else nullcontext
-        # In place of the one that DefaultTrainer has just made.
-        self.checkpointer = YOLORCheckpointer(
-            model, cfg.OUTPUT_DIR, averaged=averaged, trainer=weakref.proxy(self)
-        )
-
-        def evaluate() -> dict:
-            with averaged():
-                results = self._last_eval_results = self.test(cfg, self.model)
-            value = fitness(results) if comm.is_main_process() else None
-            if value is not None:
-                self.storage.put_scalar(FITNESS, value, smoothing_hint=False)
-            return results
-
-        period = cfg.TEST.EVAL_PERIOD
-        built = [hooks.IterationTimer(), ema, hooks.LRScheduler()]
+        norms = frozen_norms(self.model)
+        built = [
+            hooks.IterationTimer(),
+            RandomStateHook(),
+            FrozenNormHook(norms) if norms else None,
+            self.ema,
+            hooks.LRScheduler(),
+        ]
         if comm.is_main_process():
             # Before the evaluation, so that nothing is lost if that fails.
             built.append(
                 hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
             )
+        built.append(self.interrupt)
         if cfg.DATASETS.TEST:
-            built.append(hooks.EvalHook(period, evaluate))
+            built += [EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate), self.image_weights]
         if comm.is_main_process():
             if cfg.DATASETS.TEST:
-                built.append(BestCheckpointer(period, self.checkpointer))
+                built.append(BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer))
             built.append(hooks.PeriodicWriter(self.build_writers(), period=WRITE_PERIOD))
         return [hook for hook in built if hook is not None]
 
+    def evaluate(self) -> dict:
+        """Evaluate the average; the training does not notice, but for the image weights."""
+        self.interrupt.evaluating = True
+        try:
+            with preserved_random_state(), self.averaged():
+                take_buffers_of_main_process(self.model)
+                results = self._last_eval_results = self.test(self.cfg, self.model)
+        finally:
+            self.interrupt.evaluating = False
+        value = fitness(results) if comm.is_main_process() else None
+        if value is not None:
+            self.storage.put_scalar(FITNESS, value, smoothing_hint=False)
+        if self.image_weights is not None:
+            self.weigh_images(results)
+        return results
+
+    def weigh_images(self, results: dict) -> None:
+        """Draw the images of later iterations by an evaluation, whose results process 0 has."""
+        class_ap = comm.all_gather(read_class_ap(results, class_names(self.cfg)))[0]
+        if class_ap is not None and self.iter + 1 < self.max_iter:
+            self.image_weights.class_ap = class_ap
+            self.load_from(self.iter + 1)
+
+    def load_from(self, iteration: int) -> None:
+        """Go on with the samples of an iteration."""
+        class_ap = None if self.image_weights is None else self.image_weights.class_ap
+        self._trainer.reset_data_loader(
+            lambda: build_train_loader(self.cfg, start_iter=iteration, class_ap=class_ap)
+        )
+
     def train(self) -> dict | None:
-        """Run the iterations that are left; the results of the last evaluation, if expected."""
+        """Run the iterations that are left; the results of the last evaluation, if expected.
+
+        Raises:
+            Interrupted: after SIGTERM or SIGINT, when the checkpoint is written.
+        """
         if self.start_iter >= self.max_iter:
             logger.info("The run has all its %d iterations: nothing is left to do", self.max_iter)
             return None
-        return super().train()
+        try:
+            return super().train()
+        except Interrupted as interrupted:
+            done = self.interrupt.finished
+            if done is not None and done != self.checkpointer.saved_iteration:
+                self.checkpointer.save(f"model_{done:07d}", iteration=done)
+            logger.warning(
+                "%s: stopped after %d iterations; --resume goes on from %s",
+                *(interrupted.signal.name, self.start_iter if done is None else done + 1),
+                self.checkpointer.get_checkpoint_file() or "the start",
+            )
+            raise
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue the run in OUTPUT_DIR if there is one, else start from MODEL.WEIGHTS."""
-        super().resume_or_load(resume)
-        if self.start_iter > 0:
-            # The run goes on with the samples that come next, not again with the first ones.
-            self._trainer.reset_data_loader(
-                lambda: build_train_loader(self.cfg, start_iter=self.start_iter)
+        """Continue the run in OUTPUT_DIR if there is one, else that of SOLVER.CONTINUE_FROM, else
+        start from MODEL.WEIGHTS.
+
+        Raises:
+            ValueError: when SOLVER.CONTINUE_FROM and MODEL.WEIGHTS are both given, or when the
+                former holds no training.
+        """
+        source = self.cfg.SOLVER.CONTINUE_FROM
+        if source and self.cfg.MODEL.WEIGHTS:
+            raise ValueError(
+                f"SOLVER.CONTINUE_FROM {source!r} brings its weights: MODEL.WEIGHTS must be empty, "
+                f"but is {self.cfg.MODEL.WEIGHTS!r}"
             )
+        super().resume_or_load(resume)
+        if self.start_iter == 0 and source:
+            fault = find_fault(Path(source))
+            if fault is not None:
+                raise ValueError(f"SOLVER.CONTINUE_FROM {source!r} cannot be continued: {fault}")
+            self.checkpointer.strict = True
+            self.checkpointer.load(source)
+            self.start_iter = self.iter + 1
+        if self.start_iter > 0:
+            # The optimiser came with the learning rates of its own run.
+            self.scheduler.apply()
+            # The run goes on with the samples that come next, not again with the first ones.
+            self.load_from(self.start_iter)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         model = super().build_model(cfg)
-        if comm.get_world_size() > 1 and cfg.MODEL.DEVICE.startswith("cuda"):
+        on_gpus = comm.get_world_size() > 1 and cfg.MODEL.DEVICE.startswith("cuda")
+        if on_gpus and cfg.MODEL.SYNC_BN:
             # Statistics over the whole batch, the same in every process, as in the reference.
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        freeze(model, cfg.SOLVER.FREEZE)
+        if cfg.MODEL.COMPILE:
+            # Of the parts, in place: torch.compile(model) would rename the tensors of checkpoints.
+            model.backbone.compile()
+            model.head.compile()
         return model
 
     @classmethod

@@ -2,7 +2,14 @@
 
 from .conv import FORM_D, FORM_Y, FORMS, BlockForm, ConvNormAct, Residual
 from .csp import CSPSPP, CSPNeckBlock, CSPStage
-from .downsample import SpaceToDepth
+from .downsample import (
+    CSPDownsample,
+    HaarTransform,
+    SpaceToDepth,
+    WaveletTransform,
+    build_downsample,
+    build_wavelet_transform,
+)
 from .implicit import Implicit, ImplicitAdd, ImplicitMul, build_implicit
 from .spp import SpatialPyramidPooling
 
@@ -12,14 +19,19 @@ __all__ = [
     "FORM_D",
     "FORM_Y",
     "BlockForm",
+    "CSPDownsample",
     "CSPNeckBlock",
     "CSPStage",
     "ConvNormAct",
+    "HaarTransform",
     "Implicit",
     "ImplicitAdd",
     "ImplicitMul",
     "Residual",
     "SpaceToDepth",
     "SpatialPyramidPooling",
+    "WaveletTransform",
+    "build_downsample",
     "build_implicit",
+    "build_wavelet_transform",
 ]

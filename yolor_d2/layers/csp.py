@@ -31,6 +31,7 @@ class CSPMerge(nn.Module):
 
     def __init__(self, hidden: int, out_channels: int, *, form: BlockForm):
         super().__init__()
+        self.has_norm = form.merge_norm
         self.norm_act = (
             nn.Sequential(form.norm(2 * hidden), form.act()) if form.merge_norm else nn.Identity()
         )
@@ -110,11 +111,15 @@ class CSPSPP(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output and of both branches.
+        extra_pairs: further pairs of 1x1 and 3x3 convolutions after the pooling (YOLOR-CSP-X
+            has one).
         form: where norm and activation sit. It also sets the order in which the pooled maps are
             joined, because the published weights of the two forms expect different orders.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, form: BlockForm):
+    def __init__(
+        self, in_channels: int, out_channels: int, extra_pairs: int = 0, *, form: BlockForm
+    ):
         super().__init__()
         width = out_channels
         self.before = nn.Sequential(
@@ -127,6 +132,9 @@ class CSPSPP(nn.Module):
             ConvNormAct(4 * width, width, 1, form=form),
             ConvNormAct(width, width, 3, form=form),
         )
+        for _ in range(extra_pairs):
+            self.after.append(ConvNormAct(width, width, 1, form=form))
+            self.after.append(ConvNormAct(width, width, 3, form=form))
         self.split = bare_or_normed(in_channels, width, form)
         self.merge = CSPMerge(width, out_channels, form=form)
 

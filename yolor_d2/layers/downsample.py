@@ -1,8 +1,14 @@
-"""Ways to halve the resolution without losing pixels."""
+"""Ways to halve the resolution (paper, figure A1): space to depth, wavelets, CSP convolution."""
 
 from __future__ import annotations
 
+import warnings
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .conv import BlockForm, ConvNormAct
 
 
 class SpaceToDepth(nn.Module):
@@ -17,3 +23,146 @@ class SpaceToDepth(nn.Module):
         n, c, h, w = x.shape
         x = x.reshape(n, c, h // 2, 2, w // 2, 2)
         return x.permute(0, 5, 3, 1, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
+
+
+class HaarTransform(nn.Module):
+    """One level of the Haar wavelet transform: (N, C, H, W) to (N, 4C, H/2, W/2).
+
+    Of every 2x2 block (a b / c d) of a channel it gives the mean and three differences:
+
+        low  = (a + b + c + d) / 4          h1 = (a + b - c - d) / 4 + 0.5
+        h2   = (a - b + c - d) / 4 + 0.5    h3 = (a - b - c + d) / 4 + 0.5
+
+    which is the orthonormal transform halved, so that an image in 0-1 stays in 0-1. Published
+    weights fix the order: the C low-pass channels first, then h1, h2, h3 of each channel. H and W
+    must be even.
+
+    Args:
+        channels: channels C of the input.
+    """
+
+    kernels: Tensor
+    offsets: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+        signs = torch.tensor(
+            [
+                [[1.0, 1.0], [1.0, 1.0]],
+                [[1.0, 1.0], [-1.0, -1.0]],
+                [[1.0, -1.0], [1.0, -1.0]],
+                [[1.0, -1.0], [-1.0, 1.0]],
+            ]
+        )
+        # Constants, so they are no parameters and are not saved: one group per input channel.
+        kernels = (signs / 4).unsqueeze(1).repeat(channels, 1, 1, 1)  # (4C, 1, 2, 2)
+        offsets = torch.tensor([0.0, 0.5, 0.5, 0.5]).repeat(channels)  # (4C,)
+        self.register_buffer("kernels", kernels, persistent=False)
+        self.register_buffer("offsets", offsets, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bands = F.conv2d(x, self.kernels, self.offsets, stride=2, groups=self.channels)
+        bands = bands.unflatten(1, (self.channels, 4))  # (N, C, 4, H/2, W/2)
+        return torch.cat([bands[:, :, 0], bands[:, :, 1:].flatten(1, 2)], dim=1)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}"
+
+
+class WaveletTransform(nn.Module):
+    """One level of any wavelet transform, in the layout and scale of `HaarTransform`.
+
+    Borders are continued periodically, which keeps the output at exactly half the size for filters
+    of any length.
+
+    Args:
+        wavelet: a name that PyWavelets knows, such as "db2" or "bior1.3".
+
+    Raises:
+        ModuleNotFoundError: when pytorch_wavelets, which does the work, is not installed.
+        ValueError: when there is no such wavelet.
+    """
+
+    def __init__(self, wavelet: str):
+        super().__init__()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it imports the deprecated pkg_resources
+                from pytorch_wavelets import DWTForward
+        except ImportError as error:
+            raise ModuleNotFoundError(
+                f"the wavelet {wavelet!r} needs pytorch_wavelets ({error}); install it with "
+                "`pip install 'yolor_d2[wavelets]'`, or use 'haar', which needs nothing"
+            ) from error
+        self.wavelet = wavelet
+        try:
+            self.transform = DWTForward(J=1, wave=wavelet, mode="periodization")
+        except ValueError as error:
+            raise ValueError(f"unknown wavelet {wavelet!r}: {error}") from error
+        # Its filters are constants and must not become part of the weights.
+        for name, values in list(self.transform.named_buffers()):
+            self.transform.register_buffer(name, values, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, (high,) = self.transform(x)  # (N, C, H/2, W/2), (N, C, 3, H/2, W/2)
+        return torch.cat([low / 2, high.flatten(1, 2) / 2 + 0.5], dim=1)
+
+    def extra_repr(self) -> str:
+        return f"wavelet={self.wavelet!r}"
+
+
+def build_wavelet_transform(channels: int, wavelet: str = "haar") -> nn.Module:
+    """A wavelet transform for inputs of so many channels; Haar is a plain convolution."""
+    if wavelet in ("haar", "db1"):  # two names of one wavelet
+        return HaarTransform(channels)
+    return WaveletTransform(wavelet)
+
+
+class CSPDownsample(nn.Module):
+    """CSP convolution at stride 2: a 3x3 convolution beside a max-pool, half the width each.
+
+        x ─┬─ 1x1 ─ 3x3, stride 2 ───┬─ concat
+           └─ max-pool 2x2 ─ 1x1 ────┘
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output, even.
+        form: norm and activation.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, form: BlockForm):
+        super().__init__()
+        half = out_channels // 2
+        self.reduce = ConvNormAct(in_channels, in_channels, 1, form=form)
+        self.down = ConvNormAct(in_channels, half, 3, 2, form=form)
+        self.pooled = ConvNormAct(in_channels, half, 1, form=form)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(
+            [self.down(self.reduce(x)), self.pooled(F.max_pool2d(x, kernel_size=2))], dim=1
+        )
+
+
+DOWNSAMPLES = ("conv", "csp")
+
+
+def build_downsample(
+    kind: str, in_channels: int, out_channels: int, *, form: BlockForm
+) -> nn.Module:
+    """What halves the resolution between stages and on the way up the neck.
+
+    Args:
+        kind: "conv" for a 3x3 convolution at stride 2, "csp" for `CSPDownsample`.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        form: norm and activation.
+
+    Raises:
+        ValueError: when the kind is unknown.
+    """
+    if kind == "conv":
+        return ConvNormAct(in_channels, out_channels, 3, 2, form=form)
+    if kind == "csp":
+        return CSPDownsample(in_channels, out_channels, form=form)
+    raise ValueError(f"downsample is {kind!r}, expected one of {list(DOWNSAMPLES)}")

@@ -52,16 +52,29 @@ def get_config(name: str) -> CfgNode:
     return cfg
 
 
-def get(name: str, *, device: str | None = None) -> nn.Module:
-    """The model of that configuration with random weights, in training mode.
+def get(name: str, *, trained: bool = False, device: str | None = None) -> nn.Module:
+    """The model of that configuration, in training mode.
 
     Args:
         name: see `get_config_file`.
+        trained: load MODEL.WEIGHTS of the configuration; otherwise the weights are random.
         device: overrides MODEL.DEVICE.
+
+    Raises:
+        ValueError: when trained weights are asked for and the configuration names none.
     """
+    from ..checkpoint import YOLORCheckpointer
     from ..d2.modeling import build_model
 
     cfg = get_config(name)
     if device is not None:
         cfg.MODEL.DEVICE = device
-    return build_model(cfg)
+    if trained and not cfg.MODEL.WEIGHTS:
+        raise ValueError(
+            f"{name!r} names no trained weights (MODEL.WEIGHTS): none have been published with "
+            "this project; tools/convert_weights.py reads those of the authors"
+        )
+    model = build_model(cfg)
+    if trained:
+        YOLORCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
+    return model

@@ -12,14 +12,30 @@ from ..networks import PANNeck, Variant, YOLORBackbone
 from ..networks.backbone import level_name
 from ..networks.network import build_backbone, build_neck, customise
 
+# Values of MODEL.YOLOR.CSP_FUSION: whether the processed branch has a transition convolution.
+TRANSITION = {"": None, "first": False, "last": True}
+
 
 def variant_from_config(cfg: CfgNode) -> Variant:
     """The network that MODEL.YOLOR describes: a published row with the config's changes."""
     node = cfg.MODEL.YOLOR
+    if node.CSP_FUSION not in TRANSITION:
+        raise ValueError(
+            f"MODEL.YOLOR.CSP_FUSION is {node.CSP_FUSION!r}, expected one of {list(TRANSITION)}"
+        )
     row = customise(
         node.VARIANT,
         form=node.FORM or None,
         activation=node.ACTIVATION or None,
+        width_factor=node.WIDTH_FACTOR,
+        depth_factor=node.DEPTH_FACTOR,
+        stem=node.STEM or None,
+        stages=node.STAGES or None,
+        min_stride=node.MIN_STRIDE or None,
+        transition=TRANSITION[node.CSP_FUSION],
+        downsample=node.DOWNSAMPLE or None,
+        neck_widths=node.NECK_WIDTHS or None,
+        neck_units=node.NECK_UNITS or None,
         anchors=node.ANCHORS or None,
         feature_alignment=node.IMPLICIT.FEATURE_ALIGNMENT or None,
         prediction_refinement=node.IMPLICIT.PREDICTION_REFINEMENT or None,

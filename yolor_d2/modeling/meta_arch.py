@@ -38,6 +38,7 @@ class YOLOR(nn.Module):
         pixel_mean: per channel, subtracted from values in 0-255.
         pixel_std: per channel, divides them afterwards.
         input_format: channel order of the images, "RGB" or "BGR".
+        channels_last: keep images and features in memory with their channels last.
     """
 
     pixel_mean: Tensor
@@ -60,6 +61,7 @@ class YOLOR(nn.Module):
         pixel_mean: Sequence[float] = (0.0, 0.0, 0.0),
         pixel_std: Sequence[float] = (255.0, 255.0, 255.0),
         input_format: str = "RGB",
+        channels_last: bool = False,
     ):
         super().__init__()
         self.backbone = backbone
@@ -82,6 +84,9 @@ class YOLOR(nn.Module):
         mean, std = torch.tensor(pixel_mean).view(-1, 1, 1), torch.tensor(pixel_std).view(-1, 1, 1)
         self.register_buffer("pixel_mean", mean.float(), persistent=False)
         self.register_buffer("pixel_std", std.float(), persistent=False)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        if channels_last:
+            self.to(memory_format=self.memory_format)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -95,9 +100,11 @@ class YOLOR(nn.Module):
             "gains": LossGains(
                 box=node.LOSS.BOX,
                 objectness=node.LOSS.OBJECTNESS,
+                balance=tuple(node.LOSS.BALANCE) or None,
                 classes=node.LOSS.CLASSES,
                 scale_classes=node.LOSS.SCALE_CLASSES,
                 focal_gamma=node.LOSS.FOCAL_GAMMA,
+                label_smoothing=node.LOSS.LABEL_SMOOTHING,
             ),
             "assign_max_ratio": node.ASSIGN_MAX_RATIO,
             "score_threshold": node.SCORE_THRESHOLD,
@@ -107,6 +114,7 @@ class YOLOR(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "input_format": cfg.INPUT.FORMAT,
+            "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
 
     @property
@@ -140,6 +148,7 @@ class YOLOR(nn.Module):
             pad_value=PAD_VALUE,
         )
         pixels = (images.tensor - self.pixel_mean) / self.pixel_std
+        pixels = pixels.contiguous(memory_format=self.memory_format)
         return ImageList(pixels, images.image_sizes)
 
     def forward_training(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..layers import ConvNormAct
+
 
 @dataclass(frozen=True)
 class Complexity:
@@ -14,12 +16,15 @@ class Complexity:
 
     Attributes:
         parameters: learnable scalars; running statistics do not count.
+        fused_parameters: the same once every norm that follows a convolution is merged into it, as
+            some rows of the paper's tables count.
         macs: multiply-accumulate operations of the convolutions.
         flops: the paper's figure: 2 * (macs + bias additions + 2 * outputs of batch norms).
             Activations, pooling, resizing, sums and implicit knowledge count nothing.
     """
 
     parameters: int
+    fused_parameters: int
     macs: int
     flops: int
 
@@ -27,6 +32,13 @@ class Complexity:
 def count_parameters(module: nn.Module) -> int:
     """Learnable scalars of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_fused_parameters(module: nn.Module) -> int:
+    """Learnable scalars once convolutions have a bias in place of their norm."""
+    # Of the norm's scale and shift, one number per channel is left: the bias.
+    norms = [part.norm for part in module.modules() if isinstance(part, ConvNormAct)]
+    return count_parameters(module) - sum(norm.num_features for norm in norms)
 
 
 def measure_complexity(module: nn.Module, image: Tensor) -> dict[str, Complexity]:
@@ -62,6 +74,11 @@ def measure_complexity(module: nn.Module, image: Tensor) -> dict[str, Complexity
     def total(part: nn.Module) -> Complexity:
         part_macs = sum(macs.get(layer, 0) for layer in part.modules())
         part_extra = sum(extra.get(layer, 0) for layer in part.modules())
-        return Complexity(count_parameters(part), part_macs, 2 * (part_macs + part_extra))
+        return Complexity(
+            parameters=count_parameters(part),
+            fused_parameters=count_fused_parameters(part),
+            macs=part_macs,
+            flops=2 * (part_macs + part_extra),
+        )
 
     return {**{name: total(part) for name, part in module.named_children()}, "total": total(module)}

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..layers import CSPSPP, BlockForm, ConvNormAct, CSPNeckBlock, build_implicit
+from ..layers import (
+    CSPSPP,
+    BlockForm,
+    ConvNormAct,
+    CSPNeckBlock,
+    build_downsample,
+    build_implicit,
+)
 
 
 class PANNeck(nn.Module):
@@ -32,6 +39,8 @@ class PANNeck(nn.Module):
             channels.
         num_units: convolution pairs in each CSP block.
         form: norm and activation.
+        downsample: how the way up halves the resolution, see `layers.build_downsample`.
+        spp_extra_pairs: see `layers.CSPSPP`.
         implicit: operator of the implicit feature alignment, see `layers.build_implicit`.
 
     Attributes:
@@ -45,15 +54,18 @@ class PANNeck(nn.Module):
         widths: Sequence[int],
         num_units: int,
         form: BlockForm,
+        downsample: str = "conv",
+        spp_extra_pairs: int = 0,
         implicit: str = "add",
     ):
         super().__init__()
         if len(in_channels) != len(widths):
             raise ValueError(
-                f"the backbone has {len(in_channels)} levels, but the neck {len(widths)} widths"
+                f"the backbone has {len(in_channels)} levels, but the neck {len(widths)} widths "
+                f"(MODEL.YOLOR.NECK_WIDTHS): {list(widths)}"
             )
         self.channels = [2 * width for width in widths]
-        self.spp = CSPSPP(in_channels[-1], widths[-1], form=form)
+        self.spp = CSPSPP(in_channels[-1], widths[-1], spp_extra_pairs, form=form)
         # One entry per step between neighbouring levels, fine to coarse: entry i joins levels i
         # and i + 1.
         steps = list(itertools.pairwise(widths))
@@ -68,7 +80,7 @@ class PANNeck(nn.Module):
             CSPNeckBlock(2 * fine, fine, num_units, form=form) for fine, _ in steps
         )
         self.down = nn.ModuleList(
-            ConvNormAct(fine, coarse, 3, 2, form=form) for fine, coarse in steps
+            build_downsample(downsample, fine, coarse, form=form) for fine, coarse in steps
         )
         self.bottom_up = nn.ModuleList(
             CSPNeckBlock(2 * coarse, coarse, num_units, form=form) for _, coarse in steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,7 @@ from ..ops.decode import decode
 from .backbone import YOLORBackbone
 from .head import AnchorHead
 from .neck import PANNeck
-from .variants import Variant, get_variant
-
-Anchors = Sequence[Sequence[Sequence[float]]]
+from .variants import Anchors, Variant, get_variant, scale
 
 
 def anchors_tensor(anchors: Anchors, num_levels: int) -> Tensor:
@@ -60,7 +59,9 @@ def build_backbone(variant: Variant, in_channels: int) -> YOLORBackbone:
         stem=variant.stem,
         stages=variant.stages,
         transition=variant.transition,
+        downsample=variant.downsample,
         form=variant.form,
+        min_stride=variant.min_stride,
     )
 
 
@@ -71,6 +72,8 @@ def build_neck(variant: Variant, in_channels: Sequence[int]) -> PANNeck:
         widths=variant.neck_widths,
         num_units=variant.neck_units,
         form=variant.form,
+        downsample=variant.downsample,
+        spp_extra_pairs=variant.spp_extra_pairs,
         implicit=variant.feature_alignment,
     )
 
@@ -80,11 +83,19 @@ def customise(
     *,
     form: str | None = None,
     activation: str | None = None,
-    anchors: Anchors | None = None,
-    feature_alignment: str | None = None,
-    prediction_refinement: str | None = None,
+    width_factor: float = 1.0,
+    depth_factor: float = 1.0,
+    **fields: Any,
 ) -> Variant:
-    """A variant with some of its rows replaced; None keeps the published value.
+    """A variant with some of its values replaced; None keeps the published one.
+
+    Args:
+        variant: a name of `VARIANTS`, or a row.
+        form: "D" or "Y", see `layers.BlockForm`.
+        activation: key of `layers.conv.ACTIVATIONS`.
+        width_factor: see `variants.scale`.
+        depth_factor: see `variants.scale`.
+        **fields: of `Variant`, replaced after the scaling.
 
     Raises:
         ValueError: when the variant's name or the form is unknown.
@@ -96,12 +107,8 @@ def customise(
         row = replace(row, form=replace(FORMS[form], activation=row.form.activation))
     if activation is not None:
         row = replace(row, form=replace(row.form, activation=activation))
-    changes = {
-        "anchors": anchors,
-        "feature_alignment": feature_alignment,
-        "prediction_refinement": prediction_refinement,
-    }
-    return replace(row, **{key: value for key, value in changes.items() if value is not None})
+    row = scale(row, width_factor, depth_factor)
+    return replace(row, **{name: value for name, value in fields.items() if value is not None})
 
 
 class YOLORNetwork(nn.Module):

@@ -34,16 +34,29 @@ class LossGains:
     Attributes:
         box: gain of the CIoU term.
         objectness: gain of the objectness term.
+        balance: weight of the objectness term of each level, fine to coarse; None takes the
+            published one, see `OBJECTNESS_BALANCE`.
         classes: gain of the class term.
         scale_classes: `classes` is meant for 80 classes and is multiplied by K / 80.
         focal_gamma: exponent of the focal factor on both cross entropies; 0 switches it off.
+        label_smoothing: class targets are 1 - label_smoothing / 2 and label_smoothing / 2 in place
+            of 1 and 0.
     """
 
     box: float = 0.05
     objectness: float = 1.0
+    balance: tuple[float, ...] | None = None
     classes: float = 0.5
     scale_classes: bool = True
     focal_gamma: float = 0.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"label smoothing (MODEL.YOLOR.LOSS.LABEL_SMOOTHING) is {self.label_smoothing}, "
+                "expected a number in [0, 1)"
+            )
 
 
 class DetectionLosses(NamedTuple):
@@ -87,7 +100,11 @@ def last_of_each(keys: Tensor) -> Tensor:
 
 
 def level_losses(
-    logits: Tensor, targets: LevelTargets, anchors: Tensor, focal_gamma: float = 0.0
+    logits: Tensor,
+    targets: LevelTargets,
+    anchors: Tensor,
+    focal_gamma: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Unweighted terms of one level.
 
@@ -95,7 +112,7 @@ def level_losses(
         logits: (N, A, H, W, 5 + K).
         targets: positives of the level.
         anchors: (A, 2) in cells.
-        focal_gamma: see `LossGains`.
+        focal_gamma, label_smoothing: see `LossGains`.
 
     Returns:
         Box, objectness and class term, 0-dim float32. The box term is None without positives, the
@@ -126,7 +143,8 @@ def level_losses(
     if num_classes == 1:
         return box_loss, objectness_loss, None
     one_hot = F.one_hot(targets.label, num_classes).to(matched.dtype)
-    class_loss = binary_cross_entropy(matched[:, 5:], one_hot, focal_gamma)
+    wanted = one_hot * (1 - label_smoothing) + label_smoothing / 2
+    class_loss = binary_cross_entropy(matched[:, 5:], wanted, focal_gamma)
     return box_loss, objectness_loss, class_loss
 
 
@@ -154,14 +172,23 @@ def detection_losses(
         ValueError: when there is no objectness balance for this number of levels.
     """
     num_levels = len(levels)
-    if num_levels not in OBJECTNESS_BALANCE:
-        raise ValueError(f"the loss knows {sorted(OBJECTNESS_BALANCE)} levels, got {num_levels}")
+    level_weights = gains.balance or OBJECTNESS_BALANCE.get(num_levels, ())
+    if len(level_weights) != num_levels:
+        raise ValueError(
+            f"the objectness balance (MODEL.YOLOR.LOSS.BALANCE) needs a weight for each of "
+            f"{num_levels} levels, got {list(level_weights)}; the published ones are for "
+            f"{sorted(OBJECTNESS_BALANCE)} levels"
+        )
     num_classes = levels[0].shape[-1] - 5
     zero = levels[0].new_zeros((), dtype=torch.float32)
     box, objectness, classes = zero, zero, zero
-    for i, balance in enumerate(OBJECTNESS_BALANCE[num_levels]):
+    for i, balance in enumerate(level_weights):
         box_i, objectness_i, classes_i = level_losses(
-            levels[i], targets[i], anchors[i] / strides[i], gains.focal_gamma
+            levels[i],
+            targets[i],
+            anchors[i] / strides[i],
+            gains.focal_gamma,
+            gains.label_smoothing,
         )
         objectness = objectness + balance * objectness_i
         if box_i is not None:

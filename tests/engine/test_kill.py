@@ -1,0 +1,98 @@
+"""kill -9 at random moments: the run that is resumed each time ends as the undisturbed one.
+
+YOLOR_D2_KILLS sets how often, and YOLOR_D2_KILL_SEED when.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+import torch
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+KILLS = int(os.environ.get("YOLOR_D2_KILLS", "3"))
+SEED = int(os.environ.get("YOLOR_D2_KILL_SEED", "0"))
+# Longest time from the first sign of training to the kill, in seconds.
+LATEST = 2.5
+
+
+def start(config: Path, folder: Path, *options: object) -> subprocess.Popen:
+    """Train or go on, in a process of its own."""
+    folder.mkdir(exist_ok=True)
+    arguments = ["--config-file", config, "--resume", "OUTPUT_DIR", folder, *options]
+    with open(folder / "output.txt", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, REPOSITORY / "tools" / "train_net.py", *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def count_starts(folder: Path) -> int:
+    """How often the iterations have begun, in the words of either runtime."""
+    path = folder / "log.txt"
+    if not path.exists():
+        return 0
+    return len(re.findall("Starting training from|Training iterations", path.read_text()))
+
+
+def load(folder: Path) -> dict:
+    return torch.load(folder / "model_final.pth", weights_only=True)
+
+
+def test_kill_at_random_moments(cfg, tmp_path):
+    cfg.DATASETS.TEST = ()
+    # A checkpoint takes longer than the iteration before it, so that many kills hit one.
+    cfg.SOLVER.CHECKPOINT_PERIOD = 2
+    cfg.SOLVER.MAX_ITER = 10 * (KILLS + 1)
+    cfg.SOLVER.EMA.RAMP = 5
+    config = tmp_path / "given.yaml"
+    config.write_text(cfg.dump(), encoding="utf-8")
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    process = start(config, undisturbed, "SOLVER.CHECKPOINT_PERIOD", 100000)
+    assert process.wait() == 0, (undisturbed / "output.txt").read_text()[-4000:]
+    expected = load(undisturbed)
+    shutil.rmtree(undisturbed)
+
+    chance = random.Random(SEED)
+    hits, torn = 0, 0
+    for _ in range(KILLS):
+        process = start(config, killed)
+        before = count_starts(killed)
+        while process.poll() is None and count_starts(killed) == before:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, LATEST))
+        process.kill()
+        assert process.wait() in (-9, 0), (killed / "output.txt").read_text()[-4000:]
+        hits += process.returncode == -9
+        torn += len(list(killed.glob("*.tmp")))
+        # Each has 110 MB; the two newest are more than a run needs.
+        for path in sorted(killed.glob("model_0*.pth"))[:-2]:
+            path.unlink()
+    process = start(config, killed)
+    assert process.wait() == 0, (killed / "output.txt").read_text()[-4000:]
+
+    found = load(killed)
+    assert found["iteration"] == expected["iteration"]
+    for name, value in expected["model"].items():
+        assert torch.equal(found["model"][name], value), name
+    raw, found_raw = (x["trainer"]["hooks"]["EMAHook"]["raw"] for x in (expected, found))
+    for name, value in raw.items():
+        assert torch.equal(found_raw[name], value), name
+    assert not list(killed.glob("*.tmp"))
+    assert hits > 0
+    print(f"{hits} kills, {torn} of them left a torn temporary file")

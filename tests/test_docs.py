@@ -1,0 +1,70 @@
+"""What the documents state about networks, computed again."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from yolor_d2 import model_zoo
+from yolor_d2.d2.modeling import build_model
+from yolor_d2.modeling.backbone import variant_from_config
+from yolor_d2.networks import VARIANTS, build_network
+from yolor_d2.networks.complexity import measure_complexity
+
+ROOT = Path(__file__).parents[1]
+MODELS = (ROOT / "docs" / "models.md").read_text()
+NUMBER = r"([\d,.]+)"
+ROW = rf"^\| `(\w+)` \| ([DY]) \| {NUMBER} \| {NUMBER} \| {NUMBER} \| {NUMBER} \|"
+
+
+def test_the_table_of_models_is_what_the_code_counts():
+    rows = re.findall(ROW, MODELS, re.MULTILINE)
+    assert {row[0] for row in rows} == set(VARIANTS)
+    for name, form, size, parameters, fused, gflops in rows:
+        cfg = model_zoo.get_config(f"{name}.yaml")
+        assert int(size) == cfg.INPUT.MAX_SIZE_TEST
+        variant = variant_from_config(cfg)
+        assert form == ("Y" if variant.form.merge_norm else "D")
+        with torch.device("meta"):
+            network = build_network(variant)
+            cost = measure_complexity(network, torch.empty(1, 3, int(size), int(size)))["total"]
+        assert parameters == f"{cost.parameters:,}"
+        assert fused == f"{cost.fused_parameters:,}"
+        assert gflops == f"{cost.flops / 1e9:.4f}"
+
+
+def test_the_table_in_the_readme_agrees():
+    rows = re.findall(
+        rf"^\| `(\w+)\.yaml` \| {NUMBER} \| {NUMBER} G \|", (ROOT / "README.md").read_text(), re.M
+    )
+    table = {row[0]: row[3:6] for row in re.findall(ROW, MODELS, re.MULTILINE)}
+    assert len(rows) == 8
+    for name, parameters, gflops in rows:
+        assert parameters == table[name][0]
+        assert gflops == f"{float(table[name][2]):.1f}"
+
+
+@pytest.fixture
+def example(tmp_path):
+    """The network of one's own in docs/models.md, as a file beside the configs."""
+    (text,) = re.findall(r"```yaml\n(.*?)```", MODELS, re.DOTALL)
+    node = yaml.safe_load(text)
+    node["_BASE_"] = str(model_zoo.config_root() / node["_BASE_"])
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(node))
+    return path
+
+
+def test_the_example_of_a_network_of_ones_own_trains(example):
+    from yolor_d2.config import load_config
+    from yolor_d2.d2.structures import Boxes, Instances
+
+    model = build_model(load_config(example, ["MODEL.DEVICE", "cpu"]))
+    assert model.strides == [8, 16]
+    truth = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[8.0, 8.0, 30.0, 40.0]])))
+    truth.gt_classes = torch.tensor([3])
+    losses = model([{"image": torch.zeros(3, 64, 64), "instances": truth}])
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters())

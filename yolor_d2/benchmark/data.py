@@ -1,0 +1,120 @@
+"""Training images per second from the loader, without a model.
+
+The loader is that of training: decoding, augmentation, batches, worker processes. CPU time is that
+of this process and its workers; each number is the median of several rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import multiprocessing
+import os
+import statistics
+import time
+from pathlib import Path
+
+from ..config import load_config
+from ..d2.config import CfgNode
+from ..data.loader import build_train_loader, register_datasets, use_coco_files
+from .report import Report, describe_machine
+
+MIB = 1024**2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
+    parser.add_argument(
+        "--train", nargs=2, metavar=("JSON", "FOLDER"), help="COCO annotations and images"
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="one row each")
+    parser.add_argument("--images", type=int, default=200, help="images in a round, at least")
+    parser.add_argument("--rounds", type=int, default=5)
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """CPU time of this process and of others so far; NaN where the system does not tell."""
+    total = time.process_time()
+    try:
+        for pid in pids:
+            # Behind the name, which may hold spaces: fields 14 and 15 of the file, in ticks.
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+            user, system = fields.split()[11:13]
+            total += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    except OSError:  # not Linux
+        return math.nan
+    return total
+
+
+def resident_bytes(pids: list[int]) -> float:
+    """Memory of the largest of some processes; NaN where the system does not tell."""
+    try:
+        pages = (int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+        return max(pages) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return math.nan
+
+
+def measure_loader(cfg: CfgNode, *, workers: int, images: int, rounds: int) -> dict:
+    """Speed of the training loader.
+
+    Args:
+        cfg: the configuration; its DATALOADER.NUM_WORKERS is not used.
+        workers: worker processes.
+        images: images in a round, rounded up to whole batches.
+        rounds: rounds after the first, which is not counted.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATALOADER.NUM_WORKERS = workers
+    before = set(multiprocessing.active_children())
+    batches = iter(build_train_loader(cfg))
+    count = -(-images // cfg.SOLVER.IMS_PER_BATCH)
+    speeds, costs = [], []
+    for _ in range(rounds + 1):
+        pids = [x.pid for x in set(multiprocessing.active_children()) - before]
+        start, cpu_start = time.perf_counter(), cpu_seconds(pids)
+        loaded = sum(len(next(batches)) for _ in range(count))
+        costs.append((cpu_seconds(pids) - cpu_start) / loaded * 1000)
+        speeds.append(loaded / (time.perf_counter() - start))
+    return {
+        "workers": workers,
+        "images / s": statistics.median(speeds[1:]),
+        "CPU ms / image": statistics.median(costs[1:]),
+        "MiB of a worker": resident_bytes(pids or [os.getpid()]) / MIB,
+    }
+
+
+def run(args: argparse.Namespace) -> Report:
+    """Measure the loader with each number of workers.
+
+    Raises:
+        ValueError: when a number is out of range.
+    """
+    if min(args.workers) < 0 or min(args.images, args.rounds) < 1:
+        raise ValueError("expected --workers of at least 0, --images and --rounds of at least 1")
+    cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+    use_coco_files(cfg, args.train, None)
+    register_datasets(cfg)
+    logging.getLogger("detectron2").setLevel(logging.WARNING)
+    rows = [
+        measure_loader(cfg, workers=workers, images=args.images, rounds=args.rounds)
+        for workers in args.workers
+    ]
+    augment = cfg.INPUT.AUGMENT
+    settings = {
+        "data": ", ".join(cfg.DATASETS.TRAIN),
+        "size": cfg.INPUT.MAX_SIZE_TRAIN,
+        "batch": cfg.SOLVER.IMS_PER_BATCH,
+        "cache": cfg.INPUT.CACHE,
+        "mosaic": augment.MOSAIC,
+        "mosaic9": augment.MOSAIC9,
+        "mixup": augment.MIXUP,
+        "scale": augment.SCALE,
+        "translate": augment.TRANSLATE,
+        "images in a round": args.images,
+        "rounds": args.rounds,
+    }
+    return Report("Training data", settings, rows, describe_machine())

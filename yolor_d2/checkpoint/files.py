@@ -1,0 +1,160 @@
+"""Checkpoint files on the disk: written whole or not at all, and checked before a run goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+# File that names the checkpoint to resume from.
+LAST_NAME = "last_checkpoint"
+# The checkpoints of a run: by iteration, and the final one.
+RUN_FILE = re.compile(r"model_(\d+|final)\.pth")
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when everything is on the disk, and not before.
+
+    Until then the data are in a temporary file of the same folder; whatever had the name before
+    stays as it is if writing fails.
+
+    Raises:
+        OSError: when writing fails, naming the file.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        reason = os_error_behind(error)
+        if reason is None:
+            raise
+        raise OSError(
+            reason.errno,
+            f"cannot write {str(path)!r} ({reason.strerror}); earlier files are intact",
+        ) from error
+
+
+def os_error_behind(error: BaseException) -> OSError | None:
+    """The error itself or what it came from; torch.save ends a failed write with its own error."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__context__
+    return found
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries on the disk, without which a new name may be lost with the power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what interrupted writes have left."""
+    for name in (f"*.pth{TEMPORARY_SUFFIX}", f"{LAST_NAME}{TEMPORARY_SUFFIX}"):
+        for path in folder.glob(name):
+            logger.info("Removing %s, left by an interrupted write", path)
+            path.unlink(missing_ok=True)
+
+
+def find_fault(path: Path) -> str | None:
+    """Why a run cannot go on from a file; None when it can.
+
+    Every byte is compared with the checksums in the file.
+    """
+    if not path.is_file():
+        return "no such file"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            return f"its part {damaged!r} is damaged"
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    missing = {"model", "trainer", "iteration"} - set(content)
+    return f"it holds no {', '.join(sorted(missing))}" if missing else None
+
+
+def read_iteration(path: Path) -> int:
+    """The last iteration of a whole checkpoint."""
+    return torch.load(path, map_location="cpu", mmap=True, weights_only=True)["iteration"]
+
+
+def find_resumable(folder: Path) -> Path | None:
+    """The checkpoint from which a run goes on.
+
+    That is the one that `last_checkpoint` names. If that file is missing or broken, or names a
+    broken one, it is the newest whole checkpoint of the folder, with a warning.
+
+    Returns:
+        None when the folder has no checkpoint of a run.
+
+    Raises:
+        ValueError: when there are checkpoints, but all are broken.
+    """
+    files = [path for path in folder.glob("model_*.pth") if RUN_FILE.fullmatch(path.name)]
+    last = folder / LAST_NAME
+    if last.is_file():
+        name = last.read_bytes().decode("utf-8", errors="replace").strip()
+        # Anything but a plain file name is garbage.
+        named = folder / name if name and name == os.path.basename(name) else None
+        fault = find_fault(named) if named else "it names no file"
+        if named and fault is None:
+            return named
+        logger.warning("%s cannot be used: %s (%s)", last, repr(name[:80]), fault)
+        files += [named] if named and named not in files else []
+    elif not files:
+        return None
+    else:
+        logger.warning("%s is missing", last)
+
+    faults = {path: find_fault(path) for path in files}
+    whole = [path for path, fault in faults.items() if fault is None]
+    if not whole:
+        raise ValueError(
+            f"no checkpoint in {str(folder)!r} can be read: "
+            f"{'; '.join(f'{path.name} ({fault})' for path, fault in faults.items())}. "
+            f"To start anew, delete them and {LAST_NAME}"
+        )
+    newest = max(whole, key=read_iteration)
+    logger.warning("Going on from %s, the newest whole checkpoint", newest)
+    return newest
+
+
+def find_not_finite(data: Any, where: str = "") -> str | None:
+    """Place of the first tensor in nested dicts and lists that has an infinite value or NaN."""
+    if isinstance(data, torch.Tensor):
+        # The sum of finite values may overflow, which the second, slower look sorts out.
+        broken = data.is_floating_point() and not data.sum().isfinite()
+        return where if broken and not data.isfinite().all() else None
+    if isinstance(data, dict):
+        items = data.items()
+    elif isinstance(data, list | tuple):
+        items = enumerate(data)
+    else:
+        return None
+    for key, value in items:
+        found = find_not_finite(value, f"{where}/{key}" if where else str(key))
+        if found is not None:
+            return found
+    return None

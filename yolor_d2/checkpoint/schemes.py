@@ -1,0 +1,285 @@
+"""Names of tensors in the authors' files, derived from the network that is to receive them.
+
+The authors number the layers of a whole network, in two ways:
+
+- "yaml" (branch `paper`, YOLOv7): `model.<layer>.<field>`, one number for each block of ours;
+- "cfg" (branch `main`, darknet): `module_list.<layer>.<kind>`, one number for each convolution,
+  sum, concatenation, pool and so on.
+
+Both orders are a walk over backbone, neck and head, so they hold for any width and depth.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import nn
+
+from ..layers import (
+    CSPSPP,
+    ConvNormAct,
+    CSPDownsample,
+    CSPNeckBlock,
+    CSPStage,
+    Implicit,
+    Residual,
+)
+from ..networks import AnchorHead, PANNeck, YOLORBackbone
+
+# Our modules in the order of the file: the path of each, or None for a layer without weights that
+# has a number too.
+Walk = Iterator[tuple[str, nn.Module] | None]
+
+
+# ---- One number per block
+
+
+# Fields of a block, ours to the authors'; {} stands for the number of a repeated unit.
+YAML_FIELDS: dict[type[nn.Module], dict[str, str]] = {
+    CSPStage: {
+        "entry": "cv1",
+        "split": "cv2",
+        "transition": "cv3",
+        "merge.norm_act.0": "bn",
+        "merge.output": "cv4",
+        "units.{}.reduce": "m.{}.cv1",
+        "units.{}.expand": "m.{}.cv2",
+    },
+    CSPNeckBlock: {
+        "entry": "cv1",
+        "split": "cv2",
+        "merge.norm_act.0": "bn",
+        "merge.output": "cv3",
+        "units.{}.0": "m.{}.cv1",
+        "units.{}.1": "m.{}.cv2",
+    },
+    CSPSPP: {
+        "before.0": "cv1",
+        "before.1": "cv3",
+        "before.2": "cv4",
+        "after.0": "cv5",
+        "after.1": "cv6",
+        "split": "cv2",
+        "merge.norm_act.0": "bn",
+        "merge.output": "cv7",
+    },
+    CSPDownsample: {"reduce": "cv1", "down": "cv2", "pooled": "cv3"},
+    Residual: {"reduce": "cv1", "expand": "cv2"},
+}
+
+
+def yaml_walk(backbone: YOLORBackbone, neck: PANNeck) -> Walk:
+    """Blocks in the order of the yaml files; the head, which follows, is one layer."""
+    for i, layer in enumerate(backbone.stem):
+        yield f"backbone.stem.{i}", layer
+    for i, stage in enumerate(backbone.stages):
+        for j, block in enumerate(stage):
+            if not isinstance(block, nn.Identity):
+                yield f"backbone.stages.{i}.{j}", block
+    yield "neck.spp", neck.spp
+    for i in reversed(range(len(neck.top_down))):
+        yield f"neck.reduce.{i}", neck.reduce[i]
+        yield None  # up-sampling
+        yield f"neck.lateral.{i}", neck.lateral[i]
+        yield None  # concatenation
+        yield f"neck.top_down.{i}", neck.top_down[i]
+    yield "neck.output.0", neck.output[0]
+    for i, block in enumerate(neck.bottom_up):
+        yield f"neck.down.{i}", neck.down[i]
+        yield None  # concatenation
+        yield f"neck.bottom_up.{i}", block
+        yield f"neck.output.{i + 1}", neck.output[i + 1]
+
+
+def yaml_leaves(path: str, module: nn.Module, theirs: str) -> Iterator[tuple[str, str]]:
+    """Paths of the layers with weights below a module, ours and theirs."""
+    if isinstance(module, ConvNormAct):
+        yield f"{path}.conv", f"{theirs}.conv"
+        yield f"{path}.norm", f"{theirs}.bn"
+    elif isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+        yield path, theirs
+    elif isinstance(module, nn.Sequential):  # residual units in a row; one alone has no number
+        for i, unit in enumerate(module):
+            number = f".{i}" if len(module) > 1 else ""
+            yield from yaml_leaves(f"{path}.{i}", unit, f"{theirs}{number}")
+    elif type(module) in YAML_FIELDS:
+        parts = dict(module.named_modules())
+        for ours, field in YAML_FIELDS[type(module)].items():
+            for i in itertools.count():
+                part = parts.get(ours.format(i))
+                if part is None or isinstance(part, nn.Identity):
+                    break
+                yield from yaml_leaves(
+                    f"{path}.{ours.format(i)}", part, f"{theirs}.{field.format(i)}"
+                )
+                if "{}" not in ours:
+                    break
+
+
+def yaml_names(backbone: YOLORBackbone, neck: PANNeck, head: AnchorHead) -> dict[str, str]:
+    """Layers with weights in the "yaml" scheme, ours to theirs.
+
+    Raises:
+        ValueError: when this network has no such names.
+    """
+    if not neck.spp.merge.has_norm:
+        raise ValueError("it is in form Y, the network in form D (MODEL.YOLOR.FORM changes that)")
+    names = {}
+    number = 0
+    for number, step in enumerate(yaml_walk(backbone, neck)):
+        if step is not None:
+            names.update(yaml_leaves(*step, f"model.{number}"))
+    last = number + 1
+    for i in range(len(head.predict)):
+        names[f"head.predict.{i}"] = f"model.{last}.m.{i}"
+        names[f"neck.align.{i}"] = f"model.{last}.ia.{i}"
+        names[f"head.refine.{i}"] = f"model.{last}.im.{i}"
+    return names
+
+
+# ---- One number per layer
+
+
+def stage_walk(path: str, stage: CSPStage) -> Walk:
+    """The split comes first in these files, though second in the concatenation."""
+    yield f"{path}.split", stage.split
+    yield None  # back to the input
+    yield f"{path}.entry", stage.entry
+    for i, unit in enumerate(stage.units):
+        yield from residual_walk(f"{path}.units.{i}", unit)
+    if not isinstance(stage.transition, nn.Identity):
+        yield f"{path}.transition", stage.transition
+    yield None  # concatenation
+    yield f"{path}.merge.output", stage.merge.output
+
+
+def residual_walk(path: str, unit: Residual) -> Walk:
+    yield f"{path}.reduce", unit.reduce
+    yield f"{path}.expand", unit.expand
+    yield None  # sum
+
+
+def neck_block_walk(path: str, block: CSPNeckBlock) -> Walk:
+    yield f"{path}.entry", block.entry
+    yield f"{path}.split", block.split
+    yield None  # back to the entry
+    for i, pair in enumerate(block.units):
+        yield f"{path}.units.{i}.0", pair[0]
+        yield f"{path}.units.{i}.1", pair[1]
+    yield None  # concatenation
+    yield f"{path}.merge.output", block.merge.output
+
+
+def spp_walk(path: str, spp: CSPSPP) -> Walk:
+    yield f"{path}.split", spp.split
+    yield None  # back to the input
+    for i, layer in enumerate(spp.before):
+        yield f"{path}.before.{i}", layer
+    yield from [None] * 6  # three pools, the ways back between them, their concatenation
+    for i, layer in enumerate(spp.after):
+        yield f"{path}.after.{i}", layer
+    yield None  # concatenation
+    yield f"{path}.merge.output", spp.merge.output
+
+
+def cfg_block_walk(path: str, module: nn.Module) -> Walk:
+    """Layers of one block.
+
+    Raises:
+        ValueError: when no published cfg file has such a block.
+    """
+    if isinstance(module, ConvNormAct):
+        yield path, module
+    elif isinstance(module, CSPStage):
+        yield from stage_walk(path, module)
+    elif isinstance(module, CSPNeckBlock):
+        yield from neck_block_walk(path, module)
+    elif isinstance(module, CSPSPP):
+        yield from spp_walk(path, module)
+    elif isinstance(module, Residual):
+        yield from residual_walk(path, module)
+    elif isinstance(module, nn.Sequential):
+        for i, part in enumerate(module):
+            yield from cfg_block_walk(f"{path}.{i}", part)
+    elif any(True for _ in module.parameters()):
+        raise ValueError(f"cfg files have no {type(module).__name__}")
+    elif not isinstance(module, nn.Identity):
+        yield None  # space to depth
+
+
+def cfg_walk(backbone: YOLORBackbone, neck: PANNeck, head: AnchorHead) -> Walk:
+    """Layers in the order of the cfg files.
+
+    Raises:
+        ValueError: when this network has no such order.
+    """
+    if neck.spp.merge.has_norm:
+        raise ValueError("it is in form D, the network in form Y (MODEL.YOLOR.FORM changes that)")
+    yield from cfg_block_walk("backbone.stem", backbone.stem)
+    yield from cfg_block_walk("backbone.stages", nn.Sequential(*backbone.stages))
+    yield from cfg_block_walk("neck.spp", neck.spp)
+    for i in reversed(range(len(neck.top_down))):
+        yield f"neck.reduce.{i}", neck.reduce[i]
+        yield from [None, None]  # up-sampling, back to the backbone's feature
+        yield f"neck.lateral.{i}", neck.lateral[i]
+        yield None  # concatenation
+        yield from cfg_block_walk(f"neck.top_down.{i}", neck.top_down[i])
+    for i, block in enumerate(neck.bottom_up):
+        yield from cfg_block_walk(f"neck.down.{i}", neck.down[i])
+        yield None  # concatenation
+        yield from cfg_block_walk(f"neck.bottom_up.{i}", block)
+    for place, modules in (("neck.align", neck.align), ("head.refine", head.refine)):
+        for i, module in enumerate(modules):
+            if isinstance(module, Implicit):
+                yield f"{place}.{i}", module
+    for i, predict in enumerate(head.predict):
+        yield None  # back to the feature
+        yield f"neck.output.{i}", neck.output[i]
+        if isinstance(neck.align[i], Implicit):
+            yield None  # sum with it
+        yield f"head.predict.{i}", predict
+        if isinstance(head.refine[i], Implicit):
+            yield None  # product with it
+        yield None  # decoding
+
+
+def cfg_names(backbone: YOLORBackbone, neck: PANNeck, head: AnchorHead) -> dict[str, str]:
+    """Layers with weights in the "cfg" scheme, ours to theirs.
+
+    Raises:
+        ValueError: when this network has no such names.
+    """
+    names = {}
+    for number, step in enumerate(cfg_walk(backbone, neck, head)):
+        if step is None:
+            continue
+        path, module = step
+        theirs = f"module_list.{number}"
+        if isinstance(module, Implicit):
+            names[path] = theirs
+        elif isinstance(module, ConvNormAct):
+            names[f"{path}.conv"] = f"{theirs}.Conv2d"
+            names[f"{path}.norm"] = f"{theirs}.BatchNorm2d"
+        else:
+            names[path] = f"{theirs}.Conv2d"
+    return names
+
+
+def rename_keys(keys: Sequence[str], layers: Mapping[str, str]) -> dict[str, str]:
+    """Names of tensors, ours to theirs.
+
+    Args:
+        keys: of our state dict.
+        layers: of `yaml_names` or `cfg_names`.
+
+    Raises:
+        ValueError: when a layer has no name in the scheme.
+    """
+    names = {}
+    for key in keys:
+        layer, _, tensor = key.rpartition(".")
+        if layer not in layers:
+            raise ValueError(f"it has no counterpart of the layer {layer!r}")
+        names[key] = f"{layers[layer]}.{'implicit' if tensor == 'z' else tensor}"
+    return names

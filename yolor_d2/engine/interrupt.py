@@ -1,0 +1,75 @@
+"""A run that is told to stop finishes its iteration, saves, and ends."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from typing import Any
+
+import torch
+
+from ..d2.engine import HookBase
+from ..d2.utils import comm
+from .processes import any_process
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(SystemExit):
+    """Ends the process, if nobody catches it, with 128 + the signal's number, as shells count."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
+class InterruptHook(HookBase):
+    """Raises `Interrupted` after the iteration in which SIGTERM or SIGINT came.
+
+    To be placed behind everything that belongs to the iteration, and before the evaluation, which
+    changes nothing and is left out, or given up if the signal comes while it runs. With several
+    processes all stop if one got a signal, and an evaluation is finished, as they share it. A
+    second signal has the effect that it had before the training.
+
+    Args:
+        device: that of the model.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.received: int | None = None
+        self.evaluating = False
+        # Last iteration that was finished by this process, and whether the run ended with it.
+        self.finished: int | None = None
+        self.completed = False
+        self.handlers: dict[int, Any] = {}
+
+    def before_train(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
+
+    def receive(self, number: int, _frame: object) -> None:
+        self.restore()
+        self.received = number
+        if self.evaluating and comm.get_world_size() == 1:
+            raise Interrupted(number)
+
+    def after_step(self) -> None:
+        self.finished = self.trainer.iter
+        stops = any_process([self.received == number for number in SIGNALS], self.device)
+        for number, stop in zip(SIGNALS, stops):
+            if stop:
+                raise Interrupted(number)
+        self.completed = self.finished + 1 >= self.trainer.max_iter
+
+    def after_train(self) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Give signals back the effect that they had before."""
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}

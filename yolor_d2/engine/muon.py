@@ -1,0 +1,99 @@
+"""Muon: momentum whose step is orthogonalised, so that all directions of a layer learn at one pace.
+
+The method is Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the
+scale of the steps is that of Liu et al. 2025, "Muon is scalable for LLM training" (arXiv
+2502.16982, section 2.2). `torch.optim.Muon` takes matrices alone, not the weights of convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# A step pulls every singular value s to a s + b s^3 + c s^5. Jordan's coefficients trade an exact
+# 1 for speed: after 5 steps what was above 1/1000 of the norm lies in about 0.7 to 1.2.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+# Root mean square of the entries of a step over the learning rate, as is usual with Adam, whose
+# learning rates and decays then fit (Liu et al., equation 4).
+STEP_RMS = 0.2
+
+
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+    """The nearest matrix with orthonormal rows (or columns, if there are fewer), roughly.
+
+    A Newton-Schulz iteration. All its factors are polynomials of the Gram matrix G = X X^T; they
+    are multiplied there, which for the wide matrices of convolutions costs less than half of
+    iterating on X.
+
+    Args:
+        matrix: (rows, columns), finite.
+        steps: iterations.
+
+    Returns:
+        Same shape. With the singular value decomposition U S V^T of the input it is U S' V^T, S'
+        near 1 (see `COEFFICIENTS`); 0 for 0.
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp(min=1e-12)
+    a, b, c = COEFFICIENTS
+    gram = wide @ wide.T  # (R, R), R the shorter side
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    product = identity
+    for step in range(steps):
+        factor = a * identity + b * gram + c * (gram @ gram)
+        product = factor @ product
+        if step < steps - 1:
+            gram = factor @ gram @ factor
+    result = product @ wide
+    return result if matrix.shape[0] <= matrix.shape[1] else result.T
+
+
+class Muon(torch.optim.SGD):
+    """SGD in which groups with the key "orthogonal" take orthogonalised steps.
+
+    A weight of such a group counts as the matrix (outputs, everything else), as a convolution
+    applies it. Its decay is decoupled: each step also takes away the share lr * weight_decay.
+
+    The arguments are those of `torch.optim.SGD`. "orthogonal" is False where it is missing; weights
+    in orthogonal groups have at least two dimensions.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of all groups; the result of `closure`, which is called first, if any."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups = self.param_groups
+        for group in groups:
+            if group.get("orthogonal", False):
+                self.step_orthogonal(group)
+        # SGD's own step sees its own groups alone.
+        self.param_groups = [group for group in groups if not group.get("orthogonal", False)]
+        try:
+            super().step()
+        finally:
+            self.param_groups = groups
+        return loss
+
+    def step_orthogonal(self, group: dict) -> None:
+        """Move the parameters of one orthogonal group."""
+        momentum, lr = group["momentum"], group["lr"]
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            buffer = state["momentum_buffer"].mul_(momentum).add_(gradient)
+            direction = gradient.add(buffer, alpha=momentum) if group["nesterov"] else buffer
+            matrix = orthogonalize(direction.flatten(1).float())
+            # Orthonormal rows of length n have the root mean square 1 / sqrt(n).
+            scale = STEP_RMS * max(matrix.shape) ** 0.5
+            parameter.mul_(1 - lr * group["weight_decay"])
+            parameter.add_(matrix.reshape(parameter.shape).to(parameter.dtype), alpha=-lr * scale)
