@@ -328,12 +328,18 @@ def test_other_content_is_named(tmp_path):
         read_weights(tmp_path / "absent.pt")
 
 
-# Reads each file and tells the outcome, the CPU time and the peak of memory so far.
+# Reads each file and tells the outcome, the CPU time and how far memory rose above what the imports
+# take, which is almost a gigabyte where torch comes with its GPU libraries.
 READ_ALL = """
 import json, resource, sys, time
 from pathlib import Path
 from yolor_d2.checkpoint.safe_load import WeightsFileError, read_weights
+
+def megabytes(field):
+    return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0]) // 1024
+
 resource.setrlimit(resource.RLIMIT_DATA, (4 * 2**30, 4 * 2**30))
+imported = megabytes("VmRSS")
 for path in sys.argv[1:]:
     start = time.process_time()
     try:
@@ -343,15 +349,13 @@ for path in sys.argv[1:]:
     except BaseException as fault:
         outcome = f"raised {fault!r}"
     seconds = time.process_time() - start
-    status = Path("/proc/self/status").read_text()
-    peak = int(status.split("VmHWM:")[1].split()[0]) // 1024
-    print(json.dumps([outcome, seconds, peak]), flush=True)
+    print(json.dumps([outcome, seconds, megabytes("VmHWM") - imported]), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory) -> dict[str, tuple[str, float, int]]:
-    """(outcome, CPU seconds, MB at most so far) of each hostile file, read in one process."""
+    """(outcome, CPU seconds, MB used at most so far) of each hostile file, read in one process."""
     folder = tmp_path_factory.mktemp("hostile")
     paths = {name: folder / f"{index}.pt" for index, name in enumerate(HOSTILE)}
     for name, path in paths.items():
@@ -371,12 +375,12 @@ def outcomes(tmp_path_factory) -> dict[str, tuple[str, float, int]]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_file_is_refused(outcomes, name):
-    outcome, seconds, peak = outcomes[name]
+    outcome, seconds, used = outcomes[name]
     assert outcome.startswith("refused "), outcome
     assert re.search(HOSTILE[name].reason, outcome), outcome
     assert re.search(r"/\d+\.pt: ", outcome), outcome
     assert seconds < 5
-    assert peak < 1024
+    assert used < 256
 
 
 @pytest.mark.parametrize("name", ["os.system", "os.system, legacy", "eval", "numpy", "torch"])
