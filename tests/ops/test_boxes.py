@@ -67,6 +67,38 @@ def test_ciou_of_a_box_with_itself_has_a_finite_gradient():
     assert boxes.grad.isfinite().all()
 
 
+def test_gradient_of_ciou_is_that_of_its_formula_with_a_constant_alpha():
+    """Against central differences of a formula of its own, in double precision."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(100, 4, generator=generator).double() * 4 + 0.1 for _ in range(2))
+
+    def aspect(boxes: torch.Tensor) -> torch.Tensor:
+        return (
+            4
+            / math.pi**2
+            * (torch.atan(b[:, 2] / b[:, 3]) - torch.atan(boxes[:, 2] / boxes[:, 3])) ** 2
+        )
+
+    overlap = tv.box_iou(cxcywh_to_xyxy(a), cxcywh_to_xyxy(b)).diagonal()
+    alpha = aspect(a) / (1 - overlap + aspect(a))
+
+    def ciou(boxes: torch.Tensor) -> torch.Tensor:
+        corners, others = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(b)
+        enclosing = torch.maximum(corners, others)[:, 2:] - torch.minimum(corners, others)[:, :2]
+        distance = (boxes - b)[:, :2].square().sum(1) / enclosing.square().sum(1)
+        return tv.box_iou(corners, others).diagonal() - distance - alpha * aspect(boxes)
+
+    a.requires_grad_()
+    paired_iou(a, b, "ciou").sum().backward()
+    step = 1e-6
+    for column in range(4):
+        change = torch.zeros(4, dtype=torch.float64)
+        change[column] = step
+        with torch.no_grad():
+            slope = (ciou(a + change) - ciou(a - change)) / (2 * step)
+        torch.testing.assert_close(a.grad[:, column], slope, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("kind", "pairwise"),
     [
