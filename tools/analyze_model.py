@@ -1,59 +1,10 @@
 #!/usr/bin/env python
-"""Parameters and FLOPs of the network that a configuration describes.
+"""Parameters and FLOPs of the network that a configuration describes. See --help."""
 
-python tools/analyze_model.py --config-file configs/yolor_p6.yaml
-python tools/analyze_model.py --config-file yolor_p6.yaml MODEL.YOLOR.NUM_CLASSES 3
-"""
+import sys
 
-from __future__ import annotations
-
-import argparse
-
-import torch
-from tabulate import tabulate
-
-from yolor_d2.config import load_config
-from yolor_d2.modeling.backbone import variant_from_config
-from yolor_d2.networks import build_network
-from yolor_d2.networks.complexity import measure_complexity
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument("--size", type=int, help="side of the square input; default: the config's")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
-    return parser.parse_args()
-
-
-def main(args: argparse.Namespace) -> None:
-    # Nothing is computed: the network lives on the "meta" device.
-    cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
-    size = args.size or cfg.INPUT.MAX_SIZE_TEST
-    with torch.device("meta"):
-        network = build_network(
-            variant_from_config(cfg),
-            cfg.MODEL.YOLOR.NUM_CLASSES,
-            in_channels=len(cfg.MODEL.PIXEL_MEAN),
-        )
-        image = torch.empty(1, len(cfg.MODEL.PIXEL_MEAN), size, size)
-    rows = [
-        (
-            name,
-            f"{cost.parameters:,}",
-            f"{cost.fused_parameters:,}",
-            f"{2 * cost.macs / 1e9:.4f}",
-            f"{cost.flops / 1e9:.4f}",
-        )
-        for name, cost in measure_complexity(network, image).items()
-    ]
-    headers = ["part", "parameters", "norms fused", "2 x MACs (G)", "FLOPs, the paper's way (G)"]
-    title = f"{cfg.MODEL.YOLOR.VARIANT}, {cfg.MODEL.YOLOR.NUM_CLASSES} classes, {size} x {size}"
-    print(title)
-    print(tabulate(rows, headers, stralign="right", disable_numparse=True))
-
+from yolor_d2.commands import analyze_model
+from yolor_d2.commands.shell import run
 
 if __name__ == "__main__":
-    main(parse_args())
+    sys.exit(run(analyze_model.main))

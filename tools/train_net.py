@@ -1,79 +1,10 @@
 #!/usr/bin/env python
-"""Train, resume or evaluate a YOLOR model.
+"""Train, resume or evaluate a YOLOR model. See --help."""
 
-    python tools/train_net.py --config-file configs/yolor_p6.yaml --num-gpus 8
-    python tools/train_net.py --config-file configs/quick/ssss_320_cpu.yaml \
-        --train train.json images/ --test val.json images/ OUTPUT_DIR output/mine
-    python tools/train_net.py --config-file output/mine/config.yaml --resume
-    python tools/train_net.py --config-file output/mine/config.yaml --eval-only \
-        MODEL.WEIGHTS output/mine/model_best.pth
-"""
+import sys
 
-from __future__ import annotations
-
-import argparse
-
-import yolor_d2  # noqa: F401  (registers the models, also in spawned processes)
-from yolor_d2.checkpoint import YOLORCheckpointer
-from yolor_d2.config import apply_overrides, find_config, read_config
-from yolor_d2.d2 import describe_runtime
-from yolor_d2.d2.config import CfgNode
-from yolor_d2.d2.engine import default_argument_parser, default_setup, launch
-from yolor_d2.d2.evaluation import verify_results
-from yolor_d2.d2.utils import comm, setup_logger
-from yolor_d2.data.loader import register_datasets, use_coco_files
-from yolor_d2.engine import Trainer
-from yolor_d2.engine.lengths import translate_epochs
-
-
-def parse_args() -> argparse.Namespace:
-    parser = default_argument_parser(epilog=__doc__)
-    files = {"nargs": 2, "metavar": ("JSON", "FOLDER")}
-    parser.add_argument("--train", **files, help="COCO annotations and images to train on")
-    parser.add_argument("--test", **files, help="COCO annotations and images to evaluate on")
-    return parser.parse_args()
-
-
-def setup(args: argparse.Namespace) -> CfgNode:
-    args.config_file = str(find_config(args.config_file))
-    cfg = read_config(args.config_file)
-    use_coco_files(cfg, args.train, args.test)
-    apply_overrides(cfg, args.opts)
-    register_datasets(cfg)
-    if not args.eval_only:
-        translate_epochs(cfg, args.opts)
-    cfg.freeze()
-    default_setup(cfg, args)
-    logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")
-    logger.info("Runtime: %s", describe_runtime())
-    return cfg
-
-
-def main(args: argparse.Namespace) -> dict | None:
-    cfg = setup(args)
-    if not args.eval_only:
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        return trainer.train()
-
-    model = Trainer.build_model(cfg)
-    checkpointer = YOLORCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
-    if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
-        raise ValueError("MODEL.WEIGHTS is empty: --eval-only needs a checkpoint to evaluate")
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    results = Trainer.test(cfg, model)
-    if comm.is_main_process():
-        verify_results(cfg, results)
-    return results
-
+from yolor_d2.commands import train_net
+from yolor_d2.commands.shell import run
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    launch(
-        main,
-        arguments.num_gpus,
-        num_machines=arguments.num_machines,
-        machine_rank=arguments.machine_rank,
-        dist_url=arguments.dist_url,
-        args=(arguments,),
-    )
+    sys.exit(run(train_net.main))

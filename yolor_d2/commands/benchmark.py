@@ -1,0 +1,39 @@
+"""Measure speed on this machine.
+
+    python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/
+    python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/ \
+        --workers 0 4 8 --json output/data.json INPUT.CACHE ram
+    python tools/benchmark.py step --config-file yolor_p6.yaml --size 640 --batch 4
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from yolor_d2.benchmark import data, step
+
+COMMANDS = {"data": data, "step": step}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, module in COMMANDS.items():
+        summary = module.__doc__.splitlines()[0]
+        command = commands.add_parser(name, help=summary, description=module.__doc__)
+        module.add_arguments(command)
+        command.add_argument("--json", type=Path, help="write the report here too")
+        command.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    report = COMMANDS[args.command].run(args)
+    print(report.table())
+    if args.json is not None:
+        report.write_json(args.json)

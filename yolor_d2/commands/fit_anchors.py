@@ -1,0 +1,110 @@
+"""How well a configuration's anchors fit a data set, and anchors that fit it better.
+
+    python tools/fit_anchors.py --config-file configs/yolor_p6.yaml
+    python tools/fit_anchors.py --config-file configs/quick/ssss_320_cpu.yaml \
+        --train train.json images/ --output anchors.yaml
+    python tools/train_net.py --config-file anchors.yaml ...
+
+Boxes are measured as training sees them: the longer side of each image is INPUT.MAX_SIZE_TRAIN. The
+file written with --output is a configuration on top of the given one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from yolor_d2.config import apply_overrides, find_config, read_config
+from yolor_d2.d2.config import CfgNode
+from yolor_d2.data.dataset import TrainingDataset
+from yolor_d2.data.loader import (
+    load_training_items,
+    register_datasets,
+    use_coco_files,
+)
+from yolor_d2.data.settings import training_size
+from yolor_d2.modeling.backbone import variant_from_config
+from yolor_d2.ops.anchors import best_possible_recall, fit_anchors, fitness
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
+    parser.add_argument(
+        "--train", nargs=2, metavar=("JSON", "FOLDER"), help="COCO annotations and images"
+    )
+    parser.add_argument("--num", type=int, help="anchors in all; default: as many as there are")
+    parser.add_argument("--generations", type=int, default=1000, help="length of the search")
+    parser.add_argument("--seed", type=int, default=0, help="of the search")
+    parser.add_argument("--output", type=Path, help="YAML file to write")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
+    return parser.parse_args(argv)
+
+
+def describe(title: str, sizes: Tensor, anchors: Tensor, max_ratio: float) -> str:
+    recall = best_possible_recall(sizes, anchors, max_ratio)
+    return (
+        f"{title}: {100 * recall:.2f} % of {len(sizes)} boxes match at ratio {max_ratio:g}, "
+        f"mean fit {fitness(sizes, anchors, max_ratio):.3f}"
+    )
+
+
+def to_levels(anchors: Tensor, num_levels: int) -> list[list[list[float]]]:
+    """(A, 2) anchors by rising area, the same number on each level."""
+    rounded = [[round(side, 1) for side in pair] for pair in anchors.tolist()]
+    per_level = len(rounded) // num_levels
+    return [rounded[i : i + per_level] for i in range(0, len(rounded), per_level)]
+
+
+def as_yaml(levels: list[list[list[float]]], base: str | None = None) -> str:
+    """A configuration that sets the anchors, one level a line."""
+    lines = [f"_BASE_: {json.dumps(base)}"] if base else []  # quoted alike in both formats
+    lines += ["MODEL:", "  YOLOR:", "    ANCHORS:"]
+    return "\n".join([*lines, *(f"    - {level}" for level in levels)]) + "\n"
+
+
+def load(args: argparse.Namespace) -> CfgNode:
+    cfg = read_config(find_config(args.config_file))
+    use_coco_files(cfg, args.train, None)
+    apply_overrides(cfg, [*args.opts, "MODEL.DEVICE", "cpu"])
+    register_datasets(cfg)
+    return cfg
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = load(args)
+    before = torch.tensor(variant_from_config(cfg).anchors)  # (L, A, 2)
+    num_levels = len(before)
+    before = before.flatten(0, 1)
+    count = args.num or len(before)
+    if count < 1 or count % num_levels:
+        raise ValueError(f"--num is {count}, expected a multiple of the {num_levels} levels")
+    size = training_size(cfg)
+    sizes = TrainingDataset(load_training_items(cfg), size=size, seed=0).box_sizes()
+    max_ratio = cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO
+    print(describe("now", sizes, before, max_ratio))
+    found = fit_anchors(
+        sizes,
+        count,
+        max_ratio,
+        start=before if count == len(before) else None,
+        seed=args.seed,
+        generations=args.generations,
+    )
+    levels = to_levels(found, num_levels)
+    fitted = torch.tensor(levels).flatten(0, 1)
+    print(describe("fitted", sizes, fitted, max_ratio))
+    print(as_yaml(levels), end="")
+    if args.output is not None:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        base = str(find_config(args.config_file).resolve())
+        args.output.write_text(as_yaml(levels, base), encoding="utf-8")
+        print(f"written to {args.output}")

@@ -1,0 +1,57 @@
+"""Run a command for somebody at a shell: what is wrong in one line, the traceback on request."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+# What a user can mend: a value, a key, a file. Anything else is our mistake.
+USER_ERRORS = (ValueError, KeyError, OSError)
+INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
+
+
+def describe(error: BaseException) -> str:
+    """The message of an error in one line.
+
+    A KeyError prints its message with quotes, and torch's messages go on with hints for
+    programmers.
+    """
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split()) or type(error).__name__
+
+
+def run(
+    command: Callable[[Sequence[str]], int | None],
+    argv: Sequence[str] | None = None,
+    *,
+    program: str | None = None,
+) -> int:
+    """Call a command with its arguments.
+
+    Args:
+        command: takes the arguments; returns an exit status, None standing for 0.
+        argv: arguments; None takes those of the process. `--debug` among them is meant for this
+            function: an error then prints its traceback.
+        program: name to begin error messages with; None takes that of the script.
+
+    Returns:
+        The exit status: that of the command, 1 after an error, 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    program = program or Path(sys.argv[0]).stem
+    try:
+        return command(argv) or 0
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        kind = "" if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: "
+        hint = "" if debug or not kind else " (--debug shows where)"
+        print(f"{program}: error: {kind}{describe(error)}{hint}", file=sys.stderr)
+        return 1
