@@ -1,14 +1,22 @@
 """Packages the configurations with the code; everything else is in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 CONFIGS = "yolor_d2.model_zoo.configs"
+FOLDERS = sorted(path.name for path in Path(__file__).parent.glob("configs/*/"))
 
 setup(
-    packages=[*find_packages(include=["yolor_d2", "yolor_d2.*"]), CONFIGS],
+    packages=[
+        *find_packages(include=["yolor_d2", "yolor_d2.*"]),
+        CONFIGS,
+        *(f"{CONFIGS}.{folder}" for folder in FOLDERS),
+    ],
     package_dir={CONFIGS: "configs"},
     package_data={
-        CONFIGS: ["*.yaml", "*/*.yaml", "*/*.py"],
+        CONFIGS: ["*.yaml"],
+        **{f"{CONFIGS}.{folder}": ["*.yaml", "*.py"] for folder in FOLDERS},
         "yolor_d2._builtin": ["*.yaml", "*.txt"],
     },
 )
