@@ -53,12 +53,27 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Name in YOLOR_HEAD_REGISTRY.
     cfg.MODEL.YOLOR.HEAD = "ImplicitAnchorHead"
 
-    # ---- Implicit knowledge: the operator at each place, "none", "add" or "mul"
+    # ---- Implicit knowledge: at each place an operator, "none", "add", "mul" or "concat", and more
+    # words: a representation ("vector", "network", "factorization"), "tanh", "relu" or "silu" for a
+    # network, "non_negative" for a factorization. One for all levels, or one each with commas, fine
+    # to coarse.
     cfg.MODEL.YOLOR.IMPLICIT = CfgNode()
-    # On every output of the neck (the paper's iFA).
+    # On every output of the neck, in front of the predictions (the paper's iFA); "per_anchor" gives
+    # each anchor its own. "" takes the variant's.
     cfg.MODEL.YOLOR.IMPLICIT.FEATURE_ALIGNMENT = ""
-    # On every output of the head (the paper's iPR).
+    # On every output of the head (the paper's iPR), no "concat"; "sizes" refines widths and heights
+    # alone. "" takes the variant's.
     cfg.MODEL.YOLOR.IMPLICIT.PREDICTION_REFINEMENT = ""
+    # On every map of the neck's way down (FPN) and of its way up (PAN). "" takes the variant's,
+    # "none" in all published models.
+    cfg.MODEL.YOLOR.IMPLICIT.TOP_DOWN = ""
+    cfg.MODEL.YOLOR.IMPLICIT.BOTTOM_UP = ""
+    # Spread of the initial values.
+    cfg.MODEL.YOLOR.IMPLICIT.STD = 0.02
+    # Size of the prior of a network or a factorization, in units of the explicit channels.
+    cfg.MODEL.YOLOR.IMPLICIT.PRIOR_FACTOR = 2
+    # Weight in the loss of the L1 norm of the coefficients of a factorization; 0 is off.
+    cfg.MODEL.YOLOR.IMPLICIT.SPARSITY = 0.0
 
     # ---- Assignment and loss
     # A box matches an anchor if neither side is this many times longer or shorter.

@@ -16,9 +16,8 @@ from yolor_d2.layers import (
     CSPNeckBlock,
     CSPStage,
     HaarTransform,
-    ImplicitAdd,
-    ImplicitMul,
     SpaceToDepth,
+    build_implicit,
 )
 
 
@@ -35,8 +34,8 @@ BLOCKS = {
     "Y_downc": lambda: CSPDownsample(20, 32, form=FORM_Y),
     "reorg": SpaceToDepth,
     "dwt": lambda: HaarTransform(3),
-    "implicit_a": lambda: ImplicitAdd(10),
-    "implicit_m": lambda: ImplicitMul(10),
+    "implicit_a": lambda: build_implicit("add", 10),
+    "implicit_m": lambda: build_implicit("mul", 10),
     "D_cspf": lambda: after_conv(20, CSPStage(20, 32, 2, transition=False, form=FORM_D)),
     "D_cspc": lambda: after_conv(20, CSPStage(20, 32, 2, transition=True, form=FORM_D)),
     "D_plain": lambda: after_conv(40, CSPNeckBlock(40, 24, 2, form=FORM_D)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolor_d2.layers import FORM_D, FORM_Y, ImplicitAdd, ImplicitMul
+from yolor_d2.layers import FORM_D, FORM_Y
 from yolor_d2.networks import Variant, build_network
 from yolor_d2.networks.variants import ANCHORS_640, ANCHORS_1280
 from yolor_d2.ops import assign_targets, detection_losses
@@ -135,10 +135,10 @@ def test_one_anchor_per_level():
 
 def test_implicit_operators_are_a_choice():
     network = build(TINY_P6)
-    assert {type(x) for x in network.neck.align} == {ImplicitAdd}  # as published
-    assert {type(x) for x in network.head.refine} == {ImplicitMul}
+    assert {x.operator for x in network.neck.align} == {"add"}  # as published
+    assert {x.operator for x in network.head.refine} == {"mul"}
     network = build(TINY_P6, feature_alignment="mul", prediction_refinement="none")
-    assert {type(x) for x in network.neck.align} == {ImplicitMul}
+    assert {x.operator for x in network.neck.align} == {"mul"}
     assert {type(x) for x in network.head.refine} == {nn.Identity}
 
 
@@ -166,7 +166,16 @@ def test_a_size_that_does_not_divide_is_named(size):
         ({"variant": "yolor_x"}, "'yolor_x'"),
         ({"form": "Z"}, r"'Z', expected one of \['D', 'Y'\]"),
         ({"activation": "relu"}, "'relu'"),
-        ({"feature_alignment": "concat"}, "'concat'"),
+        ({"feature_alignment": "sub"}, "'sub' is not possible at this place"),
+        ({"feature_alignment": "add mul"}, "two of operator"),
+        ({"feature_alignment": "network"}, "names no operator"),
+        ({"feature_alignment": "none network"}, "'none' stands alone"),
+        ({"feature_alignment": "add tanh"}, "belongs to 'network'"),
+        ({"feature_alignment": "add non_negative"}, "belongs to 'factorization'"),
+        ({"feature_alignment": "add sizes"}, "'sizes' is not possible"),
+        ({"feature_alignment": "concat per_anchor"}, "'concat'"),
+        ({"feature_alignment": "add, mul"}, "for 2 levels.* or 3 with commas"),
+        ({"prediction_refinement": "mul per_anchor"}, "'per_anchor' is not possible"),
         ({"prediction_refinement": "concat"}, "'concat'"),
         ({"num_classes": 0}, "num_classes is 0"),
         ({"anchors": ANCHORS_1280}, "each of 3 levels.* on 4 levels"),

@@ -10,7 +10,18 @@ from .downsample import (
     build_downsample,
     build_wavelet_transform,
 )
-from .implicit import Implicit, ImplicitAdd, ImplicitMul, build_implicit
+from .implicit import (
+    AnchorwiseConv,
+    FixedImplicit,
+    Implicit,
+    ImplicitOptions,
+    ImplicitSpec,
+    build_implicit,
+    implicit_penalty,
+    parse_implicit,
+    split_levels,
+    widened,
+)
 from .spp import SpatialPyramidPooling
 
 __all__ = [
@@ -18,15 +29,17 @@ __all__ = [
     "FORMS",
     "FORM_D",
     "FORM_Y",
+    "AnchorwiseConv",
     "BlockForm",
     "CSPDownsample",
     "CSPNeckBlock",
     "CSPStage",
     "ConvNormAct",
+    "FixedImplicit",
     "HaarTransform",
     "Implicit",
-    "ImplicitAdd",
-    "ImplicitMul",
+    "ImplicitOptions",
+    "ImplicitSpec",
     "Residual",
     "SpaceToDepth",
     "SpatialPyramidPooling",
@@ -34,4 +47,8 @@ __all__ = [
     "build_downsample",
     "build_implicit",
     "build_wavelet_transform",
+    "implicit_penalty",
+    "parse_implicit",
+    "split_levels",
+    "widened",
 ]

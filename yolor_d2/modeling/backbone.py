@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..d2.config import CfgNode
 from ..d2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
+from ..layers import ImplicitOptions
 from ..networks import PANNeck, Variant, YOLORBackbone
 from ..networks.backbone import level_name
 from ..networks.network import build_backbone, build_neck, customise
@@ -39,6 +40,13 @@ def variant_from_config(cfg: CfgNode) -> Variant:
         anchors=node.ANCHORS or None,
         feature_alignment=node.IMPLICIT.FEATURE_ALIGNMENT or None,
         prediction_refinement=node.IMPLICIT.PREDICTION_REFINEMENT or None,
+        top_down=node.IMPLICIT.TOP_DOWN or None,
+        bottom_up=node.IMPLICIT.BOTTOM_UP or None,
+        implicit_options=ImplicitOptions(
+            std=node.IMPLICIT.STD,
+            prior_factor=node.IMPLICIT.PRIOR_FACTOR,
+            sparsity=node.IMPLICIT.SPARSITY,
+        ),
     )
     return replace(row, form=replace(row.form, norm_momentum=node.NORM_MOMENTUM))
 

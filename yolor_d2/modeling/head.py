@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..d2.config import CfgNode, configurable
 from ..d2.modeling import Registry, ShapeSpec
 from ..networks import AnchorHead
-from ..networks.network import anchors_tensor
+from ..networks.network import anchors_tensor, split_alignment
 from .backbone import variant_from_config
 
 YOLOR_HEAD_REGISTRY = Registry("YOLOR_HEAD")
@@ -33,6 +33,8 @@ class ImplicitAnchorHead(AnchorHead):
             "num_anchors": anchors.shape[1],
             "num_classes": cfg.MODEL.YOLOR.NUM_CLASSES,
             "implicit": variant.prediction_refinement,
+            "alignment": split_alignment(variant)[1],
+            "options": variant.implicit_options,
         }
 
 

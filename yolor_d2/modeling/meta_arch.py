@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,11 @@ from ..d2.config import CfgNode, configurable
 from ..d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector_postprocess
 from ..d2.structures import Boxes, ImageList, Instances
 from ..d2.utils import comm, get_event_storage, has_event_storage
+from ..layers import implicit_penalty
+from ..networks import AnchorHead
 from ..networks.network import anchors_tensor
 from ..ops import LossGains, assign_targets, decode, detect, detection_losses, xyxy_to_cxcywh
-from .backbone import variant_from_config
+from .backbone import YOLORPAN, variant_from_config
 from .head import build_head
 
 # Grey level of the border around images that are smaller than their batch, as in training's
@@ -121,6 +123,12 @@ class YOLOR(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
+    def chains(self) -> Iterator[list[nn.Module]]:
+        """Layers that follow each other directly, see `layers.fuse`."""
+        if isinstance(self.backbone, YOLORPAN) and isinstance(self.head, AnchorHead):
+            for chain in zip(self.backbone.neck.align, self.head.predict, self.head.refine):
+                yield list(chain)
+
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """Losses in training mode, detections otherwise.
 
@@ -130,7 +138,8 @@ class YOLOR(nn.Module):
                 "height" and "width", the size in which detections are wanted.
 
         Returns:
-            In training mode the three weighted losses by name, else one {"instances": Instances}
+            In training mode the weighted losses by name (three, and a fourth where implicit
+            knowledge is constrained), else one {"instances": Instances}
             per image with pred_boxes, scores and pred_classes, best first.
         """
         images = self.preprocess(batched_inputs)
@@ -185,11 +194,15 @@ class YOLOR(nn.Module):
 
         losses = detection_losses(levels, targets, self.anchors, self.strides, self.gains)
         num_images = len(batched_inputs) * comm.get_world_size()
-        return {
+        named = {
             "loss_box": losses.box * num_images,
             "loss_objectness": losses.objectness * num_images,
             "loss_classes": losses.classes * num_images,
         }
+        penalty = implicit_penalty(self)
+        if penalty is not None:
+            named["loss_implicit"] = penalty
+        return named
 
     def forward_inference(
         self,

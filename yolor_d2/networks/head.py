@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import build_implicit
+from ..layers import (
+    AnchorwiseConv,
+    ImplicitOptions,
+    build_implicit,
+    parse_implicit,
+    split_levels,
+)
 
 
 class AnchorHead(nn.Module):
@@ -19,8 +25,12 @@ class AnchorHead(nn.Module):
         strides: input pixels per cell of each level.
         num_anchors: anchors A per cell.
         num_classes: classes K, at least 1.
-        implicit: operator of the implicit refinement, see `layers.build_implicit`; the published
-            models multiply.
+        implicit: implicit knowledge on the outputs, see `layers.parse_implicit`; the published
+            models multiply. "sizes" refines tw and th alone. One for all levels, or one each with
+            commas, fine to coarse.
+        alignment: implicit knowledge on the inputs for each anchor ("per_anchor", see
+            `layers.AnchorwiseConv`), or "none"; any other alignment is the neck's.
+        options: what all implicit knowledge shares.
     """
 
     def __init__(
@@ -31,6 +41,8 @@ class AnchorHead(nn.Module):
         num_anchors: int,
         num_classes: int,
         implicit: str = "mul",
+        alignment: str = "none",
+        options: ImplicitOptions = ImplicitOptions(),
     ):
         super().__init__()
         if num_classes < 1:
@@ -39,8 +51,29 @@ class AnchorHead(nn.Module):
         self.num_anchors = num_anchors
         self.num_classes = num_classes
         outputs = num_anchors * (5 + num_classes)
-        self.predict = nn.ModuleList(nn.Conv2d(c, outputs, 1) for c in in_channels)
-        self.refine = nn.ModuleList(build_implicit(implicit, outputs) for _ in in_channels)
+
+        def predictor(words: str, channels: int) -> nn.Conv2d:
+            spec = parse_implicit(words, operators=("add", "mul"), scopes=("per_anchor",))
+            if not spec:
+                return nn.Conv2d(channels, outputs, 1)
+            return AnchorwiseConv(
+                channels, outputs, num_anchors=num_anchors, spec=spec, options=options
+            )
+
+        def refinement(words: str) -> nn.Module:
+            spec = parse_implicit(words, operators=("add", "mul"), scopes=("sizes",))
+            sizes = [a * (5 + num_classes) + i for a in range(num_anchors) for i in (2, 3)]
+            positions = sizes if spec.scope == "sizes" else None
+            return build_implicit(spec, outputs, options=options, positions=positions)
+
+        num_levels = len(self.strides)
+        self.predict = nn.ModuleList(
+            predictor(words, c)
+            for words, c in zip(split_levels(alignment, num_levels), in_channels)
+        )
+        self.refine = nn.ModuleList(
+            refinement(words) for words in split_levels(implicit, num_levels)
+        )
         self.init_biases()
 
     @torch.no_grad()
@@ -54,6 +87,11 @@ class AnchorHead(nn.Module):
             bias = conv.bias.view(self.num_anchors, 5 + self.num_classes)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (self.num_classes - 0.99))
+
+    def chains(self) -> Iterator[list[nn.Module]]:
+        """Layers that follow each other directly, see `layers.fuse`."""
+        for predict, refine in zip(self.predict, self.refine):
+            yield [predict, refine]
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Features (N, Ci, Hi, Wi) to logits (N, A, Hi, Wi, 5 + K), fine to coarse.

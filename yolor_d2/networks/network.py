@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import FORMS
+from ..layers import FORMS, split_levels
 from ..ops.decode import decode
 from .backbone import YOLORBackbone
 from .head import AnchorHead
@@ -65,6 +65,15 @@ def build_backbone(variant: Variant, in_channels: int) -> YOLORBackbone:
     )
 
 
+def split_alignment(variant: Variant) -> tuple[str, str]:
+    """Feature alignment as the neck does it, and as the head does it for each anchor."""
+    levels = split_levels(variant.feature_alignment, len(variant.neck_widths))
+    of_head = ["per_anchor" in words.split() for words in levels]
+    neck = ["none" if moved else words for words, moved in zip(levels, of_head)]
+    head = [words if moved else "none" for words, moved in zip(levels, of_head)]
+    return ", ".join(neck), ", ".join(head)
+
+
 def build_neck(variant: Variant, in_channels: Sequence[int]) -> PANNeck:
     """PAN neck of a variant over backbone features of these widths, fine to coarse."""
     return PANNeck(
@@ -74,7 +83,10 @@ def build_neck(variant: Variant, in_channels: Sequence[int]) -> PANNeck:
         form=variant.form,
         downsample=variant.downsample,
         spp_extra_pairs=variant.spp_extra_pairs,
-        implicit=variant.feature_alignment,
+        implicit=split_alignment(variant)[0],
+        implicit_top_down=variant.top_down,
+        implicit_bottom_up=variant.bottom_up,
+        options=variant.implicit_options,
     )
 
 
@@ -142,6 +154,11 @@ class YOLORNetwork(nn.Module):
         """H and W of the input must be multiples of this."""
         return self.strides[-1]
 
+    def chains(self) -> Iterator[list[nn.Module]]:
+        """Layers that follow each other directly, see `layers.fuse`."""
+        for chain in zip(self.neck.align, self.head.predict, self.head.refine):
+            yield list(chain)
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, C, H, W) RGB images in 0-1 to logits (N, A, H / stride, W / stride, 5 + K) per level.
 
@@ -182,8 +199,10 @@ def build_network(
             variant's.
         form: "D" or "Y", see `layers.BlockForm`; None takes the variant's.
         activation: "silu" or "mish"; None takes the variant's.
-        feature_alignment: implicit operator on the neck's outputs ("none", "add", "mul").
-        prediction_refinement: implicit operator on the head's outputs.
+        feature_alignment: implicit knowledge on the neck's outputs, such as "none", "add", "mul
+            network" or "mul per_anchor", see `layers.parse_implicit`.
+        prediction_refinement: implicit knowledge on the head's outputs ("none", "add", "mul",
+            "mul sizes").
 
     Raises:
         ValueError: when a name is unknown or the anchors do not fit the levels.
@@ -205,5 +224,7 @@ def build_network(
         num_anchors=anchor_sizes.shape[1],
         num_classes=num_classes,
         implicit=row.prediction_refinement,
+        alignment=split_alignment(row)[1],
+        options=row.implicit_options,
     )
     return YOLORNetwork(backbone=backbone, neck=neck, head=head, anchors=anchor_sizes)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from ..layers import FORM_D, FORM_Y, BlockForm
+from ..layers import FORM_D, FORM_Y, BlockForm, ImplicitOptions
 from .backbone import Stage, StemLayer
 
 Anchors = Sequence[Sequence[Sequence[float]]]
@@ -34,8 +34,11 @@ class Variant:
         downsample: between stages and on the way up the neck, see `layers.build_downsample`.
         spp_extra_pairs: see `layers.CSPSPP`.
         min_stride: stages of at least this stride feed the neck.
-        feature_alignment: implicit operator on the neck's outputs.
-        prediction_refinement: implicit operator on the head's outputs.
+        feature_alignment: implicit knowledge on the neck's outputs, see `layers.parse_implicit`.
+        prediction_refinement: implicit knowledge on the head's outputs.
+        top_down: implicit knowledge on the maps of the neck's way down.
+        bottom_up: implicit knowledge on the maps of the neck's way up.
+        implicit_options: what all implicit knowledge shares.
     """
 
     form: BlockForm
@@ -50,6 +53,9 @@ class Variant:
     min_stride: int = 8
     feature_alignment: str = "add"
     prediction_refinement: str = "mul"
+    top_down: str = "none"
+    bottom_up: str = "none"
+    implicit_options: ImplicitOptions = field(default_factory=ImplicitOptions)
 
 
 def scale_width(channels: int, factor: float) -> int:
