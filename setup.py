@@ -16,7 +16,7 @@ setup(
     package_dir={CONFIGS: "configs"},
     package_data={
         CONFIGS: ["*.yaml"],
-        **{f"{CONFIGS}.{folder}": ["*.yaml", "*.py"] for folder in FOLDERS},
+        **{f"{CONFIGS}.{folder}": ["*.yaml", "*.json", "*.py"] for folder in FOLDERS},
         "yolor_d2._builtin": ["*.yaml", "*.txt"],
     },
 )

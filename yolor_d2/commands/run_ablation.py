@@ -1,0 +1,208 @@
+"""Train the rows of a table of the paper with the same seeds and budget, and compare them.
+
+    python tools/run_ablation.py 2 --scale toy
+    python tools/run_ablation.py 4 --scale bccd --seeds 5 --train train.json images/ \
+        --test val.json images/
+    python tools/run_ablation.py 2 --scale coco --num-gpus 8
+
+TABLE is 1 to 8 or A1. "toy" trains the rows' networks, made small, on a generated data set; "bccd"
+the small network with the implicit knowledge of each row on a small data set of yours; "coco" the
+rows as the paper has them. Called again, it goes on where it was stopped; rows that tables have in
+common are trained once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..checkpoint.files import atomic_write
+from ..config import apply_overrides, read_config
+from ..d2.config import CfgNode
+from ..data.loader import use_coco_files
+from ..data.toy import write_toy_dataset
+from ..evaluation.ablation import (
+    SCALES,
+    Measured,
+    difference,
+    format_costs,
+    format_table,
+    get_table,
+)
+from ..modeling.backbone import variant_from_config
+from ..networks import build_network
+from ..networks.complexity import Complexity, measure_complexity
+from ..visualize import read_metrics
+
+POLL_SECONDS = 0.5
+LOG_LINES = 15
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", metavar="TABLE", help="1 to 8, or A1")
+    parser.add_argument("--scale", choices=list(SCALES), default="toy")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each row")
+    files = {"nargs": 2, "metavar": ("JSON", "FOLDER")}
+    parser.add_argument("--train", **files, help="COCO annotations and images to train on")
+    parser.add_argument("--test", **files, help="COCO annotations and images to evaluate on")
+    parser.add_argument("--output", type=Path, default=Path("output/ablations"))
+    parser.add_argument("--num-gpus", type=int, default=1)
+    parser.add_argument("opts", nargs="*", help="KEY VALUE pairs, for all rows")
+    args = parser.parse_intermixed_args(argv)
+    if args.seeds < 1:
+        parser.error(f"--seeds is {args.seeds}, expected at least 1")
+    if (args.train is None) != (args.test is None):
+        parser.error("--train and --test go together")
+    if args.scale == "bccd" and args.train is None:
+        parser.error("--scale bccd needs --train and --test")
+    if args.scale == "toy" and args.train is not None:
+        parser.error("--scale toy generates its data; --train and --test are for the others")
+    return args
+
+
+def measure(cfg: CfgNode) -> Complexity:
+    """Parameters and FLOPs of what a configuration trains, at its own size and classes."""
+    channels, size = len(cfg.MODEL.PIXEL_MEAN), cfg.INPUT.MAX_SIZE_TEST
+    with torch.device("meta"):
+        network = build_network(
+            variant_from_config(cfg), cfg.MODEL.YOLOR.NUM_CLASSES, in_channels=channels
+        )
+        side = -(-size // network.size_divisibility) * network.size_divisibility
+        return measure_complexity(network, torch.empty(1, channels, side, side))["total"]
+
+
+def prepare(folder: Path, cfg: CfgNode) -> None:
+    """Write the configuration of a run, or find that the run there is the same.
+
+    Raises:
+        ValueError: when the folder holds a run of another configuration.
+    """
+    path = folder / "ablation.yaml"
+    if path.is_file():
+        changed = difference(read_config(path), cfg)
+        if changed:
+            raise ValueError(
+                f"{str(folder)!r} holds a run with another {', '.join(changed)}: remove it, or "
+                "choose another --output"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(cfg.dump().encode())
+
+
+def last_iteration(folder: Path) -> int:
+    path = folder / "metrics.json"
+    rows = read_metrics(path) if path.is_file() else []
+    return max((row.get("iteration", 0) for row in rows), default=0)
+
+
+def train(folder: Path, num_gpus: int, bar: tqdm) -> None:
+    """Train, or go on, in a process of its own; its output goes to `printed.txt` in the folder.
+
+    Raises:
+        RuntimeError: when it fails, with the end of what it printed.
+    """
+    script = "import sys; from yolor_d2.commands import shell, train_net; "
+    command = [sys.executable, "-c", script + "sys.exit(shell.run(train_net.main))"]
+    command += ["--config-file", str(folder / "ablation.yaml"), "--resume"]
+    command += ["--num-gpus", str(num_gpus)]
+    start, printed = bar.n, folder / "printed.txt"
+    with open(printed, "ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                bar.update(start + last_iteration(folder) - bar.n)
+                time.sleep(POLL_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.terminate()  # it saves a checkpoint and ends
+                process.wait()
+    if process.returncode != 0:
+        tail = printed.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        raise RuntimeError(f"the run in {str(folder)!r} failed:\n" + "\n".join(tail))
+
+
+def final_results(folder: Path) -> dict[str, float]:
+    """Figures of the last evaluation of a finished run.
+
+    Raises:
+        ValueError: when it has none.
+    """
+    rows = [row for row in read_metrics(folder / "metrics.json") if "bbox/AP" in row]
+    if not rows:
+        raise ValueError(f"{str(folder / 'metrics.json')!r} has no evaluation (bbox/AP)")
+    last = max(rows, key=lambda row: row["iteration"])
+    return {
+        key: value
+        for key, value in last.items()
+        if key.partition("/")[0] in ("bbox", "classification", "embedding")
+    }
+
+
+def run(folder: Path, cfg: CfgNode, num_gpus: int, bar: tqdm) -> dict[str, float]:
+    """Results of one row and seed, trained now or earlier."""
+    prepare(folder, cfg)
+    results = folder / "results.json"
+    if not results.is_file():
+        bar.set_description(f"{folder.parent.name}, {folder.name}")
+        start = bar.n
+        train(folder, num_gpus, bar)
+        found = final_results(folder)
+        with atomic_write(results) as file:
+            file.write(json.dumps(found, indent=1).encode())
+        bar.update(start + cfg.SOLVER.MAX_ITER - bar.n)
+    else:
+        bar.update(cfg.SOLVER.MAX_ITER)
+    return json.loads(results.read_text())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    table = get_table(args.table)
+    scale = SCALES[args.scale]
+    root = args.output / args.scale
+    files = (args.train, args.test)
+    if args.scale == "toy":
+        toy = write_toy_dataset(root / "data")
+        files = (
+            (str(toy.train_json), str(toy.train_images)),
+            (str(toy.val_json), str(toy.val_images)),
+        )
+    configs = []
+    for row in table.rows:
+        cfg = scale.configure(row)
+        if files[0] is not None:
+            use_coco_files(cfg, *files)
+        apply_overrides(cfg, args.opts)
+        configs.append(cfg)
+    measured = [Measured(measure(cfg)) for cfg in configs]
+    published = [measure(SCALES["coco"].configure(row)) for row in table.rows]
+    total = sum(cfg.SOLVER.MAX_ITER for cfg in configs) * args.seeds
+    with tqdm(total=total, unit="iteration") as bar:
+        for seed in range(args.seeds):  # whole tables first, then more seeds
+            for row, cfg, figures in zip(table.rows, configs, measured):
+                folder = root / Path(row.config).stem / f"seed{seed}"
+                cfg.SEED, cfg.OUTPUT_DIR = seed, str(folder)
+                results = run(folder, cfg, args.num_gpus, bar)
+                figures.ap[seed] = results.pop("bbox/AP")
+                for name, value in results.items():
+                    if not name.startswith("bbox/"):
+                        figures.other.setdefault(name, {})[seed] = value
+    text = f"{format_table(table, measured, args.scale)}\n\n{format_costs(table, published)}"
+    path = root / f"table_{table.name}.txt"
+    with atomic_write(path) as file:
+        file.write((text + "\n").encode())
+    print(text)
+    print(f"written to {path}")
