@@ -13,6 +13,7 @@ from tabulate import tabulate
 from .. import model_zoo
 from ..config import list_keys, read_config
 from ..d2.config import CfgNode
+from ..engine.lengths import get_key
 from ..modeling.backbone import variant_from_config
 from ..networks.complexity import Complexity
 
@@ -152,15 +153,14 @@ SCALES = {
 
 
 def difference(cfg: CfgNode, other: CfgNode) -> list[str]:
-    """Keys in which two configurations differ."""
-    keys = set(list_keys(cfg)) | set(list_keys(other))
+    """Keys in which two configurations differ; a file keeps no difference of tuples and lists."""
 
-    def value(node: CfgNode, key: str) -> object:
-        for name in key.split("."):
-            node = node.get(name) if isinstance(node, dict) else None
-        return node
+    def values(node: CfgNode) -> dict[str, str]:
+        return {key: json.dumps(get_key(node, key)) for key in list_keys(node)}
 
-    return sorted(key for key in keys if value(cfg, key) != value(other, key))
+    first, second = values(cfg), values(other)
+    keys = first.keys() | second.keys()
+    return sorted(key for key in keys if first.get(key) != second.get(key))
 
 
 # ---- What may be said
