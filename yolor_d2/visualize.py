@@ -217,8 +217,9 @@ def plot_curves(metrics_file: Path, output: Path) -> None:
     # A resumed run repeats no iteration in the curve: the newest line of each counts.
     by_iteration = {row["iteration"]: row for row in rows if "iteration" in row}
     rows = [by_iteration[i] for i in sorted(by_iteration)]
+    terms = sorted({key for row in rows for key in row if key.startswith("loss_")})
     panels = [
-        ("loss", ["total_loss", "loss_box", "loss_objectness", "loss_classes"]),
+        ("loss", ["total_loss", *terms]),
         ("AP (%)", ["bbox/AP50", "bbox/AP"]),
         ("learning rate", ["lr"]),
     ]

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import torch
@@ -27,7 +28,8 @@ from tqdm import tqdm
 from ..checkpoint.files import atomic_write
 from ..config import apply_overrides, read_config
 from ..d2.config import CfgNode
-from ..data.loader import use_coco_files
+from ..d2.modeling import ShapeSpec
+from ..data.loader import register_datasets, set_identities, use_coco_files
 from ..data.toy import write_toy_dataset
 from ..evaluation.ablation import (
     SCALES,
@@ -38,11 +40,13 @@ from ..evaluation.ablation import (
     get_table,
 )
 from ..modeling.backbone import variant_from_config
+from ..modeling.tasks import build_tasks
 from ..networks import build_network
 from ..networks.complexity import Complexity, measure_complexity
 from ..visualize import read_metrics
 
 POLL_SECONDS = 0.5
+TOY_IDENTITIES = 24
 LOG_LINES = 15
 
 
@@ -71,7 +75,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def measure(cfg: CfgNode) -> Complexity:
+def measure(cfg: CfgNode, *, detector_only: bool = False) -> Complexity:
     """Parameters and FLOPs of what a configuration trains, at its own size and classes."""
     channels, size = len(cfg.MODEL.PIXEL_MEAN), cfg.INPUT.MAX_SIZE_TEST
     with torch.device("meta"):
@@ -79,7 +83,17 @@ def measure(cfg: CfgNode) -> Complexity:
             variant_from_config(cfg), cfg.MODEL.YOLOR.NUM_CLASSES, in_channels=channels
         )
         side = -(-size // network.size_divisibility) * network.size_divisibility
-        return measure_complexity(network, torch.empty(1, channels, side, side))["total"]
+        image = torch.empty(1, channels, side, side)
+        costs = [measure_complexity(network, image)["total"]]
+        if detector_only:
+            return costs[0]
+        shapes = [
+            ShapeSpec(channels=c, stride=s) for c, s in zip(network.neck.channels, network.strides)
+        ]
+        features = network.neck(network.backbone(image))
+        for branch in build_tasks(cfg, shapes).values():
+            costs.append(measure_complexity(branch, features)["total"])
+    return Complexity(*(sum(parts) for parts in zip(*map(astuple, costs))))
 
 
 def prepare(folder: Path, cfg: CfgNode) -> None:
@@ -175,7 +189,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     root = args.output / args.scale
     files = (args.train, args.test)
     if args.scale == "toy":
-        toy = write_toy_dataset(root / "data")
+        # Table 3 tells individuals apart.
+        identities = TOY_IDENTITIES if table.name == "3" else 0
+        name = "data_of_individuals" if identities else "data"
+        toy = write_toy_dataset(root / name, identities=identities)
         files = (
             (str(toy.train_json), str(toy.train_images)),
             (str(toy.val_json), str(toy.val_images)),
@@ -185,10 +202,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = scale.configure(row)
         if files[0] is not None:
             use_coco_files(cfg, *files)
+            register_datasets(cfg)
+            set_identities(cfg)
         apply_overrides(cfg, args.opts)
         configs.append(cfg)
     measured = [Measured(measure(cfg)) for cfg in configs]
-    published = [measure(SCALES["coco"].configure(row)) for row in table.rows]
+    published = [measure(SCALES["coco"].configure(row), detector_only=True) for row in table.rows]
     total = sum(cfg.SOLVER.MAX_ITER for cfg in configs) * args.seeds
     with tqdm(total=total, unit="iteration") as bar:
         for seed in range(args.seeds):  # whole tables first, then more seeds

@@ -102,6 +102,7 @@ class Scale:
             target.IMPLICIT[key] = getattr(variant, key.lower())
         for key in ("STD", "PRIOR_FACTOR", "SPARSITY"):
             target.IMPLICIT[key] = source.IMPLICIT[key]
+        target.TASKS = source.TASKS
         cfg.merge_from_list(list(self.options))
         return cfg
 
@@ -259,5 +260,5 @@ def format_costs(table: Table, published: Sequence[Complexity]) -> str:
         for row, cost in zip(table.rows, published)
     ]
     headers = ["", "parameters", "paper", "norms fused", "paper", "GFLOPs", "paper"]
-    title = "The networks as published, 80 classes"
+    title = "The detectors as published, 80 classes"
     return f"{title}\n{tabulate(rows, headers, disable_numparse=True)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,12 +42,14 @@ def count_fused_parameters(module: nn.Module) -> int:
     return count_parameters(module) - sum(norm.num_features for norm in norms)
 
 
-def measure_complexity(module: nn.Module, image: Tensor) -> dict[str, Complexity]:
+def measure_complexity(
+    module: nn.Module, image: Tensor | Sequence[Tensor]
+) -> dict[str, Complexity]:
     """Cost of a module and of its direct children for one forward pass.
 
     Args:
         module: called with `image`; a module and an image on the "meta" device cost no computation.
-        image: (1, C, H, W).
+        image: (1, C, H, W), or features for a module that takes several.
 
     Returns:
         By name of the child, and "total".
