@@ -75,30 +75,6 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Weight in the loss of the L1 norm of the coefficients of a factorization; 0 is off.
     cfg.MODEL.YOLOR.IMPLICIT.SPARSITY = 0.0
 
-    # ---- Further tasks on the same representation (docs/multi_task.md)
-    cfg.MODEL.YOLOR.TASKS = CfgNode()
-    # Width of each branch.
-    cfg.MODEL.YOLOR.TASKS.CHANNELS = 256
-    # Which classes an image shows (JDC); learned from the boxes.
-    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION = CfgNode()
-    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.ENABLED = False
-    # Weight of its loss.
-    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.GAIN = 0.1
-    # Implicit knowledge in the branch (iJDC), words as in IMPLICIT.
-    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.IMPLICIT = "none"
-    # A vector for each object, by which individuals are told apart (JDE); learned from the key
-    # "instance_id" of annotations.
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING = CfgNode()
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.ENABLED = False
-    # Weight of its loss.
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.GAIN = 0.1
-    # Implicit knowledge in the branch (iJDE), words as in IMPLICIT.
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.IMPLICIT = "none"
-    # Length of the vectors.
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.DIM = 128
-    # Individuals of the training set; 0 counts them when training starts.
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES = 0
-
     # ---- Assignment and loss
     # A box matches an anchor if neither side is this many times longer or shorter.
     cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO = 4.0

@@ -31,7 +31,7 @@ from yolor_d2.d2.data import (
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
-    load_coco_json,
+    register_coco_instances,
 )
 from yolor_d2.d2.engine import (
     DefaultPredictor,
@@ -404,15 +404,9 @@ def write_coco(folder: Path, name: str = "coco.json", **changes: Any) -> Path:
     return path
 
 
-def register(name: str, json_file: str) -> None:
-    """A data set in COCO's format, as `data.loader` makes it known."""
-    DatasetCatalog.register(name, lambda: load_coco_json(json_file, "images", name))
-    MetadataCatalog.get(name).set(json_file=json_file, image_root="images", evaluator_type="coco")
-
-
 @fact
 def coco_mapping(folder: Path) -> dict:
-    register("contract/coco", str(write_coco(folder)))
+    register_coco_instances("contract/coco", {}, str(write_coco(folder)), "images")
     items = DatasetCatalog.get("contract/coco")
     for item in items:
         for annotation in item["annotations"]:
@@ -434,7 +428,7 @@ def coco_mapping(folder: Path) -> dict:
     errors = {}
     for i, (name, content) in enumerate(wrong.items()):
         path = write_coco(folder, f"{i}.json", annotations=content)
-        register(f"contract/{i}", str(path))
+        register_coco_instances(f"contract/{i}", {}, str(path), "images")
         errors[name] = error_of(DatasetCatalog.get, f"contract/{i}")
     return {
         "items": items,
@@ -541,7 +535,7 @@ def write_evaluation_set(folder: Path, name: str) -> list[dict]:
     }
     path = folder / "evaluation.json"
     path.write_text(json.dumps(content))
-    register(name, str(path))
+    register_coco_instances(name, {}, str(path), "images")
     return [
         {"image_id": x["image_id"], "truth": x["annotations"]} for x in DatasetCatalog.get(name)
     ]

@@ -86,7 +86,7 @@ def test_ground_truth_by_hand():
         annotation(-5, -5, 10, 10, 1),  # cut at the corner
         annotation(45, 35, 10, 10, 0),
     )
-    boxes, labels, _ = read_ground_truth(item)
+    boxes, labels = read_ground_truth(item)
     assert boxes.tolist() == [[10, 10, 41, 35], [0, 0, 5, 5], [45, 35, 50, 40]]
     assert boxes.dtype == np.float64
     assert labels.tolist() == [2, 1, 0] and labels.dtype == np.int64
@@ -108,7 +108,7 @@ def test_ground_truth_by_hand():
 )
 def test_annotations_that_are_not_trained_on(dropped):
     kept = annotation(1, 2, 3, 4, 7, iscrowd=0)
-    boxes, labels, _ = read_ground_truth(item_of(50, 40, dropped, kept))
+    boxes, labels = read_ground_truth(item_of(50, 40, dropped, kept))
     assert boxes.tolist() == [[1, 2, 4, 6]]
     assert labels.tolist() == [7]
 
@@ -116,7 +116,7 @@ def test_annotations_that_are_not_trained_on(dropped):
 def test_formats_of_boxes_may_be_mixed():
     corners = {"bbox": [1, 2, 3, 4], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1}
     tiny = annotation(5, 5, 0.001, 0.001, 2)
-    boxes, labels, _ = read_ground_truth(item_of(50, 40, annotation(1, 2, 3, 4), corners, tiny))
+    boxes, labels = read_ground_truth(item_of(50, 40, annotation(1, 2, 3, 4), corners, tiny))
     expected = [[1, 2, 4, 6], [1, 2, 3, 4], [5, 5, 5.001, 5.001]]
     np.testing.assert_allclose(boxes, expected, rtol=1e-12)
     assert labels.tolist() == [0, 1, 2]
@@ -124,13 +124,13 @@ def test_formats_of_boxes_may_be_mixed():
 
 @pytest.mark.parametrize("item", [item_of(5, 5), {"width": 5, "height": 5}])
 def test_no_annotations(item):
-    boxes, labels, _ = read_ground_truth(item)
+    boxes, labels = read_ground_truth(item)
     assert boxes.shape == (0, 4) and labels.shape == (0,)
     assert (boxes.dtype, labels.dtype) == (np.float64, np.int64)
 
 
 def test_two_thousand_boxes():
-    boxes, labels, _ = read_ground_truth(
+    boxes, labels = read_ground_truth(
         item_of(50, 40, *[annotation(i % 40, i % 30, 5, 5, i) for i in range(2000)])
     )
     assert boxes.shape == (2000, 4)
@@ -445,7 +445,7 @@ def test_odd_annotations(real_data):
         for image in content["images"]:
             found = [x for x in content["annotations"] if x["image_id"] == image["id"]]
             boxes = [annotation(*x["bbox"], x["category_id"]) for x in found]
-            kept = read_ground_truth(item_of(image["width"], image["height"], *boxes)).boxes
+            kept, _ = read_ground_truth(item_of(image["width"], image["height"], *boxes))
             assert (kept >= 0).all() and (kept[:, 2] <= image["width"]).all()
             usable += len(kept)
         assert usable == count, name

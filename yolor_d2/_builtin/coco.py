@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Sequence
 from importlib import resources
 
 from pycocotools import mask
@@ -28,12 +27,7 @@ def read_coco(json_file: str) -> COCO:
         return COCO(json_file)
 
 
-def load_coco_json(
-    json_file: str,
-    image_root: str,
-    dataset_name: str | None = None,
-    extra_annotation_keys: Sequence[str] | None = None,
-) -> list[dict]:
+def load_coco_json(json_file: str, image_root: str, dataset_name: str | None = None) -> list[dict]:
     """Read an annotation file as dicts in Detectron2's standard format.
 
     Categories are numbered 0 ... K - 1 in the order of their ids; the metadata of the data set
@@ -43,7 +37,6 @@ def load_coco_json(
         json_file: the annotation file.
         image_root: folder of the images.
         dataset_name: its metadata are filled in; without it the ids of categories are kept.
-        extra_annotation_keys: further keys of annotations to keep where they are.
 
     Raises:
         KeyError: when an annotation is of a category that the file has not.
@@ -67,13 +60,12 @@ def load_coco_json(
     if len({annotation["id"] for annotation in annotations}) != len(annotations):
         raise AssertionError(f"{json_file!r}: ids of annotations are not unique")
 
-    kept = (*KEPT_KEYS, *(extra_annotation_keys or ()))
     items, unusable = [], 0
     for image_id in sorted(coco.imgs):
         image = coco.imgs[image_id]
         objects = []
         for annotation in coco.imgToAnns[image_id]:
-            item = read_annotation(annotation, json_file, numbers, kept)
+            item = read_annotation(annotation, json_file, numbers)
             unusable += item is None
             objects += [] if item is None else [item]
         items.append(
@@ -96,10 +88,10 @@ def load_coco_json(
 
 
 def read_annotation(
-    annotation: dict, json_file: str, numbers: dict[int, int] | None, kept: Sequence[str]
+    annotation: dict, json_file: str, numbers: dict[int, int] | None
 ) -> dict | None:
     """One object in Detectron2's standard format; None when its polygons are all too short."""
-    item = {key: annotation[key] for key in kept if key in annotation}
+    item = {key: annotation[key] for key in KEPT_KEYS if key in annotation}
     if annotation.get("ignore", 0):
         raise AssertionError(f"{json_file!r}, annotation {annotation['id']}: 'ignore' is not known")
     if "bbox" in item and not item["bbox"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ from .safe_load import ForeignWeights, read_weights
 
 # Name of the checkpoint with the best evaluation; a run never resumes from it.
 BEST_NAME = "model_best"
-# The branches of further tasks in a state dict.
-TASKS = "tasks."
 
 
 class YOLORCheckpointer(DetectionCheckpointer):
@@ -153,9 +150,7 @@ class YOLORCheckpointer(DetectionCheckpointer):
             ValueError: when they do not fit, see the class.
         """
         parts = parts_of(self.model)
-        tensors = {k.removeprefix("module."): v for k, v in weights.tensors.items()}
-        of_tasks = {k: tensors.pop(k) for k in [*tensors] if k.startswith(TASKS)}
-        state, report = convert_weights(replace(weights, tensors=tensors), parts, self.path)
+        state, report = convert_weights(weights, parts, self.path)
         if self.strict and report.classes_kept:
             raise ValueError(
                 f"the weights in {self.path!r} do not fit the model: they are for "
@@ -166,14 +161,4 @@ class YOLORCheckpointer(DetectionCheckpointer):
             report.check()
         log_report(report, parts.head.num_classes)
         check_anchors(report, self.model.anchors)
-        own = {k: v for k, v in self.model.state_dict().items() if k.startswith(TASKS)}
-        fresh = [k for k, v in own.items() if k not in of_tasks or of_tasks[k].shape != v.shape]
-        if fresh and not self.strict:
-            # Weights of a detector, or other classes and identities.
-            of_tasks |= {k: own[k] for k in fresh}
-            self.logger.warning(
-                "%s does not fit the branches of further tasks: %d of their tensors start afresh "
-                "(%s, ...)",
-                *(self.path, len(fresh), fresh[0]),
-            )
-        return {**to_meta_arch(state), **of_tasks}
+        return to_meta_arch(state)

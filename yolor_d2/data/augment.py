@@ -6,7 +6,7 @@ centre of its first pixel lies at 0.5. What moves pixels by a matrix is in `warp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -23,17 +23,11 @@ class Sample:
         image: (H, W, 3) uint8.
         boxes: (M, 4) float64 xyxy in pixels of `image`.
         labels: (M,) int64 classes.
-        identities: (M,) int64 numbers of the individuals, -1 for objects that have none.
     """
 
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
-    identities: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if self.identities is None:
-            self.identities = np.full(len(self.labels), -1)
 
 
 def resized_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -95,7 +89,7 @@ def flip_horizontal(sample: Sample) -> Sample:
     width = sample.image.shape[1]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([width - x2, y1, width - x1, y2], axis=1)
-    return replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes)
+    return Sample(cv2.flip(sample.image, 1), boxes, sample.labels)
 
 
 def flip_vertical(sample: Sample) -> Sample:
@@ -103,7 +97,7 @@ def flip_vertical(sample: Sample) -> Sample:
     height = sample.image.shape[0]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([x1, height - y2, x2, height - y1], axis=1)
-    return replace(sample, image=cv2.flip(sample.image, 0), boxes=boxes)
+    return Sample(cv2.flip(sample.image, 0), boxes, sample.labels)
 
 
 def mixup(first: Sample, second: Sample, ratio: float) -> Sample:
@@ -117,5 +111,4 @@ def mixup(first: Sample, second: Sample, ratio: float) -> Sample:
         cv2.addWeighted(first.image, ratio, second.image, 1 - ratio, 0),
         np.concatenate([first.boxes, second.boxes]),
         np.concatenate([first.labels, second.labels]),
-        np.concatenate([first.identities, second.identities]),
     )

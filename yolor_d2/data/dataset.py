@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -35,37 +34,6 @@ from .workers import shield_worker
 
 # A box with a side below this, in pixels, is not trained on.
 MIN_BOX_SIDE = 1e-5
-# The key of an annotation that names the individual it shows, a whole number or a text; the same in
-# all images. Objects without it have no identity.
-IDENTITY_KEY = "instance_id"
-NO_IDENTITY = -1
-
-
-class GroundTruth(NamedTuple):
-    """Objects of one image, M of them.
-
-    Attributes:
-        boxes: (M, 4) float64 xyxy in pixels of the image, cut at its border, without those of no
-            area.
-        labels: (M,) int64 classes.
-        identities: (M,) int64 indices into a list of identities; `NO_IDENTITY` for those without.
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    identities: np.ndarray
-
-
-def list_identities(items: Sequence[dict]) -> list[str]:
-    """All identities of dataset dicts, crowd regions left out, as sorted texts."""
-    return sorted(
-        {
-            str(annotation[IDENTITY_KEY])
-            for item in items
-            for annotation in item.get("annotations", [])
-            if IDENTITY_KEY in annotation and not annotation.get("iscrowd", 0)
-        }
-    )
 
 
 @dataclass(frozen=True)
@@ -112,21 +80,20 @@ def check_image_size(item: dict, image: np.ndarray) -> None:
         )
 
 
-def read_ground_truth(item: dict, identities: Mapping[str, int] | None = None) -> GroundTruth:
-    """The objects of one dataset dict, without crowd regions.
+def read_ground_truth(item: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and classes of one dataset dict, without crowd regions.
 
     Args:
         item: in Detectron2's standard format, with "height" and "width".
-        identities: index of each identity; one that is not in it counts as none.
 
     Returns:
-        Its objects. Integers in the file are not truncated later, as the boxes are float64 from
-        here.
+        (M, 4) float64 xyxy in pixels of the image, cut at its border, without those of no area;
+        and (M,) int64 classes. Integers in the file are not truncated later, as the boxes are
+        float64 from here.
     """
     annotations = [x for x in item.get("annotations", []) if not x.get("iscrowd", 0)]
     if not annotations:
-        none = np.zeros(0, dtype=np.int64)
-        return GroundTruth(np.zeros((0, 4)), none, none)
+        return np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
     if any("bbox" not in x for x in annotations):
         raise ValueError(f"image {item['file_name']!r} has an annotation without 'bbox'")
     boxes = np.array([x["bbox"] for x in annotations], dtype=np.float64)
@@ -135,13 +102,9 @@ def read_ground_truth(item: dict, identities: Mapping[str, int] | None = None) -
         rows = modes == mode
         boxes[rows] = BoxMode.convert(boxes[rows], BoxMode(int(mode)), BoxMode.XYXY_ABS)
     labels = np.array([x["category_id"] for x in annotations], dtype=np.int64)
-    known = identities or {}
-    individuals = np.array(
-        [known.get(str(x.get(IDENTITY_KEY)), NO_IDENTITY) for x in annotations], dtype=np.int64
-    )
     boxes = clip_boxes(boxes, item["height"], item["width"])
     keep = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) > MIN_BOX_SIDE
-    return GroundTruth(boxes[keep], labels[keep], individuals[keep])
+    return boxes[keep], labels[keep]
 
 
 def original_size(item: dict) -> tuple[int, int]:
@@ -198,16 +161,13 @@ class TrainingDataset(Dataset):
         )
         self.original_sizes = np.array([original_size(x) for x in items], dtype=np.int64)  # H, W
         self.sizes = np.array([resized_size(*x, size) for x in self.original_sizes.tolist()])
-        self.identity_names = list_identities(items)
-        numbers = {name: i for i, name in enumerate(self.identity_names)}
         truth = [
-            read_ground_truth({**item, "height": height, "width": width}, numbers)
+            read_ground_truth({**item, "height": height, "width": width})
             for item, (height, width) in zip(items, self.original_sizes.tolist())
         ]
-        self.boxes = np.concatenate([x.boxes for x in truth])
-        self.labels = np.concatenate([x.labels for x in truth])
-        self.identities = np.concatenate([x.identities for x in truth])
-        self.starts = np.cumsum([0, *(len(x.labels) for x in truth)])  # N + 1 rows
+        self.boxes = np.concatenate([boxes for boxes, _ in truth])
+        self.labels = np.concatenate([labels for _, labels in truth])
+        self.starts = np.cumsum([0, *(len(labels) for _, labels in truth)])  # N + 1 rows
 
     def __len__(self) -> int:
         return len(self.items)
@@ -241,12 +201,7 @@ class TrainingDataset(Dataset):
         """One image with its ground truth, its longer side scaled to `size`."""
         rows = slice(*self.starts[index : index + 2])
         y, x = self.sizes[index] / self.original_sizes[index]
-        return Sample(
-            self.read_pixels(index),
-            self.boxes[rows] * (x, y, x, y),
-            self.labels[rows],
-            self.identities[rows],
-        )
+        return Sample(self.read_pixels(index), self.boxes[rows] * (x, y, x, y), self.labels[rows])
 
     def tile(self, index: int, left: int, top: int) -> Tile:
         """An image at a place of a canvas."""
@@ -324,8 +279,6 @@ class TrainingDataset(Dataset):
         instances = Instances((height, width))
         instances.gt_boxes = Boxes(torch.from_numpy(sample.boxes.astype(np.float32)))
         instances.gt_classes = torch.from_numpy(sample.labels)
-        if self.identity_names:
-            instances.gt_identities = torch.from_numpy(sample.identities)
         return {
             **self.items[index],
             "height": height,

@@ -21,19 +21,13 @@ from ..d2.data import (
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
-    load_coco_json,
+    register_coco_instances,
 )
 from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
 from ..ops.anchors import best_possible_recall
 from .accumulation import Accumulation
-from .dataset import (
-    IDENTITY_KEY,
-    TrainingDataset,
-    check_image_size,
-    list_identities,
-    read_ground_truth,
-)
+from .dataset import TrainingDataset, check_image_size, read_ground_truth
 from .image import read_image
 from .image_weights import image_weights
 from .sampler import PositionSampler, epoch_order
@@ -44,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 # Training warns when a smaller share of the boxes than this matches an anchor.
 LEAST_RECALL = 0.98
-# What is read of an annotation beyond Detectron2's own keys.
-EXTRA_KEYS = [IDENTITY_KEY]
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -69,13 +61,7 @@ def register_datasets(cfg: CfgNode) -> None:
                 )
         known = registered_files(name)
         if known is None:
-            DatasetCatalog.register(
-                name,
-                functools.partial(load_coco_json, *files, name, extra_annotation_keys=EXTRA_KEYS),
-            )
-            MetadataCatalog.get(name).set(
-                json_file=files[0], image_root=files[1], evaluator_type="coco"
-            )
+            register_coco_instances(name, {}, *files)
         elif known != files:
             raise ValueError(f"DATASETS.REGISTER: {name!r} is already the name of another data set")
 
@@ -172,7 +158,7 @@ def load_training_items(cfg: CfgNode) -> list[dict]:
     for name in names:
         check_classes(cfg, name)
     given = sum(not x.get("iscrowd", 0) for item in items for x in item.get("annotations", []))
-    usable = [read_ground_truth(item).labels for item in items]  # by image
+    usable = [read_ground_truth(item)[1] for item in items]  # classes, by image
     for item, labels in zip(items, usable):
         if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             raise ValueError(
@@ -192,26 +178,6 @@ def load_training_items(cfg: CfgNode) -> list[dict]:
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         items = [item for item, labels in zip(items, usable) if len(labels)]
     return items
-
-
-def set_identities(cfg: CfgNode) -> None:
-    """Count the identities of DATASETS.TRAIN where a model learns embeddings and is not told.
-
-    Raises:
-        ValueError: when there are fewer than two, so that nothing tells them apart.
-    """
-    node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
-    if not node.ENABLED or node.NUM_IDENTITIES > 0:
-        return
-    names = list(cfg.DATASETS.TRAIN)
-    items = get_detection_dataset_dicts(names, filter_empty=False)
-    node.NUM_IDENTITIES = len(list_identities(items))
-    if node.NUM_IDENTITIES < 2:
-        raise ValueError(
-            f"MODEL.YOLOR.TASKS.EMBEDDING is on, but DATASETS.TRAIN {names} has "
-            f"{node.NUM_IDENTITIES} identities: annotations need {IDENTITY_KEY!r}, the same value "
-            "for the same individual"
-        )
 
 
 def warn_of_anchors(cfg: CfgNode, dataset: TrainingDataset) -> None:

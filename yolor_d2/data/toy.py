@@ -23,7 +23,7 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,8 +40,6 @@ MIN_VISIBLE_FRACTION = 0.5
 MIN_VISIBLE_SIDE = 6  # pixels, of the box
 EMPTY_EVERY = 12  # one image in twelve, 8 %, has no object
 CROWD_VAL_IMAGES = (1, 3)  # indices of the val images that hold an iscrowd region
-INDIVIDUALS = 3  # tells their generators from those of images
-IDENTITY_KEY = "instance_id"  # as in `dataset`, which this module does without
 FIRST_IMAGE_ID = {"train": 1, "val": 100001}
 HUE_SPREAD = 30.0  # degrees, to both sides of a class's hue
 SUPERSAMPLING = 3  # samples per pixel and axis at the edges of a shape
@@ -110,16 +108,6 @@ DISTRACTORS: tuple[Shape, ...] = (_disc, _box)
 
 
 @dataclass(frozen=True)
-class Individual:
-    """A look that comes back in several pictures: its class, proportions and two BGR colours."""
-
-    number: int
-    category: Category
-    aspect: float
-    colours: Array
-
-
-@dataclass(frozen=True)
 class ToyDataset:
     """Where a data set lies. ``classes`` are in the order of rising category id."""
 
@@ -139,7 +127,6 @@ class SceneObject:
     mask: Array
     full_area: int
     is_crowd: bool = False
-    individual: Individual | None = None
 
     def remains_visible(self, mask: Array) -> bool:
         """Say whether the object is still recognisable when only ``mask`` is left of it."""
@@ -248,24 +235,15 @@ def _distant_colour(rng: Generator, *others: Array, hue: float | None = None) ->
 
 
 def _paint(
-    rng: Generator,
-    canvas: Array,
-    coverage: Array,
-    tone: Array,
-    hue: float | None = None,
-    colours: Array | None = None,
+    rng: Generator, canvas: Array, coverage: Array, tone: Array, hue: float | None = None
 ) -> None:
     """Blend a shape into the canvas with two colours that stand out from what lies below.
 
-    The first has the given hue, the second any; None leaves the choice to chance for both. Given
-    colours, (2, 3), are taken as they are.
+    The first has the given hue, the second any; None leaves the choice to chance for both.
     """
-    if colours is None:
-        below = canvas[coverage >= 0.5].mean(axis=0)
-        first = _distant_colour(rng, below, hue=hue)
-        second = _distant_colour(rng, below, first)
-    else:
-        first, second = colours
+    below = canvas[coverage >= 0.5].mean(axis=0)
+    first = _distant_colour(rng, below, hue=hue)
+    second = _distant_colour(rng, below, first)
     x0, y0, w, h = (int(c) for c in tight_box(coverage > 0.0))
     window = np.s_[y0 : y0 + h, x0 : x0 + w]
     alpha, mix = coverage[window][..., None], tone[window][..., None]
@@ -316,17 +294,11 @@ def _near_existing(rng: Generator, scene: Scene) -> Point:
     return x + w / 2 * (1.0 + np.cos(direction)), y + h / 2 * (1.0 + np.sin(direction))
 
 
-def add_object(
-    rng: Generator,
-    scene: Scene,
-    category: Category,
-    stamp: Stamp,
-    individual: Individual | None = None,
-) -> bool:
+def add_object(rng: Generator, scene: Scene, category: Category, stamp: Stamp) -> bool:
     """Draw an object unless it or one below it would be hardly visible; say whether it is drawn."""
     coverage, tone = stamp.place(scene.size)
     mask = coverage >= 0.5
-    new = SceneObject(category, mask, stamp.full_area, individual=individual)
+    new = SceneObject(category, mask, stamp.full_area)
     remaining = [other.mask & ~mask for other in scene.objects]
     if not new.remains_visible(mask):
         return False
@@ -334,8 +306,7 @@ def add_object(
         return False
     for other, other_mask in zip(scene.objects, remaining, strict=True):
         other.mask = other_mask
-    colours = None if individual is None else individual.colours
-    _paint(rng, scene.canvas, coverage, tone, category.hue, colours)
+    _paint(rng, scene.canvas, coverage, tone, category.hue)
     scene.objects.append(new)
     return True
 
@@ -366,25 +337,8 @@ def _degrade(rng: Generator, canvas: Array) -> Array:
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
-def make_individuals(seed: int, count: int) -> list[Individual]:
-    """The individuals of a data set: classes by turns, colours by chance."""
-    made = []
-    for number in range(count):
-        rng = np.random.default_rng([seed, INDIVIDUALS, number])
-        category = CATEGORIES[number % len(CATEGORIES)]
-        first = _random_colours(rng, 1, category.hue)[0]
-        colours = np.stack([first, _distant_colour(rng, first)])
-        made.append(Individual(number, category, rng.uniform(0.65, 1.0), colours))
-    return made
-
-
 def make_scene(
-    rng: Generator,
-    image_size: Size,
-    *,
-    num_objects: int,
-    with_crowd: bool = False,
-    individuals: Sequence[Individual] = (),
+    rng: Generator, image_size: Size, *, num_objects: int, with_crowd: bool = False
 ) -> tuple[Array, list[SceneObject]]:
     """Draw one picture.
 
@@ -393,7 +347,6 @@ def make_scene(
         image_size: (H, W); sides are 75 % to 100 % of it, and half of the pictures are turned.
         num_objects: wanted number; fewer if no place is found in ten attempts each.
         with_crowd: adds an iscrowd region.
-        individuals: the objects are some of these; without any, objects of any look.
 
     Returns:
         (H, W, 3) uint8 BGR picture and its objects, in the order drawn.
@@ -404,16 +357,12 @@ def make_scene(
     if with_crowd:
         _add_crowd(rng, scene)
     for _ in range(num_objects):
-        individual = individuals[rng.integers(len(individuals))] if individuals else None
-        category = individual.category if individual else CATEGORIES[rng.integers(len(CATEGORIES))]
+        category = CATEGORIES[rng.integers(len(CATEGORIES))]
         pose = _random_pose(rng, size)
-        if individual:
-            pose = (pose[0], individual.aspect, pose[2])
         for _ in range(10):
             overlap = scene.objects and rng.random() < 0.1
             centre = _near_existing(rng, scene) if overlap else _random_centre(rng, size)
-            stamp = render_stamp(category.shape, *pose, centre)
-            if add_object(rng, scene, category, stamp, individual):
+            if add_object(rng, scene, category, render_stamp(category.shape, *pose, centre)):
                 break
     return _degrade(rng, scene.canvas), scene.objects
 
@@ -429,8 +378,6 @@ def _annotation(annotation_id: int, image_id: int, scene_object: SceneObject) ->
     }
     if scene_object.is_crowd:
         annotation["segmentation"] = encode_rle(scene_object.mask)
-    if scene_object.individual is not None:
-        annotation[IDENTITY_KEY] = scene_object.individual.number
     return annotation
 
 
@@ -444,7 +391,6 @@ def _write_safely(path: Path, content: bytes) -> None:
 def _write_split(json_path: Path, folder: Path, split: str, num_images: int, info: dict) -> None:
     """Write the pictures of one split, then its JSON file."""
     parameters = info["parameters"]
-    individuals = make_individuals(parameters["seed"], parameters.get("identities", 0))
     folder.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for index in range(num_images):
@@ -453,11 +399,7 @@ def _write_split(json_path: Path, folder: Path, split: str, num_images: int, inf
         num_objects = 0 if index % EMPTY_EVERY == EMPTY_EVERY // 2 else int(rng.integers(4, 11))
         with_crowd = split == "val" and index in CROWD_VAL_IMAGES
         picture, objects = make_scene(
-            rng,
-            parameters["image_size"],
-            num_objects=num_objects,
-            with_crowd=with_crowd,
-            individuals=individuals,
+            rng, parameters["image_size"], num_objects=num_objects, with_crowd=with_crowd
         )
         image_id = FIRST_IMAGE_ID[split] + index
         file_name = f"{image_id:06d}.jpg"
@@ -507,7 +449,6 @@ def write_toy_dataset(
     image_size: Size = (256, 320),
     seed: int = 0,
     force: bool = False,
-    identities: int = 0,
 ) -> ToyDataset:
     """Write the data set, or find it already written.
 
@@ -520,18 +461,15 @@ def write_toy_dataset(
         image_size: largest (H, W) in pixels, at least 96 each; see ``make_scene``.
         seed: equal seeds give equal bytes, >= 0.
         force: write even if a data set is there, also one of other parameters.
-        identities: objects are so many individuals, each in many pictures of both splits, named by
-            the key "instance_id" of annotations; 0 gives every object a look of its own.
 
     Raises:
         ValueError: a number is out of range.
         FileExistsError: ``root`` holds a data set of other parameters and ``force`` is False.
     """
-    sizes_fit = len(image_size) == 2 and min(image_size) >= 96
-    if min(num_train, num_val) < 1 or min(seed, identities) < 0 or not sizes_fit:
+    if min(num_train, num_val) < 1 or seed < 0 or len(image_size) != 2 or min(image_size) < 96:
         raise ValueError(
-            "need num_train >= 1, num_val >= 1, seed >= 0, identities >= 0 and image_size of two "
-            f"sides >= 96; got {num_train=}, {num_val=}, {seed=}, {identities=}, {image_size=}"
+            "need num_train >= 1, num_val >= 1, seed >= 0 and image_size of two sides >= 96; "
+            f"got {num_train=}, {num_val=}, {seed=}, {image_size=}"
         )
     root = Path(root)
     classes = tuple(category.name for category in CATEGORIES)
@@ -549,8 +487,6 @@ def write_toy_dataset(
         "image_size": list(image_size),
         "seed": seed,
     }
-    if identities:
-        parameters["identities"] = identities
     info = {
         "description": "yolor_d2 toy data set",
         "version": str(VERSION),
@@ -578,9 +514,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=400, help="number of training images")
     parser.add_argument("--val", type=int, default=100, help="number of validation images")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal data sets")
-    parser.add_argument(
-        "--identities", type=int, default=0, help="objects are so many individuals; 0: no two alike"
-    )
     parser.add_argument("--force", action="store_true", help="overwrite a data set that is there")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -590,7 +523,6 @@ def main(arguments: list[str] | None = None) -> None:
         num_val=options.val,
         seed=options.seed,
         force=options.force,
-        identities=options.identities,
     )
     logger.info(
         "%s: %d train and %d val images, classes %s",

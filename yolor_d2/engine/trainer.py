@@ -17,14 +17,11 @@ from ..checkpoint import YOLORCheckpointer
 from ..checkpoint.files import find_fault
 from ..d2.config import CfgNode
 from ..d2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
-from ..d2.evaluation import COCOEvaluator, DatasetEvaluator
+from ..d2.evaluation import COCOEvaluator
 from ..d2.utils import comm, setup_logger
 from ..data.accumulation import Accumulation
 from ..data.image_weights import read_class_ap
 from ..data.loader import build_test_loader, build_train_loader, class_names
-from ..evaluation.classification import ClassificationEvaluator
-from ..evaluation.embedding import EmbeddingEvaluator
-from ..evaluation.gathered import EvaluatorGroup
 from .ema import EMAHook
 from .freeze import FrozenNormHook, freeze, frozen_norms
 from .hooks import FITNESS, BestCheckpointer, EvalHook, ImageWeightHook, fitness
@@ -255,13 +252,5 @@ class Trainer(DefaultTrainer):
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Boxes, and the further tasks that are on."""
-        tasks = cfg.MODEL.YOLOR.TASKS
-        boxes = COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
-        evaluators: list[DatasetEvaluator] = [boxes]
-        if tasks.CLASSIFICATION.ENABLED:
-            evaluators.append(ClassificationEvaluator(dataset_name))
-        if tasks.EMBEDDING.ENABLED:
-            evaluators.append(EmbeddingEvaluator(dataset_name))
-        return evaluators[0] if len(evaluators) == 1 else EvaluatorGroup(evaluators)
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
+        return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))

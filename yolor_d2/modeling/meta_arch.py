@@ -14,23 +14,9 @@ from ..d2.utils import comm, get_event_storage, has_event_storage
 from ..layers import implicit_penalty
 from ..networks import AnchorHead
 from ..networks.network import anchors_tensor
-from ..ops import (
-    Detections,
-    LevelTargets,
-    LossGains,
-    assign_targets,
-    classification_loss,
-    decode,
-    detect,
-    detection_losses,
-    embedding_loss,
-    gather_embeddings,
-    present_classes,
-    xyxy_to_cxcywh,
-)
+from ..ops import LossGains, assign_targets, decode, detect, detection_losses, xyxy_to_cxcywh
 from .backbone import YOLORPAN, variant_from_config
 from .head import build_head
-from .tasks import build_tasks
 
 # Grey level of the border around images that are smaller than their batch, as in training's
 # mosaics.
@@ -46,8 +32,6 @@ class YOLOR(nn.Module):
         head: list of features to logits (N, A, H, W, 5 + K) per level.
         anchors: (L, A, 2) widths and heights in input pixels.
         gains: weights of the loss terms.
-        tasks: branches of further tasks by name, see `networks.tasks`.
-        task_gains: weights of their losses by name.
         assign_max_ratio: see `ops.assign.assign_level`.
         score_threshold: see `ops.nms.select_candidates`.
         nms_threshold: IoU above which the worse of two boxes is dropped.
@@ -71,8 +55,6 @@ class YOLOR(nn.Module):
         head: nn.Module,
         anchors: Tensor,
         gains: LossGains = LossGains(),
-        tasks: nn.ModuleDict | None = None,
-        task_gains: dict[str, float] | None = None,
         assign_max_ratio: float = 4.0,
         score_threshold: float = 0.001,
         nms_threshold: float = 0.65,
@@ -90,8 +72,6 @@ class YOLOR(nn.Module):
         self.in_features = sorted(shapes, key=lambda name: shapes[name].stride)
         self.strides = [shapes[name].stride for name in self.in_features]
         self.gains = gains
-        self.tasks = nn.ModuleDict() if tasks is None else tasks
-        self.task_gains = task_gains or {}
         self.assign_max_ratio = assign_max_ratio
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
@@ -128,11 +108,6 @@ class YOLOR(nn.Module):
                 focal_gamma=node.LOSS.FOCAL_GAMMA,
                 label_smoothing=node.LOSS.LABEL_SMOOTHING,
             ),
-            "tasks": build_tasks(cfg, shapes),
-            "task_gains": {
-                "classification": node.TASKS.CLASSIFICATION.GAIN,
-                "embedding": node.TASKS.EMBEDDING.GAIN,
-            },
             "assign_max_ratio": node.ASSIGN_MAX_RATIO,
             "score_threshold": node.SCORE_THRESHOLD,
             "nms_threshold": node.NMS_THRESHOLD,
@@ -159,24 +134,20 @@ class YOLOR(nn.Module):
 
         Args:
             batched_inputs: one dict per image: "image" (C, H, W) with values 0-255; in training
-                "instances" with gt_boxes (xyxy in pixels of "image") and gt_classes, for embeddings
-                gt_identities (below 0 for none); optionally "height" and "width", the size in which
-                detections are wanted.
+                "instances" with gt_boxes (xyxy in pixels of "image") and gt_classes; optionally
+                "height" and "width", the size in which detections are wanted.
 
         Returns:
-            In training mode the weighted losses by name: three, one for each further task, one
-            where implicit knowledge is constrained. Otherwise one {"instances": Instances} per
-            image with pred_boxes, scores and pred_classes, best first; the embedding branch adds
-            pred_embeddings (D, length), the classification branch "image_scores" (K,) beside.
+            In training mode the weighted losses by name (three, and a fourth where implicit
+            knowledge is constrained), else one {"instances": Instances}
+            per image with pred_boxes, scores and pred_classes, best first.
         """
         images = self.preprocess(batched_inputs)
         features = self.backbone(images.tensor)
-        maps = [features[name] for name in self.in_features]
-        levels = self.head(maps)
-        found = {name: branch(maps) for name, branch in self.tasks.items()}
+        levels = self.head([features[name] for name in self.in_features])
         if self.training:
-            return self.forward_training(levels, found, batched_inputs)
-        return self.forward_inference(levels, found, images.image_sizes, batched_inputs)
+            return self.forward_training(levels, batched_inputs)
+        return self.forward_inference(levels, images.image_sizes, batched_inputs)
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Move to the device, pad to the right and below into one batch, normalise."""
@@ -190,18 +161,13 @@ class YOLOR(nn.Module):
         return ImageList(pixels, images.image_sizes)
 
     def forward_training(
-        self, levels: list[Tensor], found: dict, batched_inputs: list[dict]
+        self, levels: list[Tensor], batched_inputs: list[dict]
     ) -> dict[str, Tensor]:
         """Weighted losses of a batch, see `ops.losses`.
 
         The terms are multiplied by the number of images of all processes, as in the reference:
         with the gradients that Detectron2 averages over processes, a step then sums over the whole
         batch.
-
-        Args:
-            levels: logits of the batch.
-            found: outputs of the task branches by name.
-            batched_inputs: see `forward`.
         """
         if any("instances" not in x for x in batched_inputs):
             raise KeyError(
@@ -233,41 +199,14 @@ class YOLOR(nn.Module):
             "loss_objectness": losses.objectness * num_images,
             "loss_classes": losses.classes * num_images,
         }
-        if "classification" in found:
-            present = present_classes(image, labels, len(truth), self.head.num_classes)
-            loss = classification_loss(found["classification"], present)
-            named["loss_classification"] = loss * num_images * self.task_gains["classification"]
-        if "embedding" in found:
-            loss = self.embedding_loss(found["embedding"], targets, truth)
-            named["loss_embedding"] = loss * num_images * self.task_gains["embedding"]
         penalty = implicit_penalty(self)
         if penalty is not None:
             named["loss_implicit"] = penalty
         return named
 
-    def embedding_loss(
-        self, maps: list[Tensor], targets: list[LevelTargets], truth: list[Instances]
-    ) -> Tensor:
-        """See `ops.task_losses.embedding_loss`; objects of data sets without identities have
-        none."""
-        identities = torch.cat(
-            [
-                t.gt_identities if t.has("gt_identities") else torch.full_like(t.gt_classes, -1)
-                for t in truth
-            ]
-        )
-        prototypes = self.tasks["embedding"].prototypes
-        if len(identities) and int(identities.max()) >= len(prototypes):
-            raise ValueError(
-                f"the training set has an identity {int(identities.max())}, but "
-                f"MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES is {len(prototypes)}"
-            )
-        return embedding_loss(maps, targets, identities, prototypes)
-
     def forward_inference(
         self,
         levels: list[Tensor],
-        found: dict,
         image_sizes: list[tuple[int, int]],
         batched_inputs: list[dict],
     ) -> list[dict]:
@@ -275,36 +214,26 @@ class YOLOR(nn.Module):
 
         Args:
             levels: logits of the batch.
-            found: outputs of the task branches by name.
             image_sizes: (H, W) of each image before padding.
             batched_inputs: see `forward`.
         """
         results = []
-        for i, (rows, image_size, inputs) in enumerate(
-            zip(decode(levels, self.anchors, self.strides), image_sizes, batched_inputs)
+        for rows, image_size, inputs in zip(
+            decode(levels, self.anchors, self.strides), image_sizes, batched_inputs
         ):
-            best = detect(
+            found = detect(
                 rows,
                 score_threshold=self.score_threshold,
                 iou_threshold=self.nms_threshold,
                 max_detections=self.max_detections,
                 class_agnostic=self.class_agnostic_nms,
             )
-            boxes = Boxes(best.boxes)
+            boxes = Boxes(found.boxes)
             boxes.clip(image_size)
             instances = Instances(
-                image_size, pred_boxes=boxes, scores=best.scores, pred_classes=best.labels
+                image_size, pred_boxes=boxes, scores=found.scores, pred_classes=found.labels
             )
-            if "embedding" in found:
-                instances.pred_embeddings = self.embeddings_of(best, found["embedding"], i)
             height = inputs.get("height", image_size[0])
             width = inputs.get("width", image_size[1])
-            result = {"instances": detector_postprocess(instances, height, width)}
-            if "classification" in found:
-                result["image_scores"] = found["classification"][i].float().sigmoid()
-            results.append(result)
+            results.append({"instances": detector_postprocess(instances, height, width)})
         return results
-
-    def embeddings_of(self, best: Detections, maps: list[Tensor], image: int) -> Tensor:
-        """(D, length) float32 vectors of the detections of one image."""
-        return gather_embeddings(maps, image, best.rows, self.anchors.shape[1]).float()

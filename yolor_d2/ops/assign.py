@@ -28,7 +28,6 @@ class LevelTargets(NamedTuple):
         row, column: (P,) cell.
         box: (P, 4) cxcywh in cells, the centre relative to the cell's top-left corner.
         label: (P,) class.
-        source: (P,) index of the box among all boxes of the batch.
     """
 
     image: Tensor
@@ -37,7 +36,6 @@ class LevelTargets(NamedTuple):
     column: Tensor
     box: Tensor
     label: Tensor
-    source: Tensor
 
 
 def assign_level(
@@ -88,7 +86,7 @@ def assign_level(
     index, anchor = index[pair], anchor[pair]
     corner = torch.stack([column, row], dim=1).to(boxes.dtype)
     box = torch.cat([boxes[index, :2] - corner, boxes[index, 2:]], dim=1)
-    return LevelTargets(image[index], anchor, row, column, box, labels[index], index)
+    return LevelTargets(image[index], anchor, row, column, box, labels[index])
 
 
 def assign_targets(
