@@ -233,6 +233,8 @@ class Trainer(DefaultTrainer):
             # Of the parts, in place: torch.compile(model) would rename the tensors of checkpoints.
             model.backbone.compile()
             model.head.compile()
+            if getattr(model, "tasks", None) is not None:
+                model.tasks.compile()
         return model
 
     @classmethod
