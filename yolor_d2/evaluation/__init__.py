@@ -1,0 +1,1 @@
+"""Evaluators, and what is made of their figures."""
