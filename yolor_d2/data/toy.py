@@ -43,6 +43,7 @@ MAX_DIAMETER_FRACTION = 0.75  # of the shorter image side; a box has 0.7 of it
 MIN_VISIBLE_FRACTION = 0.5
 MIN_VISIBLE_SIDE = 6  # pixels, of the box
 EMPTY_EVERY = 12  # one image in twelve, 8 %, has no object
+OBJECTS = (4, 10)  # fewest and most in any other image
 CROWD_VAL_IMAGES = (1, 3)  # indices of the val images that hold an iscrowd region
 FIRST_IMAGE_ID = {"train": 1, "val": 100001}
 HUE_SPREAD = 30.0  # degrees, to both sides of a class's hue
@@ -473,7 +474,9 @@ def _write_split(json_path: Path, folder: Path, split: str, num_images: int, inf
     for index in range(num_images):
         # A generator for each image: image i is the same however many there are.
         rng = np.random.default_rng([parameters["seed"], FIRST_IMAGE_ID[split], index])
-        num_objects = 0 if index % EMPTY_EVERY == EMPTY_EVERY // 2 else int(rng.integers(4, 11))
+        is_empty = index % EMPTY_EVERY == EMPTY_EVERY // 2
+        low, high = parameters.get("objects", OBJECTS)
+        num_objects = 0 if is_empty else int(rng.integers(low, high + 1))
         with_crowd = split == "val" and index in CROWD_VAL_IMAGES
         picture, objects = make_scene(
             rng,
@@ -530,6 +533,7 @@ def write_toy_dataset(
     image_size: Size = (256, 320),
     seed: int = 0,
     identities: int = 0,
+    objects: tuple[int, int] = OBJECTS,
     force: bool = False,
 ) -> ToyDataset:
     """Write the data set, or find it already written.
@@ -543,6 +547,8 @@ def write_toy_dataset(
         image_size: largest (H, W) in pixels, at least 96 each; see ``make_scene``.
         seed: equal seeds give equal bytes, >= 0.
         identities: individuals that are seen again and again, see the module; 0 for none.
+        objects: fewest and most objects of an image that is not empty, at least 1. With few of
+            them, images differ in which classes they show.
         force: write even if a data set is there, also one of other parameters.
 
     Raises:
@@ -554,8 +560,11 @@ def write_toy_dataset(
             "need num_train >= 1, num_val >= 1, seed >= 0 and image_size of two sides >= 96; "
             f"got {num_train=}, {num_val=}, {seed=}, {image_size=}"
         )
-    if identities < 0:
-        raise ValueError(f"need identities >= 0, got {identities}")
+    if identities < 0 or len(objects) != 2 or not 1 <= objects[0] <= objects[1]:
+        raise ValueError(
+            "need identities >= 0 and objects of two numbers, 1 <= fewest <= most; "
+            f"got {identities=}, {objects=}"
+        )
     root = Path(root)
     classes = tuple(category.name for category in CATEGORIES)
     toy = ToyDataset(
@@ -574,6 +583,8 @@ def write_toy_dataset(
     }
     if identities:
         parameters["identities"] = identities
+    if tuple(objects) != OBJECTS:
+        parameters["objects"] = list(objects)
     info = {
         "description": "yolor_d2 toy data set",
         "version": str(VERSION),
@@ -604,6 +615,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--identities", type=int, default=0, help="individuals that recur, with their instance_id"
     )
+    parser.add_argument(
+        "--objects",
+        type=int,
+        nargs=2,
+        default=OBJECTS,
+        metavar=("FEWEST", "MOST"),
+        help="objects of an image",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite a data set that is there")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -613,6 +632,7 @@ def main(arguments: list[str] | None = None) -> None:
         num_val=options.val,
         seed=options.seed,
         identities=options.identities,
+        objects=tuple(options.objects),
         force=options.force,
     )
     logger.info(
