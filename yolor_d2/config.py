@@ -75,6 +75,29 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Weight in the loss of the L1 norm of the coefficients of a factorization; 0 is off.
     cfg.MODEL.YOLOR.IMPLICIT.SPARSITY = 0.0
 
+    # ---- Further tasks on the same representation (paper section 5.4; docs/multi_task.md)
+    cfg.MODEL.YOLOR.TASKS = CfgNode()
+    # Which classes are in the image, multi-label (the paper's JDC).
+    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION = CfgNode()
+    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.ENABLED = False
+    # Implicit operator in the branch, "none" or, as in the paper's iJDC, "add".
+    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.IMPLICIT = "none"
+    # Width of the 3x3 convolution on each level.
+    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.CHANNELS = 128
+    # Weight of the loss.
+    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.GAIN = 0.1
+    # A vector for each object that tells which individual it is (the paper's JDE).
+    cfg.MODEL.YOLOR.TASKS.EMBEDDING = CfgNode()
+    cfg.MODEL.YOLOR.TASKS.EMBEDDING.ENABLED = False
+    # As above; "add" is the paper's iJDE.
+    cfg.MODEL.YOLOR.TASKS.EMBEDDING.IMPLICIT = "none"
+    cfg.MODEL.YOLOR.TASKS.EMBEDDING.CHANNELS = 128
+    # Length of the vector.
+    cfg.MODEL.YOLOR.TASKS.EMBEDDING.DIMENSION = 128
+    # Individuals in the training set; 0 lets tools/train_net.py count them.
+    cfg.MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES = 0
+    cfg.MODEL.YOLOR.TASKS.EMBEDDING.GAIN = 0.05
+
     # ---- Assignment and loss
     # A box matches an anchor if neither side is this many times longer or shorter.
     cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO = 4.0

@@ -43,6 +43,20 @@ def test_one_row_may_give_several_classes():
     assert found.boxes.tolist() == [BOX, BOX]
 
 
+def test_detections_name_the_rows_that_they_came_from():
+    rows = rows_of(
+        (FAR, 0.01, 0.9),  # objectness below the threshold
+        (NEAR, 0.5, 0.8),  # suppressed
+        (FAR, math.nan, 0.9),
+        (FAR, 1.0, math.inf),
+        (BOX, 1.0, 0.8),
+        (FAR, 1.0, 0.5),
+    )
+    found = find(rows)
+    assert found.rows.tolist() == [4, 5]
+    assert torch.equal(rows[found.rows, :4], found.boxes)
+
+
 def test_classes_suppress_each_other_only_when_told():
     rows = rows_of((BOX, 1.0, 0.9, 0.0), (NEAR, 1.0, 0.0, 0.8))
     assert find(rows).labels.tolist() == [0, 1]

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+from collections.abc import Sequence
 from importlib import resources
 
 from pycocotools import mask
@@ -27,7 +28,12 @@ def read_coco(json_file: str) -> COCO:
         return COCO(json_file)
 
 
-def load_coco_json(json_file: str, image_root: str, dataset_name: str | None = None) -> list[dict]:
+def load_coco_json(
+    json_file: str,
+    image_root: str,
+    dataset_name: str | None = None,
+    extra_annotation_keys: Sequence[str] | None = None,
+) -> list[dict]:
     """Read an annotation file as dicts in Detectron2's standard format.
 
     Categories are numbered 0 ... K - 1 in the order of their ids; the metadata of the data set
@@ -37,6 +43,7 @@ def load_coco_json(json_file: str, image_root: str, dataset_name: str | None = N
         json_file: the annotation file.
         image_root: folder of the images.
         dataset_name: its metadata are filled in; without it the ids of categories are kept.
+        extra_annotation_keys: keys of annotations that are taken over where they are present.
 
     Raises:
         KeyError: when an annotation is of a category that the file has not.
@@ -65,7 +72,7 @@ def load_coco_json(json_file: str, image_root: str, dataset_name: str | None = N
         image = coco.imgs[image_id]
         objects = []
         for annotation in coco.imgToAnns[image_id]:
-            item = read_annotation(annotation, json_file, numbers)
+            item = read_annotation(annotation, json_file, numbers, extra_annotation_keys or ())
             unusable += item is None
             objects += [] if item is None else [item]
         items.append(
@@ -88,10 +95,13 @@ def load_coco_json(json_file: str, image_root: str, dataset_name: str | None = N
 
 
 def read_annotation(
-    annotation: dict, json_file: str, numbers: dict[int, int] | None
+    annotation: dict,
+    json_file: str,
+    numbers: dict[int, int] | None,
+    extra_keys: Sequence[str] = (),
 ) -> dict | None:
     """One object in Detectron2's standard format; None when its polygons are all too short."""
-    item = {key: annotation[key] for key in KEPT_KEYS if key in annotation}
+    item = {key: annotation[key] for key in (*KEPT_KEYS, *extra_keys) if key in annotation}
     if annotation.get("ignore", 0):
         raise AssertionError(f"{json_file!r}, annotation {annotation['id']}: 'ignore' is not known")
     if "bbox" in item and not item["bbox"]:

@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -42,6 +42,35 @@ class DatasetEvaluator:
 
     def evaluate(self) -> dict | None:
         """Figures by task and name."""
+
+
+class DatasetEvaluators(DatasetEvaluator):
+    """Several evaluators as one.
+
+    Args:
+        evaluators: their tasks must differ.
+    """
+
+    def __init__(self, evaluators: Sequence[DatasetEvaluator]):
+        self.evaluators = list(evaluators)
+
+    def reset(self) -> None:
+        for evaluator in self.evaluators:
+            evaluator.reset()
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for evaluator in self.evaluators:
+            evaluator.process(inputs, outputs)
+
+    def evaluate(self) -> dict:
+        """Figures of all, by task and name."""
+        results = {}
+        for evaluator in self.evaluators:
+            for task, figures in (evaluator.evaluate() or {}).items():
+                if task in results:
+                    raise AssertionError(f"two evaluators give figures of the task {task!r}")
+                results[task] = figures
+        return results
 
 
 def to_json(instances: Instances, image_id: int) -> list[dict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from .convert import (
 )
 from .files import LAST_NAME, atomic_write, find_not_finite, find_resumable, remove_temporaries
 from .safe_load import ForeignWeights, read_weights
+
+# Names of the tensors of further tasks, see `networks.tasks`: all, those of identities, and those
+# of classes.
+TASKS_PREFIX = "tasks."
+PROTOTYPES = "tasks.embedding.prototypes"
+CLASS_OUTPUTS = ("tasks.classification.linear.weight", "tasks.classification.linear.bias")
 
 # Name of the checkpoint with the best evaluation; a run never resumes from it.
 BEST_NAME = "model_best"
@@ -150,7 +157,9 @@ class YOLORCheckpointer(DetectionCheckpointer):
             ValueError: when they do not fit, see the class.
         """
         parts = parts_of(self.model)
-        state, report = convert_weights(weights, parts, self.path)
+        branches = {k: v for k, v in weights.tensors.items() if k.startswith(TASKS_PREFIX)}
+        others = {k: v for k, v in weights.tensors.items() if k not in branches}
+        state, report = convert_weights(replace(weights, tensors=others), parts, self.path)
         if self.strict and report.classes_kept:
             raise ValueError(
                 f"the weights in {self.path!r} do not fit the model: they are for "
@@ -161,4 +170,49 @@ class YOLORCheckpointer(DetectionCheckpointer):
             report.check()
         log_report(report, parts.head.num_classes)
         check_anchors(report, self.model.anchors)
-        return to_meta_arch(state)
+        return {**to_meta_arch(state), **self.fit_tasks(branches)}
+
+    def fit_tasks(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of the branches of further tasks, as far as the model has these tasks.
+
+        A branch that the file has not, or has for other classes or identities, starts afresh.
+
+        Args:
+            given: tensors below `TASKS_PREFIX`.
+
+        Raises:
+            ValueError: when something is missing or left over, and `strict` is set; or when another
+                shape is not due to classes or identities.
+        """
+        wanted = {k: v for k, v in self.model.state_dict().items() if k.startswith(TASKS_PREFIX)}
+        missing = sorted(wanted.keys() - given.keys())
+        unused = sorted(given.keys() - wanted.keys())
+        other = sorted(k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape)
+        # Inference has no use for prototypes, and a model for it need not have any.
+        no_prototypes = len(wanted.get(PROTOTYPES, [0])) == 0
+        by_data = [k for k in other if k == PROTOTYPES or k in CLASS_OUTPUTS]
+        faults = [k for k in other if not (k == PROTOTYPES and no_prototypes)]
+        found = "; ".join(
+            f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for kind, names in {
+                "missing": missing,
+                "left over": unused,
+                "of another shape": faults,
+            }.items()
+            if names
+        )
+        misfit = set(other) - set(by_data) and not self.partial
+        if found and (self.strict or misfit):
+            raise ValueError(
+                f"the weights in {self.path!r} do not fit the branches of MODEL.YOLOR.TASKS: "
+                f"{found}"
+            )
+        if found:
+            self.logger.warning(
+                "%s fits the branches of MODEL.YOLOR.TASKS only in part: %s. What the file has not "
+                "starts afresh, what is left over is ignored",
+                self.path,
+                found,
+            )
+        fitting = wanted.keys() & given.keys() - set(other)
+        return {k: given[k].to(v.dtype) if k in fitting else v for k, v in wanted.items()}

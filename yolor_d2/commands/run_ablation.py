@@ -29,8 +29,8 @@ from ..checkpoint.files import atomic_write
 from ..config import apply_overrides, read_config
 from ..d2.config import CfgNode
 from ..d2.modeling import ShapeSpec
-from ..data.loader import register_datasets, set_identities, use_coco_files
-from ..data.toy import write_toy_dataset
+from ..data.loader import count_identities, register_datasets, use_coco_files
+from ..data.toy import OBJECTS, write_toy_dataset
 from ..evaluation.ablation import (
     SCALES,
     Measured,
@@ -90,9 +90,10 @@ def measure(cfg: CfgNode, *, detector_only: bool = False) -> Complexity:
         shapes = [
             ShapeSpec(channels=c, stride=s) for c, s in zip(network.neck.channels, network.strides)
         ]
-        features = network.neck(network.backbone(image))
-        for branch in build_tasks(cfg, shapes).values():
-            costs.append(measure_complexity(branch, features)["total"])
+        tasks = build_tasks(cfg, shapes)
+        if tasks is not None:
+            features = network.neck(network.backbone(image))
+            costs.append(measure_complexity(tasks, features, [(side, side)])["total"])
     return Complexity(*(sum(parts) for parts in zip(*map(astuple, costs))))
 
 
@@ -189,10 +190,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     root = args.output / args.scale
     files = (args.train, args.test)
     if args.scale == "toy":
-        # Table 3 tells individuals apart.
+        # Table 3 tells individuals apart, and images by the classes that they show.
         identities = TOY_IDENTITIES if table.name == "3" else 0
         name = "data_of_individuals" if identities else "data"
-        toy = write_toy_dataset(root / name, identities=identities)
+        objects = (1, 5) if identities else OBJECTS
+        toy = write_toy_dataset(root / name, identities=identities, objects=objects)
         files = (
             (str(toy.train_json), str(toy.train_images)),
             (str(toy.val_json), str(toy.val_images)),
@@ -203,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if files[0] is not None:
             use_coco_files(cfg, *files)
             register_datasets(cfg)
-            set_identities(cfg)
+            count_identities(cfg)
         apply_overrides(cfg, args.opts)
         configs.append(cfg)
     measured = [Measured(measure(cfg)) for cfg in configs]

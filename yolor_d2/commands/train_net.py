@@ -21,7 +21,7 @@ from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_argument_parser, default_setup, launch
 from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
-from yolor_d2.data.loader import register_datasets, use_coco_files
+from yolor_d2.data.loader import count_identities, register_datasets, use_coco_files
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.lengths import translate_epochs
 
@@ -41,6 +41,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     apply_overrides(cfg, args.opts)
     register_datasets(cfg)
     if not args.eval_only:
+        count_identities(cfg)
         translate_epochs(cfg, args.opts)
     cfg.freeze()
     default_setup(cfg, args)

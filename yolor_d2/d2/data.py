@@ -11,11 +11,11 @@ if RUNTIME == "detectron2":
         build_detection_train_loader,
         get_detection_dataset_dicts,
     )
-    from detectron2.data.datasets import register_coco_instances
+    from detectron2.data.datasets import load_coco_json, register_coco_instances
     from detectron2.data.transforms import ResizeShortestEdge
 else:
     from .._builtin.catalog import DatasetCatalog, MetadataCatalog
-    from .._builtin.coco import register_coco_instances
+    from .._builtin.coco import load_coco_json, register_coco_instances
     from .._builtin.data import (
         DatasetFromList,
         ResizeShortestEdge,
@@ -32,5 +32,6 @@ __all__ = [
     "build_detection_test_loader",
     "build_detection_train_loader",
     "get_detection_dataset_dicts",
+    "load_coco_json",
     "register_coco_instances",
 ]

@@ -6,13 +6,16 @@ centre of its first pixel lies at 0.5. What moves pixels by a matrix is in `warp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 # Grey of the canvas around images.
 FILL = 114
+# In place of a number for objects of which it is not known which individual they are.
+NO_IDENTITY = -1
 
 
 @dataclass
@@ -23,11 +26,18 @@ class Sample:
         image: (H, W, 3) uint8.
         boxes: (M, 4) float64 xyxy in pixels of `image`.
         labels: (M,) int64 classes.
+        identities: (M,) int64 numbers of the individuals; `NO_IDENTITY` where none is known, the
+            default for all.
     """
 
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+    identities: np.ndarray = field(default=None)  # pyright: ignore[reportArgumentType]
+
+    def __post_init__(self):
+        if self.identities is None:
+            self.identities = np.full(len(self.labels), NO_IDENTITY, dtype=np.int64)
 
 
 def resized_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -89,7 +99,7 @@ def flip_horizontal(sample: Sample) -> Sample:
     width = sample.image.shape[1]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([width - x2, y1, width - x1, y2], axis=1)
-    return Sample(cv2.flip(sample.image, 1), boxes, sample.labels)
+    return dataclasses.replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes)
 
 
 def flip_vertical(sample: Sample) -> Sample:
@@ -97,7 +107,7 @@ def flip_vertical(sample: Sample) -> Sample:
     height = sample.image.shape[0]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([x1, height - y2, x2, height - y1], axis=1)
-    return Sample(cv2.flip(sample.image, 0), boxes, sample.labels)
+    return dataclasses.replace(sample, image=cv2.flip(sample.image, 0), boxes=boxes)
 
 
 def mixup(first: Sample, second: Sample, ratio: float) -> Sample:
@@ -111,4 +121,5 @@ def mixup(first: Sample, second: Sample, ratio: float) -> Sample:
         cv2.addWeighted(first.image, ratio, second.image, 1 - ratio, 0),
         np.concatenate([first.boxes, second.boxes]),
         np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.identities, second.identities]),
     )

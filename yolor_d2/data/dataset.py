@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from ..d2.data import DatasetFromList
 from ..d2.structures import Boxes, BoxMode, Instances
 from .augment import (
+    NO_IDENTITY,
     Sample,
     clip_boxes,
     flip_horizontal,
@@ -34,6 +35,9 @@ from .workers import shield_worker
 
 # A box with a side below this, in pixels, is not trained on.
 MIN_BOX_SIDE = 1e-5
+# Key of an annotation, also in COCO files, that says which individual an object is: a whole number
+# from 0, the same wherever that individual is seen. Without it, or at -1, that is not known.
+IDENTITY_KEY = "instance_id"
 
 
 @dataclass(frozen=True)
@@ -81,19 +85,40 @@ def check_image_size(item: dict, image: np.ndarray) -> None:
 
 
 def read_ground_truth(item: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and classes of one dataset dict, without crowd regions.
+    """Boxes and classes of one dataset dict, see `read_objects`."""
+    boxes, labels, _ = read_objects(item)
+    return boxes, labels
+
+
+def read_identity(annotation: dict, item: dict) -> int:
+    """Which individual an object of a dataset dict is; `NO_IDENTITY` when that is not known.
+
+    Raises:
+        ValueError: when it is something else than a whole number from -1.
+    """
+    value = annotation.get(IDENTITY_KEY, NO_IDENTITY)
+    if isinstance(value, bool) or not isinstance(value, int) or not NO_IDENTITY <= value < 2**63:
+        raise ValueError(
+            f"image {item['file_name']!r} has an annotation with {IDENTITY_KEY!r} {value!r}, "
+            "expected a whole number from 0, or -1 for an unknown individual"
+        )
+    return value
+
+
+def read_objects(item: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, classes and identities of one dataset dict, without crowd regions.
 
     Args:
         item: in Detectron2's standard format, with "height" and "width".
 
     Returns:
         (M, 4) float64 xyxy in pixels of the image, cut at its border, without those of no area;
-        and (M,) int64 classes. Integers in the file are not truncated later, as the boxes are
-        float64 from here.
+        (M,) int64 classes; and (M,) int64 identities as the file has them, see `IDENTITY_KEY`.
+        Integers in the file are not truncated later, as the boxes are float64 from here.
     """
     annotations = [x for x in item.get("annotations", []) if not x.get("iscrowd", 0)]
     if not annotations:
-        return np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
+        return np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     if any("bbox" not in x for x in annotations):
         raise ValueError(f"image {item['file_name']!r} has an annotation without 'bbox'")
     boxes = np.array([x["bbox"] for x in annotations], dtype=np.float64)
@@ -102,9 +127,21 @@ def read_ground_truth(item: dict) -> tuple[np.ndarray, np.ndarray]:
         rows = modes == mode
         boxes[rows] = BoxMode.convert(boxes[rows], BoxMode(int(mode)), BoxMode.XYXY_ABS)
     labels = np.array([x["category_id"] for x in annotations], dtype=np.int64)
+    identities = [read_identity(x, item) for x in annotations]
     boxes = clip_boxes(boxes, item["height"], item["width"])
     keep = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) > MIN_BOX_SIDE
-    return boxes[keep], labels[keep]
+    return boxes[keep], labels[keep], np.array(identities, dtype=np.int64)[keep]
+
+
+def known_identities(identities: np.ndarray) -> np.ndarray:
+    """The distinct known ones, in rising order: an individual's class is its place in this row."""
+    return np.unique(identities[identities != NO_IDENTITY])
+
+
+def number_identities(identities: np.ndarray) -> np.ndarray:
+    """Identities as places in `known_identities`; `NO_IDENTITY` stays."""
+    places = np.searchsorted(known_identities(identities), identities)
+    return np.where(identities == NO_IDENTITY, NO_IDENTITY, places)
 
 
 def original_size(item: dict) -> tuple[int, int]:
@@ -162,12 +199,13 @@ class TrainingDataset(Dataset):
         self.original_sizes = np.array([original_size(x) for x in items], dtype=np.int64)  # H, W
         self.sizes = np.array([resized_size(*x, size) for x in self.original_sizes.tolist()])
         truth = [
-            read_ground_truth({**item, "height": height, "width": width})
+            read_objects({**item, "height": height, "width": width})
             for item, (height, width) in zip(items, self.original_sizes.tolist())
         ]
-        self.boxes = np.concatenate([boxes for boxes, _ in truth])
-        self.labels = np.concatenate([labels for _, labels in truth])
-        self.starts = np.cumsum([0, *(len(labels) for _, labels in truth)])  # N + 1 rows
+        self.boxes, self.labels, identities = (np.concatenate(x) for x in zip(*truth))
+        self.identities = number_identities(identities)
+        self.num_identities = len(known_identities(identities))
+        self.starts = np.cumsum([0, *(len(labels) for _, labels, _ in truth)])  # N + 1 rows
 
     def __len__(self) -> int:
         return len(self.items)
@@ -201,7 +239,8 @@ class TrainingDataset(Dataset):
         """One image with its ground truth, its longer side scaled to `size`."""
         rows = slice(*self.starts[index : index + 2])
         y, x = self.sizes[index] / self.original_sizes[index]
-        return Sample(self.read_pixels(index), self.boxes[rows] * (x, y, x, y), self.labels[rows])
+        boxes = self.boxes[rows] * (x, y, x, y)
+        return Sample(self.read_pixels(index), boxes, self.labels[rows], self.identities[rows])
 
     def tile(self, index: int, left: int, top: int) -> Tile:
         """An image at a place of a canvas."""
@@ -279,6 +318,8 @@ class TrainingDataset(Dataset):
         instances = Instances((height, width))
         instances.gt_boxes = Boxes(torch.from_numpy(sample.boxes.astype(np.float32)))
         instances.gt_classes = torch.from_numpy(sample.labels)
+        if self.num_identities:
+            instances.gt_identities = torch.from_numpy(sample.identities)
         return {
             **self.items[index],
             "height": height,

@@ -21,13 +21,20 @@ from ..d2.data import (
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
-    register_coco_instances,
+    load_coco_json,
 )
 from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
 from ..ops.anchors import best_possible_recall
 from .accumulation import Accumulation
-from .dataset import TrainingDataset, check_image_size, read_ground_truth
+from .dataset import (
+    IDENTITY_KEY,
+    TrainingDataset,
+    check_image_size,
+    known_identities,
+    read_ground_truth,
+    read_objects,
+)
 from .image import read_image
 from .image_weights import image_weights
 from .sampler import PositionSampler, epoch_order
@@ -61,9 +68,19 @@ def register_datasets(cfg: CfgNode) -> None:
                 )
         known = registered_files(name)
         if known is None:
-            register_coco_instances(name, {}, *files)
+            register_coco_file(name, *files)
         elif known != files:
             raise ValueError(f"DATASETS.REGISTER: {name!r} is already the name of another data set")
+
+
+def register_coco_file(name: str, json_file: str, image_root: str) -> None:
+    """Make a data set in COCO's format known, as Detectron2 does, with the identities of its
+    objects."""
+    DatasetCatalog.register(
+        name,
+        lambda: load_coco_json(json_file, image_root, name, extra_annotation_keys=[IDENTITY_KEY]),
+    )
+    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco")
 
 
 def registered_files(name: str) -> list[str | None] | None:
@@ -120,6 +137,8 @@ def use_coco_files(
             )
         cfg.MODEL.YOLOR.NUM_CLASSES = len(names)
         cfg.MODEL.YOLOR.CLASS_NAMES = names
+        if split == "TRAIN":
+            cfg.MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES = 0  # those of the new data set
 
 
 def class_names(cfg: CfgNode) -> list[str]:
@@ -180,6 +199,39 @@ def load_training_items(cfg: CfgNode) -> list[dict]:
     return items
 
 
+def count_identities(cfg: CfgNode) -> None:
+    """Set MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES from DATASETS.TRAIN, if it is needed and 0.
+
+    Raises:
+        ValueError: when no object of the training set has an identity.
+    """
+    node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
+    if not node.ENABLED or node.NUM_IDENTITIES:
+        return
+    items = load_training_items(cfg)
+    node.NUM_IDENTITIES = len(known_identities(np.concatenate([read_objects(x)[2] for x in items])))
+    if node.NUM_IDENTITIES == 0:
+        raise ValueError(
+            f"MODEL.YOLOR.TASKS.EMBEDDING.ENABLED is True, but no object of DATASETS.TRAIN "
+            f"{list(cfg.DATASETS.TRAIN)} says which individual it is: its annotation needs the key "
+            f"{IDENTITY_KEY!r}"
+        )
+
+
+def check_identities(cfg: CfgNode, dataset: TrainingDataset) -> None:
+    """Compare the identities of the training set with those that the model learns.
+
+    Raises:
+        ValueError: when they are not of the same number.
+    """
+    node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
+    if node.ENABLED and dataset.num_identities != node.NUM_IDENTITIES:
+        raise ValueError(
+            f"MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES is {node.NUM_IDENTITIES}, but the objects "
+            f"of DATASETS.TRAIN {list(cfg.DATASETS.TRAIN)} have {dataset.num_identities} identities"
+        )
+
+
 def warn_of_anchors(cfg: CfgNode, dataset: TrainingDataset) -> None:
     """Say so if many boxes match no anchor, and so cannot be learned."""
     anchors = torch.tensor(variant_from_config(cfg).anchors).flatten(0, 1)
@@ -210,6 +262,7 @@ def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
         augment=augment_config(cfg),
         channel_order=cfg.INPUT.FORMAT,
     )
+    check_identities(cfg, dataset)
     dataset.shapes = batch_shapes(cfg, dataset.sizes, seed)
     dataset.cache = build_cache(cfg, dataset)
     return dataset

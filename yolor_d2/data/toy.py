@@ -15,6 +15,10 @@ gaps, so that a mapping of ids is needed.
 Pictures are JPEG files of quality 95, which keeps the folder small.
 
     python -m yolor_d2.data.toy datasets/toy --train 400 --val 100 --seed 0
+
+With ``--identities I`` objects are no longer of any colour: there are I individuals, each of one
+class with two colours and a pattern of its own, who are seen again and again in both splits. Each
+annotation then names its individual, 0 to I - 1, under "instance_id".
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +43,7 @@ MAX_DIAMETER_FRACTION = 0.75  # of the shorter image side; a box has 0.7 of it
 MIN_VISIBLE_FRACTION = 0.5
 MIN_VISIBLE_SIDE = 6  # pixels, of the box
 EMPTY_EVERY = 12  # one image in twelve, 8 %, has no object
+OBJECTS = (4, 10)  # fewest and most in any other image
 CROWD_VAL_IMAGES = (1, 3)  # indices of the val images that hold an iscrowd region
 FIRST_IMAGE_ID = {"train": 1, "val": 100001}
 HUE_SPREAD = 30.0  # degrees, to both sides of a class's hue
@@ -105,6 +110,27 @@ CATEGORIES = (
     Category(11, "striped_box", _striped_box, 216.0),
 )
 DISTRACTORS: tuple[Shape, ...] = (_disc, _box)
+# Bands from the first to the second colour across an individual; 0 is the class's own shading.
+BANDS = (0, 2, 3, 5)
+
+
+@dataclass(frozen=True)
+class Individual:
+    """One individual: its number, class, two BGR colours, and bands along one of its axes."""
+
+    id: int
+    category: Category
+    first: Array
+    second: Array
+    bands: int
+    axis: int
+
+    def shape(self, u: Array, v: Array) -> tuple[Array, Array]:
+        """The class's shape with this individual's pattern."""
+        inside, tone = self.category.shape(u, v)
+        if self.bands:
+            tone = np.floor(((u, v)[self.axis] + 1.0) / 2.0 * self.bands * 2) % 2
+        return inside, tone + np.zeros_like(u + v)
 
 
 @dataclass(frozen=True)
@@ -127,6 +153,7 @@ class SceneObject:
     mask: Array
     full_area: int
     is_crowd: bool = False
+    individual: int | None = None
 
     def remains_visible(self, mask: Array) -> bool:
         """Say whether the object is still recognisable when only ``mask`` is left of it."""
@@ -243,7 +270,11 @@ def _paint(
     """
     below = canvas[coverage >= 0.5].mean(axis=0)
     first = _distant_colour(rng, below, hue=hue)
-    second = _distant_colour(rng, below, first)
+    _blend(canvas, coverage, tone, first, _distant_colour(rng, below, first))
+
+
+def _blend(canvas: Array, coverage: Array, tone: Array, first: Array, second: Array) -> None:
+    """Blend a shape into the canvas with two BGR colours."""
     x0, y0, w, h = (int(c) for c in tight_box(coverage > 0.0))
     window = np.s_[y0 : y0 + h, x0 : x0 + w]
     alpha, mix = coverage[window][..., None], tone[window][..., None]
@@ -294,11 +325,19 @@ def _near_existing(rng: Generator, scene: Scene) -> Point:
     return x + w / 2 * (1.0 + np.cos(direction)), y + h / 2 * (1.0 + np.sin(direction))
 
 
-def add_object(rng: Generator, scene: Scene, category: Category, stamp: Stamp) -> bool:
+def add_object(
+    rng: Generator,
+    scene: Scene,
+    category: Category,
+    stamp: Stamp,
+    individual: Individual | None = None,
+) -> bool:
     """Draw an object unless it or one below it would be hardly visible; say whether it is drawn."""
     coverage, tone = stamp.place(scene.size)
     mask = coverage >= 0.5
     new = SceneObject(category, mask, stamp.full_area)
+    if individual is not None:
+        new.individual = individual.id
     remaining = [other.mask & ~mask for other in scene.objects]
     if not new.remains_visible(mask):
         return False
@@ -306,7 +345,10 @@ def add_object(rng: Generator, scene: Scene, category: Category, stamp: Stamp) -
         return False
     for other, other_mask in zip(scene.objects, remaining, strict=True):
         other.mask = other_mask
-    _paint(rng, scene.canvas, coverage, tone, category.hue)
+    if individual is None:
+        _paint(rng, scene.canvas, coverage, tone, category.hue)
+    else:
+        _blend(scene.canvas, coverage, tone, individual.first, individual.second)
     scene.objects.append(new)
     return True
 
@@ -337,8 +379,32 @@ def _degrade(rng: Generator, canvas: Array) -> Array:
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
+def make_individuals(seed: int, count: int) -> list[Individual]:
+    """The individuals of a data set: classes take turns, looks are drawn once for all pictures.
+
+    Hues of a class's individuals are spread evenly over its range, so that no two look the same.
+    """
+    rng = np.random.default_rng([seed, count])
+    individuals = []
+    for number in range(count):
+        category = CATEGORIES[number % len(CATEGORIES)]
+        place, members = number // len(CATEGORIES), -(-count // len(CATEGORIES))
+        hue = category.hue + HUE_SPREAD * (2.0 * (place + 0.5) / members - 1.0)
+        hsv = np.array([[[hue % 360.0, rng.uniform(0.7, 1.0), rng.uniform(0.6, 1.0)]]], np.float32)
+        first = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255.0
+        second = _distant_colour(rng, first)
+        bands, axis = BANDS[rng.integers(len(BANDS))], int(rng.integers(2))
+        individuals.append(Individual(number, category, first, second, bands, axis))
+    return individuals
+
+
 def make_scene(
-    rng: Generator, image_size: Size, *, num_objects: int, with_crowd: bool = False
+    rng: Generator,
+    image_size: Size,
+    *,
+    num_objects: int,
+    with_crowd: bool = False,
+    individuals: Sequence[Individual] = (),
 ) -> tuple[Array, list[SceneObject]]:
     """Draw one picture.
 
@@ -347,6 +413,7 @@ def make_scene(
         image_size: (H, W); sides are 75 % to 100 % of it, and half of the pictures are turned.
         num_objects: wanted number; fewer if no place is found in ten attempts each.
         with_crowd: adds an iscrowd region.
+        individuals: the objects are some of these; without them they look like none other.
 
     Returns:
         (H, W, 3) uint8 BGR picture and its objects, in the order drawn.
@@ -356,13 +423,21 @@ def make_scene(
     scene = Scene(_make_background(rng, size))
     if with_crowd:
         _add_crowd(rng, scene)
-    for _ in range(num_objects):
-        category = CATEGORIES[rng.integers(len(CATEGORIES))]
+    # An individual is in a picture once, as far as there are enough of them.
+    cast = rng.permutation(len(individuals)) if individuals else []
+    for index in range(num_objects):
+        individual = individuals[cast[index % len(cast)]] if individuals else None
+        if individual is not None:
+            category, shape = individual.category, individual.shape
+        else:
+            category = CATEGORIES[rng.integers(len(CATEGORIES))]
+            shape = category.shape
         pose = _random_pose(rng, size)
         for _ in range(10):
             overlap = scene.objects and rng.random() < 0.1
             centre = _near_existing(rng, scene) if overlap else _random_centre(rng, size)
-            if add_object(rng, scene, category, render_stamp(category.shape, *pose, centre)):
+            stamp = render_stamp(shape, *pose, centre)
+            if add_object(rng, scene, category, stamp, individual):
                 break
     return _degrade(rng, scene.canvas), scene.objects
 
@@ -376,6 +451,8 @@ def _annotation(annotation_id: int, image_id: int, scene_object: SceneObject) ->
         "area": float(scene_object.mask.sum()),
         "iscrowd": int(scene_object.is_crowd),
     }
+    if scene_object.individual is not None:
+        annotation["instance_id"] = scene_object.individual
     if scene_object.is_crowd:
         annotation["segmentation"] = encode_rle(scene_object.mask)
     return annotation
@@ -392,14 +469,21 @@ def _write_split(json_path: Path, folder: Path, split: str, num_images: int, inf
     """Write the pictures of one split, then its JSON file."""
     parameters = info["parameters"]
     folder.mkdir(parents=True, exist_ok=True)
+    individuals = make_individuals(parameters["seed"], parameters.get("identities", 0))
     images, annotations = [], []
     for index in range(num_images):
         # A generator for each image: image i is the same however many there are.
         rng = np.random.default_rng([parameters["seed"], FIRST_IMAGE_ID[split], index])
-        num_objects = 0 if index % EMPTY_EVERY == EMPTY_EVERY // 2 else int(rng.integers(4, 11))
+        is_empty = index % EMPTY_EVERY == EMPTY_EVERY // 2
+        low, high = parameters.get("objects", OBJECTS)
+        num_objects = 0 if is_empty else int(rng.integers(low, high + 1))
         with_crowd = split == "val" and index in CROWD_VAL_IMAGES
         picture, objects = make_scene(
-            rng, parameters["image_size"], num_objects=num_objects, with_crowd=with_crowd
+            rng,
+            parameters["image_size"],
+            num_objects=num_objects,
+            with_crowd=with_crowd,
+            individuals=individuals,
         )
         image_id = FIRST_IMAGE_ID[split] + index
         file_name = f"{image_id:06d}.jpg"
@@ -448,6 +532,8 @@ def write_toy_dataset(
     num_val: int = 100,
     image_size: Size = (256, 320),
     seed: int = 0,
+    identities: int = 0,
+    objects: tuple[int, int] = OBJECTS,
     force: bool = False,
 ) -> ToyDataset:
     """Write the data set, or find it already written.
@@ -460,6 +546,9 @@ def write_toy_dataset(
         num_val: number of validation images, at least 1.
         image_size: largest (H, W) in pixels, at least 96 each; see ``make_scene``.
         seed: equal seeds give equal bytes, >= 0.
+        identities: individuals that are seen again and again, see the module; 0 for none.
+        objects: fewest and most objects of an image that is not empty, at least 1. With few of
+            them, images differ in which classes they show.
         force: write even if a data set is there, also one of other parameters.
 
     Raises:
@@ -470,6 +559,11 @@ def write_toy_dataset(
         raise ValueError(
             "need num_train >= 1, num_val >= 1, seed >= 0 and image_size of two sides >= 96; "
             f"got {num_train=}, {num_val=}, {seed=}, {image_size=}"
+        )
+    if identities < 0 or len(objects) != 2 or not 1 <= objects[0] <= objects[1]:
+        raise ValueError(
+            "need identities >= 0 and objects of two numbers, 1 <= fewest <= most; "
+            f"got {identities=}, {objects=}"
         )
     root = Path(root)
     classes = tuple(category.name for category in CATEGORIES)
@@ -487,6 +581,10 @@ def write_toy_dataset(
         "image_size": list(image_size),
         "seed": seed,
     }
+    if identities:
+        parameters["identities"] = identities
+    if tuple(objects) != OBJECTS:
+        parameters["objects"] = list(objects)
     info = {
         "description": "yolor_d2 toy data set",
         "version": str(VERSION),
@@ -514,6 +612,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=400, help="number of training images")
     parser.add_argument("--val", type=int, default=100, help="number of validation images")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal data sets")
+    parser.add_argument(
+        "--identities", type=int, default=0, help="individuals that recur, with their instance_id"
+    )
+    parser.add_argument(
+        "--objects",
+        type=int,
+        nargs=2,
+        default=OBJECTS,
+        metavar=("FEWEST", "MOST"),
+        help="objects of an image",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite a data set that is there")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -522,6 +631,8 @@ def main(arguments: list[str] | None = None) -> None:
         num_train=options.train,
         num_val=options.val,
         seed=options.seed,
+        identities=options.identities,
+        objects=tuple(options.objects),
         force=options.force,
     )
     logger.info(

@@ -235,6 +235,7 @@ def render(
 
     image = np.full((window.y2 - window.y1, window.x2 - window.x1, 3), FILL, dtype=np.uint8)
     boxes, labels = [np.zeros((0, 4))], [np.zeros(0, dtype=np.int64)]
+    identities = [np.zeros(0, dtype=np.int64)]
     shown = window.cut(canvas)
     # The pixels of the canvas alone: nothing is drawn outside it.
     drawn = image[
@@ -248,6 +249,7 @@ def render(
         paste(drawn, sample.image, tile.left - shown.x1, tile.top - shown.y1)
         boxes.append(sample.boxes + [tile.left, tile.top, tile.left, tile.top])
         labels.append(sample.labels)
+        identities.append(sample.identities)
 
     if origin is not None:
         factor = warp.matrix[0, 0]
@@ -259,4 +261,5 @@ def render(
     before = clip_boxes(np.concatenate(boxes), *canvas_size)
     after = warp_boxes(before, warp, out_size)
     keep = usable(before, after, warp.scale)
-    return Sample(image, after[keep], np.concatenate(labels)[keep])
+    labels, identities = np.concatenate(labels)[keep], np.concatenate(identities)[keep]
+    return Sample(image, after[keep], labels, identities)

@@ -17,11 +17,13 @@ from ..checkpoint import YOLORCheckpointer
 from ..checkpoint.files import find_fault
 from ..d2.config import CfgNode
 from ..d2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
-from ..d2.evaluation import COCOEvaluator
+from ..d2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 from ..d2.utils import comm, setup_logger
 from ..data.accumulation import Accumulation
 from ..data.image_weights import read_class_ap
 from ..data.loader import build_test_loader, build_train_loader, class_names
+from ..evaluation.classification import ClassificationEvaluator
+from ..evaluation.embedding import EmbeddingEvaluator
 from .ema import EMAHook
 from .freeze import FrozenNormHook, freeze, frozen_norms
 from .hooks import FITNESS, BestCheckpointer, EvalHook, ImageWeightHook, fitness
@@ -233,6 +235,8 @@ class Trainer(DefaultTrainer):
             # Of the parts, in place: torch.compile(model) would rename the tensors of checkpoints.
             model.backbone.compile()
             model.head.compile()
+            if getattr(model, "tasks", None) is not None:
+                model.tasks.compile()
         return model
 
     @classmethod
@@ -252,5 +256,15 @@ class Trainer(DefaultTrainer):
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
-        return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """COCO's figures of the detections, and those of the further tasks that are switched on."""
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        evaluators: list[DatasetEvaluator] = [COCOEvaluator(dataset_name, output_dir=folder)]
+        tasks = cfg.MODEL.YOLOR.TASKS
+        if tasks.CLASSIFICATION.ENABLED:
+            evaluators.append(
+                ClassificationEvaluator.from_dataset(dataset_name, cfg.MODEL.YOLOR.NUM_CLASSES)
+            )
+        if tasks.EMBEDDING.ENABLED:
+            evaluators.append(EmbeddingEvaluator.from_dataset(dataset_name))
+        return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

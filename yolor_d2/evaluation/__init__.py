@@ -1,1 +1,1 @@
-"""What is made of evaluations."""
+"""Evaluators, and what is made of their figures."""

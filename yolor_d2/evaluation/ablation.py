@@ -102,7 +102,9 @@ class Scale:
             target.IMPLICIT[key] = getattr(variant, key.lower())
         for key in ("STD", "PRIOR_FACTOR", "SPARSITY"):
             target.IMPLICIT[key] = source.IMPLICIT[key]
-        target.TASKS = source.TASKS
+        for task in source.TASKS:
+            for key in ("ENABLED", "IMPLICIT"):
+                target.TASKS[task][key] = source.TASKS[task][key]
         cfg.merge_from_list(list(self.options))
         return cfg
 
@@ -146,6 +148,11 @@ SCALES = {
             *("INPUT.AUGMENT.MOSAIC", "0.0", "SOLVER.WARMUP_ITERS", "30"),
             *("SOLVER.MAX_ITER", "300", "SOLVER.CHECKPOINT_PERIOD", "100"),
             *("TEST.EVAL_PERIOD", "300"),
+            # As in quick/multi_task_cpu.yaml.
+            *("MODEL.YOLOR.TASKS.CLASSIFICATION.CHANNELS", "64"),
+            *("MODEL.YOLOR.TASKS.EMBEDDING.CHANNELS", "64"),
+            *("MODEL.YOLOR.TASKS.EMBEDDING.DIMENSION", "64"),
+            *("MODEL.YOLOR.TASKS.EMBEDDING.GAIN", "0.2"),
         ),
     ),
     # The small network on a small data set of one's own; meant for BCCD.

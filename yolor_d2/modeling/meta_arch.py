@@ -12,11 +12,27 @@ from ..d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector
 from ..d2.structures import Boxes, ImageList, Instances
 from ..d2.utils import comm, get_event_storage, has_event_storage
 from ..layers import implicit_penalty
-from ..networks import AnchorHead
+from ..networks import AnchorHead, TaskBranches
 from ..networks.network import anchors_tensor
-from ..ops import LossGains, assign_targets, decode, detect, detection_losses, xyxy_to_cxcywh
+from ..ops import (
+    LevelTargets,
+    LossGains,
+    assign_targets,
+    decode,
+    detect,
+    detection_losses,
+    xyxy_to_cxcywh,
+)
+from ..ops.task_losses import (
+    embeddings_of_rows,
+    identity_loss,
+    matched_embeddings,
+    presence_loss,
+    present_classes,
+)
 from .backbone import YOLORPAN, variant_from_config
 from .head import build_head
+from .tasks import build_tasks
 
 # Grey level of the border around images that are smaller than their batch, as in training's
 # mosaics.
@@ -41,6 +57,9 @@ class YOLOR(nn.Module):
         pixel_std: per channel, divides them afterwards.
         input_format: channel order of the images, "RGB" or "BGR".
         channels_last: keep images and features in memory with their channels last.
+        tasks: branches of further tasks on the features of the backbone; None detects only.
+        classification_gain: weight of the loss of the image's classes.
+        embedding_gain: weight of the loss of the embeddings.
     """
 
     pixel_mean: Tensor
@@ -64,10 +83,16 @@ class YOLOR(nn.Module):
         pixel_std: Sequence[float] = (255.0, 255.0, 255.0),
         input_format: str = "RGB",
         channels_last: bool = False,
+        tasks: TaskBranches | None = None,
+        classification_gain: float = 0.1,
+        embedding_gain: float = 0.05,
     ):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.tasks = tasks
+        self.classification_gain = classification_gain
+        self.embedding_gain = embedding_gain
         shapes = backbone.output_shape()
         self.in_features = sorted(shapes, key=lambda name: shapes[name].stride)
         self.strides = [shapes[name].stride for name in self.in_features]
@@ -117,6 +142,9 @@ class YOLOR(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "input_format": cfg.INPUT.FORMAT,
             "channels_last": cfg.MODEL.CHANNELS_LAST,
+            "tasks": build_tasks(cfg, shapes),
+            "classification_gain": node.TASKS.CLASSIFICATION.GAIN,
+            "embedding_gain": node.TASKS.EMBEDDING.GAIN,
         }
 
     @property
@@ -134,20 +162,27 @@ class YOLOR(nn.Module):
 
         Args:
             batched_inputs: one dict per image: "image" (C, H, W) with values 0-255; in training
-                "instances" with gt_boxes (xyxy in pixels of "image") and gt_classes; optionally
+                "instances" with gt_boxes (xyxy in pixels of "image"), gt_classes and, for the
+                embedding task, gt_identities (-1 where unknown); optionally
                 "height" and "width", the size in which detections are wanted.
 
         Returns:
-            In training mode the weighted losses by name (three, and a fourth where implicit
-            knowledge is constrained), else one {"instances": Instances}
-            per image with pred_boxes, scores and pred_classes, best first.
+            In training mode the weighted losses by name: three, one for each further task, and one
+            where implicit knowledge is constrained. Else one {"instances": Instances} per image
+            with pred_boxes, scores and pred_classes, best first; with the embedding task also
+            pred_embeddings (D of length 1 each), and with the classification task beside the
+            instances "image_scores", (K,) in 0-1.
         """
         images = self.preprocess(batched_inputs)
-        features = self.backbone(images.tensor)
-        levels = self.head([features[name] for name in self.in_features])
+        by_name = self.backbone(images.tensor)
+        features = [by_name[name] for name in self.in_features]
+        levels = self.head(features)
+        logits = maps = None
+        if self.tasks is not None:
+            logits, maps = self.tasks(features, images.image_sizes)
         if self.training:
-            return self.forward_training(levels, batched_inputs)
-        return self.forward_inference(levels, images.image_sizes, batched_inputs)
+            return self.forward_training(levels, batched_inputs, logits, maps)
+        return self.forward_inference(levels, images.image_sizes, batched_inputs, logits, maps)
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Move to the device, pad to the right and below into one batch, normalise."""
@@ -161,9 +196,13 @@ class YOLOR(nn.Module):
         return ImageList(pixels, images.image_sizes)
 
     def forward_training(
-        self, levels: list[Tensor], batched_inputs: list[dict]
+        self,
+        levels: list[Tensor],
+        batched_inputs: list[dict],
+        class_logits: Tensor | None = None,
+        embedding_maps: list[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted losses of a batch, see `ops.losses`.
+        """Weighted losses of a batch, see `ops.losses` and `ops.task_losses`.
 
         The terms are multiplied by the number of images of all processes, as in the reference:
         with the gradients that Detectron2 averages over processes, a step then sums over the whole
@@ -178,15 +217,16 @@ class YOLOR(nn.Module):
         labels = torch.cat([t.gt_classes for t in truth])
         counts = torch.tensor([len(t) for t in truth], device=self.device)
         image = torch.arange(len(truth), device=self.device).repeat_interleave(counts)
-        targets = assign_targets(
+        numbered = assign_targets(
             image,
             boxes,
-            labels,
+            torch.arange(len(labels), device=self.device),  # which box it is, in place of a class
             self.anchors,
             self.strides,
             [(x.shape[2], x.shape[3]) for x in levels],
             self.assign_max_ratio,
         )
+        targets = [level._replace(label=labels[level.label]) for level in numbered]
         if has_event_storage():
             storage = get_event_storage()
             for name, level in zip(self.in_features, targets):
@@ -194,32 +234,75 @@ class YOLOR(nn.Module):
 
         losses = detection_losses(levels, targets, self.anchors, self.strides, self.gains)
         num_images = len(batched_inputs) * comm.get_world_size()
-        named = {
-            "loss_box": losses.box * num_images,
-            "loss_objectness": losses.objectness * num_images,
-            "loss_classes": losses.classes * num_images,
+        weighted = {
+            "loss_box": losses.box,
+            "loss_objectness": losses.objectness,
+            "loss_classes": losses.classes,
         }
+        if class_logits is not None:
+            present = present_classes(image, labels, *class_logits.shape)
+            weighted["loss_image_classes"] = self.classification_gain * presence_loss(
+                class_logits, present
+            )
+        if embedding_maps is not None:
+            weighted["loss_embedding"] = self.embedding_gain * self.embedding_loss(
+                embedding_maps, numbered, truth
+            )
+        named = {name: loss * num_images for name, loss in weighted.items()}
         penalty = implicit_penalty(self)
         if penalty is not None:
             named["loss_implicit"] = penalty
         return named
+
+    def embedding_loss(
+        self, maps: list[Tensor], targets: list[LevelTargets], truth: list[Instances]
+    ) -> Tensor:
+        """Unweighted loss of the embeddings.
+
+        Args:
+            maps: see `networks.EmbeddingBranch`.
+            targets: positives whose `label` is the number of their box in the batch.
+            truth: per image, with gt_identities.
+
+        Raises:
+            KeyError: when the objects have no identities.
+            ValueError: when there is an identity that the model has no prototype of.
+        """
+        if not all(t.has("gt_identities") for t in truth):
+            raise KeyError(
+                "the embedding task needs 'gt_identities' in the instances of every input; "
+                "annotations give them by 'instance_id'"
+            )
+        assert self.tasks is not None and self.tasks.embedding is not None
+        prototypes = self.tasks.embedding.prototypes
+        identities = torch.cat([t.gt_identities for t in truth])
+        if len(identities) and int(identities.max()) >= len(prototypes):
+            raise ValueError(
+                f"an object has identity {int(identities.max())}, but "
+                f"MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES is {len(prototypes)}"
+            )
+        return identity_loss(*matched_embeddings(maps, targets, identities), prototypes)
 
     def forward_inference(
         self,
         levels: list[Tensor],
         image_sizes: list[tuple[int, int]],
         batched_inputs: list[dict],
+        class_logits: Tensor | None = None,
+        embedding_maps: list[Tensor] | None = None,
     ) -> list[dict]:
-        """Detections of each image, in the size that its input asks for.
+        """Detections of each image, in the size that its input asks for; see `forward`.
 
         Args:
             levels: logits of the batch.
             image_sizes: (H, W) of each image before padding.
             batched_inputs: see `forward`.
+            class_logits: (N, K), see `networks.ClassificationBranch`.
+            embedding_maps: see `networks.EmbeddingBranch`.
         """
         results = []
-        for rows, image_size, inputs in zip(
-            decode(levels, self.anchors, self.strides), image_sizes, batched_inputs
+        for i, (rows, image_size, inputs) in enumerate(
+            zip(decode(levels, self.anchors, self.strides), image_sizes, batched_inputs)
         ):
             found = detect(
                 rows,
@@ -233,7 +316,15 @@ class YOLOR(nn.Module):
             instances = Instances(
                 image_size, pred_boxes=boxes, scores=found.scores, pred_classes=found.labels
             )
+            if embedding_maps is not None:
+                # Before the postprocessing, which leaves out boxes without area.
+                instances.pred_embeddings = embeddings_of_rows(
+                    [level[i] for level in embedding_maps], found.rows, self.anchors.shape[1]
+                )
             height = inputs.get("height", image_size[0])
             width = inputs.get("width", image_size[1])
-            results.append({"instances": detector_postprocess(instances, height, width)})
+            result: dict = {"instances": detector_postprocess(instances, height, width)}
+            if class_logits is not None:
+                result["image_scores"] = class_logits[i].float().sigmoid()
+            results.append(result)
         return results

@@ -42,14 +42,12 @@ def count_fused_parameters(module: nn.Module) -> int:
     return count_parameters(module) - sum(norm.num_features for norm in norms)
 
 
-def measure_complexity(
-    module: nn.Module, image: Tensor | Sequence[Tensor]
-) -> dict[str, Complexity]:
+def measure_complexity(module: nn.Module, *inputs: Tensor | Sequence) -> dict[str, Complexity]:
     """Cost of a module and of its direct children for one forward pass.
 
     Args:
-        module: called with `image`; a module and an image on the "meta" device cost no computation.
-        image: (1, C, H, W), or features for a module that takes several.
+        module: a module on the "meta" device costs no computation.
+        inputs: what it is called with, for one image; for a network the image, (1, C, H, W).
 
     Returns:
         By name of the child, and "total".
@@ -69,7 +67,7 @@ def measure_complexity(
     handles = [layer.register_forward_hook(count) for layer in module.modules()]
     try:
         with torch.no_grad():
-            module(image)
+            module(*inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -21,11 +21,14 @@ class Detections(NamedTuple):
         boxes: (D, 4) xyxy in input pixels.
         scores: (D,) objectness times class score.
         labels: (D,) int64 classes.
+        rows: (D,) int64, the decoded row that each came from: with it a caller finds what else
+            the network says at that anchor and cell.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    rows: Tensor
 
 
 def select_candidates(
@@ -42,8 +45,10 @@ def select_candidates(
         Candidates in falling score, at most `MAX_CANDIDATES`. Rows that are not finite are
         dropped, as half precision may overflow in a network that is still learning.
     """
-    rows = rows[rows[:, 4] > score_threshold]
-    rows = rows[rows.isfinite().all(dim=1)]
+    number = (rows[:, 4] > score_threshold).nonzero()[:, 0]
+    rows = rows[number]
+    finite = rows.isfinite().all(dim=1)
+    rows, number = rows[finite], number[finite]
     scores = rows[:, 4:5] * rows[:, 5:]  # (R', K)
     above = scores > score_threshold
     if classes is not None:
@@ -53,7 +58,8 @@ def select_candidates(
     index, labels = above.nonzero(as_tuple=True)
     scores, order = scores[index, labels].sort(descending=True, stable=True)
     order = order[:MAX_CANDIDATES]
-    return Detections(rows[index[order], :4], scores[:MAX_CANDIDATES], labels[order])
+    index = index[order]
+    return Detections(rows[index, :4], scores[:MAX_CANDIDATES], labels[order], number[index])
 
 
 def detect(
@@ -81,7 +87,7 @@ def detect(
     # Here, as it takes a second and training has no use for it.
     from torchvision.ops import batched_nms, nms
 
-    boxes, scores, labels = select_candidates(rows, score_threshold, classes)
+    boxes, scores, labels, numbers = select_candidates(rows, score_threshold, classes)
     # Suppression is greedy: what happens to a box depends on better boxes alone. So if the best
     # candidates already give enough detections, the others need not be compared, which costs
     # quadratic time.
@@ -98,4 +104,4 @@ def detect(
             break
         considered *= 4
     keep = keep[:max_detections]
-    return Detections(boxes[keep], scores[keep], labels[keep])
+    return Detections(boxes[keep], scores[keep], labels[keep], numbers[keep])
