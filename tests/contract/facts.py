@@ -31,6 +31,7 @@ from yolor_d2.d2.data import (
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
+    load_coco_json,
     register_coco_instances,
 )
 from yolor_d2.d2.engine import (
@@ -42,7 +43,12 @@ from yolor_d2.d2.engine import (
     hooks,
     launch,
 )
-from yolor_d2.d2.evaluation import COCOEvaluator, verify_results
+from yolor_d2.d2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    verify_results,
+)
 from yolor_d2.d2.modeling import (
     META_ARCH_REGISTRY,
     Backbone,
@@ -919,3 +925,45 @@ def setup(folder: Path) -> dict:
         "files": sorted(path.name for path in (folder / "a" / "b").iterdir()),
         "config": written.SEED,
     }
+
+
+@fact
+def extra_annotation_keys(folder: Path) -> dict:
+    """Keys beyond Detectron2's own come through where they are asked for and present."""
+    box = {"image_id": 9, "category_id": 2, "bbox": [1, 1, 1, 1]}
+    path = write_coco(folder, annotations=[{**box, "id": 1, "who": 5}, {**box, "id": 2}])
+    items = {
+        str(keys): load_coco_json(str(path), "images", f"contract/extra/{keys}", keys)
+        for keys in (None, ["who"])
+    }
+    return {
+        keys: [a.get("who", "none") for x in found for a in x["annotations"]]
+        for keys, found in items.items()
+    }
+
+
+class Counts(DatasetEvaluator):
+    """Counts outputs under the name of a task."""
+
+    def __init__(self, task: str):
+        self.task = task
+
+    def reset(self) -> None:
+        self.count = 0
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        self.count += len(outputs)
+
+    def evaluate(self) -> dict:
+        return {self.task: {"count": self.count}}
+
+
+@fact
+def joined_evaluators(folder: Path) -> dict:
+    answers = {}
+    for tasks in (["a", "b"], ["a", "a"]):
+        joined = DatasetEvaluators([Counts(task) for task in tasks])
+        joined.reset()
+        joined.process([{}] * 3, [{}] * 3)
+        answers[str(tasks)] = joined.evaluate() if len({*tasks}) == 2 else error_of(joined.evaluate)
+    return answers

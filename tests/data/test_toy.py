@@ -267,3 +267,20 @@ def test_command_line(tmp_path, caplog):
     assert "2 train and 1 val images" in caplog.text
     info = json.loads((tmp_path / "out" / "instances_train.json").read_text())["info"]
     assert info["parameters"]["seed"] == 5
+
+
+def test_the_number_of_objects_can_be_chosen(tmp_path):
+    data = toy.write_toy_dataset(tmp_path, num_train=20, num_val=1, objects=(1, 2))
+    content = json.loads(data.train_json.read_text())
+    counts = [
+        sum(a["image_id"] == image["id"] for a in content["annotations"])
+        for image in content["images"]
+    ]
+    assert {1, 2} <= set(counts) <= {0, 1, 2}  # one image in twelve is empty
+    assert content["info"]["parameters"]["objects"] == [1, 2]
+
+
+@pytest.mark.parametrize("objects", [(0, 3), (3, 2), (1, 2, 3)])
+def test_numbers_of_objects_out_of_range_are_named(tmp_path, objects):
+    with pytest.raises(ValueError, match="objects of two numbers"):
+        toy.write_toy_dataset(tmp_path, objects=objects)

@@ -22,7 +22,13 @@ import torch
 from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.loader import build_train_loader
+from yolor_d2.data.loader import (
+    build_train_loader,
+    count_identities,
+    register_datasets,
+    use_coco_files,
+)
+from yolor_d2.data.toy import write_toy_dataset
 from yolor_d2.engine import Trainer
 
 pytestmark = [
@@ -133,3 +139,34 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(shared):
     assert "not finite at iteration 0: in another process" in output
     assert "loss_box = nan" in named and ".jpg" in named
     assert not list(Path(shared.OUTPUT_DIR).glob("model_*.pth"))
+
+
+def test_figures_of_further_tasks_are_those_of_all_processes(shared, tmp_path):
+    data = write_toy_dataset(
+        tmp_path / "data", num_train=8, num_val=6, image_size=(96, 128), identities=3
+    )
+    files = [
+        (str(data.train_json), str(data.train_images)),
+        (str(data.val_json), str(data.val_images)),
+    ]
+    use_coco_files(shared, *files)
+    tasks = shared.MODEL.YOLOR.TASKS
+    tasks.CLASSIFICATION.ENABLED = tasks.EMBEDDING.ENABLED = True
+    register_datasets(shared)
+    count_identities(shared)
+    for code, output in run("plain", shared):
+        assert code == 0, output[-4000:]
+    rows = (Path(shared.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
+    figures = next(row for row in map(json.loads, rows) if "embedding/found" in row)
+    model = Trainer.build_model(shared)
+    path = Path(shared.OUTPUT_DIR) / "model_final.pth"
+    YOLORCheckpointer(model, strict=True).load(str(path))
+    expected = Trainer.test(shared, model)
+    assert expected["embedding"]["found"] > 0
+    for task, metric in [
+        ("classification", "mAP"),
+        ("embedding", "found"),
+        ("embedding", "mAP"),
+        ("embedding", "AUC"),
+    ]:
+        assert figures[f"{task}/{metric}"] == pytest.approx(expected[task][metric], abs=1e-6)
