@@ -48,6 +48,8 @@ class EventStorage:
         self._histories: dict[str, HistoryBuffer] = defaultdict(HistoryBuffer)
         self._latest: dict[str, tuple[float, int]] = {}
         self._smooth: dict[str, bool] = {}
+        # Name, picture, iteration; until a writer took them.
+        self.images: list[tuple[str, torch.Tensor, int]] = []
 
     def put_scalar(
         self, name: str, value: Any, smoothing_hint: bool = True, cur_iter: int | None = None
@@ -101,6 +103,13 @@ class EventStorage:
 
     def median(self, name: str, window_size: int = WINDOW) -> float:
         return self._histories[name].median(self.count_samples(name, window_size))
+
+    def put_image(self, name: str, image: torch.Tensor) -> None:
+        """Note a picture, (3, H, W) uint8 or floats in 0-1, for tensorboard."""
+        self.images.append((name, image, self.iter))
+
+    def clear_images(self) -> None:
+        self.images = []
 
     def __enter__(self) -> EventStorage:
         _storages.append(self)
@@ -190,6 +199,10 @@ class TensorboardXWriter(EventWriter):
             self.writer = SummaryWriter(self.folder)
         for name, value, iteration in self.take_new():
             self.writer.add_scalar(name, value, iteration)
+        storage = get_event_storage()
+        for name, image, iteration in storage.images:
+            self.writer.add_image(name, image, iteration)
+        storage.clear_images()
 
     def close(self) -> None:
         if self.writer is not None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 
 from ..checkpoint import BEST_NAME, YOLORCheckpointer
 from ..d2.engine import HookBase, hooks
+from ..visualize_implicit import draw_tensors, to_image
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +106,35 @@ class BestCheckpointer(HookBase):
             self.best = value
             self.checkpointer.save(BEST_NAME, iteration=iteration, **{FITNESS: value})
             logger.info("Best evaluation so far: fitness %.3f at iteration %d", value, iteration)
+
+
+class ImplicitPictureHook(HookBase):
+    """Sends pictures of the implicit knowledge to tensorboard, see `visualize_implicit`.
+
+    Args:
+        period: iterations between two pictures; 0 sends none.
+        classes: names of the classes.
+        averaged: gives a context inside which the model carries its moving average.
+    """
+
+    def __init__(
+        self,
+        period: int,
+        classes: Sequence[str],
+        averaged: Callable[[], AbstractContextManager] = nullcontext,
+    ):
+        self.period = period
+        self.classes = classes
+        self.averaged = averaged
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self.period > 0 and (done % self.period == 0 or done == self.trainer.max_iter):
+            with self.averaged():
+                model = getattr(self.trainer.model, "module", self.trainer.model)
+                figures = draw_tensors(model, self.classes)
+            for place, figure in figures.items():
+                self.trainer.storage.put_image(f"implicit/{place}", to_image(figure))
 
 
 class ImageWeightHook(HookBase):

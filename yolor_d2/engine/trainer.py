@@ -26,7 +26,14 @@ from ..evaluation.classification import ClassificationEvaluator
 from ..evaluation.embedding import EmbeddingEvaluator
 from .ema import EMAHook
 from .freeze import FrozenNormHook, freeze, frozen_norms
-from .hooks import FITNESS, BestCheckpointer, EvalHook, ImageWeightHook, fitness
+from .hooks import (
+    FITNESS,
+    BestCheckpointer,
+    EvalHook,
+    ImageWeightHook,
+    ImplicitPictureHook,
+    fitness,
+)
 from .interrupt import Interrupted, InterruptHook
 from .optimizer import build_optimizer
 from .processes import take_buffers_of_main_process
@@ -140,6 +147,9 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             if cfg.DATASETS.TEST:
                 built.append(BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer))
+            built.append(
+                ImplicitPictureHook(cfg.VIS_PERIOD, class_names(cfg), averaged=self.averaged)
+            )
             built.append(hooks.PeriodicWriter(self.build_writers(), period=WRITE_PERIOD))
         return [hook for hook in built if hook is not None]
 
