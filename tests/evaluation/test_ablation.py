@@ -1,0 +1,187 @@
+"""The paper's tables: rows that exist, scales, and statements no stronger than the seeds allow."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+
+from yolor_d2 import model_zoo
+from yolor_d2.commands.run_ablation import measure
+from yolor_d2.evaluation.ablation import (
+    SCALES,
+    Measured,
+    difference,
+    format_table,
+    get_table,
+    load_tables,
+    mean_and_spread,
+    verdict,
+)
+from yolor_d2.modeling.backbone import variant_from_config
+from yolor_d2.networks.complexity import Complexity
+
+TABLES = load_tables()
+
+
+def test_all_tables_of_the_paper():
+    assert list(TABLES) == [*"12345678", "A1"]
+    counts = {name: len(table.rows) for name, table in TABLES.items()}
+    assert counts == {
+        **{"1": 2, "2": 2, "3": 5, "4": 4, "5": 5, "6": 4},
+        **{"7": 4, "8": 3, "A1": 4},
+    }
+
+
+def test_every_ablation_config_is_a_row():
+    rows = {row.config for table in TABLES.values() for row in table.rows}
+    names = {n for n in model_zoo.list_configs() if n.startswith(("ablations/", "multi_task/"))}
+    assert names <= rows and rows <= set(model_zoo.list_configs())
+
+
+@pytest.mark.parametrize(
+    ("config", "place", "words"),
+    [
+        ("ifa_add", "feature_alignment", "add"),
+        ("ifa_mul", "feature_alignment", "mul"),
+        ("ifa_concat", "feature_alignment", "concat"),
+        ("ipr_add", "prediction_refinement", "add"),
+        ("ipr_mul", "prediction_refinement", "mul"),
+        ("ifa_mul_per_anchor", "feature_alignment", "mul per_anchor"),
+        ("ipr_mul_sizes", "prediction_refinement", "mul sizes"),
+        ("ifa_add_network", "feature_alignment", "add network"),
+        ("ifa_add_factorization", "feature_alignment", "add factorization"),
+    ],
+)
+def test_a_row_differs_from_the_baseline_in_one_place(config, place, words):
+    row = variant_from_config(model_zoo.get_config(f"ablations/{config}.yaml"))
+    baseline = variant_from_config(model_zoo.get_config("yolov4_csp_fast.yaml"))
+    changed = {k for k, v in vars(row).items() if v != getattr(baseline, k)}
+    assert changed == {place} and getattr(row, place) == words
+
+
+def test_counts_and_flops_of_table_7():
+    for row in TABLES["7"].rows:
+        cost = measure(SCALES["coco"].configure(row), detector_only=True)
+        assert cost.parameters == row.paper["parameters"]
+        if "gflops" in row.paper:
+            assert cost.flops / 1e9 == pytest.approx(row.paper["gflops"], rel=0.005)
+
+
+def test_implicit_knowledge_costs_next_to_nothing():
+    """Less than 1/10,000 of the operations (section 5.7): one for every value that is refined."""
+    for row, size in zip(TABLES["7"].rows[1::2], (640, 1280)):
+        cfg = SCALES["coco"].configure(row)
+        total = measure(cfg, detector_only=True).flops
+        strides = [8, 16, 32, 64] if size == 1280 else [8, 16, 32]
+        refined = sum(255 * (size // stride) ** 2 for stride in strides)
+        assert 0 < refined < total / 10_000
+
+
+def test_the_bccd_scale_keeps_the_network_and_moves_the_knowledge():
+    for row in get_table("5").rows:
+        cfg = SCALES["bccd"].configure(row)
+        own = variant_from_config(model_zoo.get_config(row.config))
+        used = variant_from_config(cfg)
+        assert cfg.MODEL.YOLOR.VARIANT == "yolor_ssss_s2d"
+        assert used.feature_alignment == own.feature_alignment
+        assert used.prediction_refinement == own.prediction_refinement
+
+
+def test_the_toy_scale_keeps_the_kind_of_network():
+    cfg = SCALES["toy"].configure(get_table("8").rows[0])
+    assert cfg.MODEL.YOLOR.VARIANT == "yolov4_p6_light" and cfg.MODEL.YOLOR.WIDTH_FACTOR == 0.25
+
+
+def test_differences_are_named_and_files_keep_none(tmp_path):
+    cfg = SCALES["toy"].configure(get_table("2").rows[0])
+    path = tmp_path / "a.yaml"
+    path.write_text(cfg.dump())
+    from yolor_d2.config import read_config
+
+    assert difference(read_config(path), cfg) == []
+    other = cfg.clone()
+    other.SOLVER.MAX_ITER += 1
+    assert difference(other, cfg) == ["SOLVER.MAX_ITER"]
+
+
+# ---- What may be said
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({0: 11.0, 1: 12.0}, "2 seeds: no statement"),
+        # Differences 1.0, 1.1, 0.9: mean 1, deviation 0.1, standard error 0.058.
+        ({0: 11.0, 1: 13.1, 2: 12.9}, "+1.00, better with every seed"),
+        ({0: 9.0, 1: 10.9, 2: 11.1}, "-1.00, worse with every seed"),
+        # 3, 0.1, 0.2: all above, but mean 1.1 is less than twice its error of 0.95.
+        ({0: 13.0, 1: 12.1, 2: 12.2}, "+1.10, within the spread"),
+        # 1, 1, -0.1: not all agree.
+        ({0: 11.0, 1: 13.0, 2: 11.9}, "+0.63, within the spread"),
+        ({0: 10.0, 1: 12.0, 2: 12.0}, "+0.00, within the spread"),
+    ],
+)
+def test_a_statement_needs_seeds_that_agree(row, expected):
+    assert verdict({0: 10.0, 1: 12.0, 2: 12.0}, row) == expected
+
+
+def test_mean_and_spread():
+    assert mean_and_spread([]) == "-"
+    assert mean_and_spread([1.234]) == "1.23"
+    assert mean_and_spread([1.0, 3.0]) == "2.00 ± 1.41"
+
+
+def test_a_table_has_the_papers_figures_beside():
+    cost = Complexity(parameters=12_345, fused_parameters=0, macs=0, flops=2_000_000_000)
+    rows = [Measured(cost, {0: 10.0, 1: 12.0, 2: 14.0}), Measured(cost, {0: 10.5})]
+    text = format_table(get_table("2"), rows, "toy")
+    assert "baseline  47.8" in text and "12.00 ± 2.00" in text
+    assert "1 seeds: no statement" in text and "12,345" in text and "2.0000" in text
+
+
+# ---- The command
+
+
+def run(*args, **env):
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "tools/run_ablation.py", *map(str, args)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+    )
+
+
+def test_an_unknown_table_is_named():
+    done = run("9")
+    assert done.returncode == 1 and "table is '9', expected one of ['1'" in done.stderr
+    done = run("2", "--scale", "bccd")
+    assert done.returncode == 2 and "--train and --test" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_table_from_end_to_end(tmp_path):
+    lengths = ("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "TEST.EVAL_PERIOD", 3)
+    command = ("2", "--seeds", 1, "--output", tmp_path, *lengths)
+    command += ("MODEL.YOLOR.WIDTH_FACTOR", 0.125)
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    assert "Table 2 of the paper" in done.stdout and "1 seeds: no statement" in done.stdout
+    results = sorted(tmp_path.glob("toy/*/seed0/results.json"))
+    assert [path.parents[1].name for path in results] == ["ipr_add", "yolov4_csp_fast"]
+    assert "bbox/AP" in json.loads(results[0].read_text())
+
+    # Finished rows are not trained again; a row that was not, is.
+    results[0].unlink()
+    kept = results[1].stat().st_mtime_ns
+    again = run(*command)
+    assert again.returncode == 0 and again.stdout == done.stdout
+    assert results[1].stat().st_mtime_ns == kept and results[0].is_file()
+
+    # Other settings in the same folder would mix what does not belong together.
+    other = run(*command, "SOLVER.BASE_LR", 0.5)
+    assert other.returncode == 1 and "SOLVER.BASE_LR" in other.stderr
