@@ -231,7 +231,7 @@ class YOLOR(nn.Module):
         return decode_passing(levels, image, self.anchors, self.strides, least)
 
     def candidate_rows(self, image: Tensor) -> Tensor:
-        """(R', 5 + K) decoded rows of one image (C, H, W), values 0-255, whose objectness passes."""
+        """(R', 5 + K) decoded rows of one image (C, H, W), 0-255, whose objectness passes."""
         images = self.preprocess([{"image": image}])
         by_name = self.backbone(images.tensor)
         levels = self.head([by_name[name] for name in self.in_features])
