@@ -120,6 +120,25 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.MODEL.YOLOR.NMS_THRESHOLD = 0.65
     # Let boxes of different classes suppress each other.
     cfg.MODEL.YOLOR.CLASS_AGNOSTIC_NMS = False
+    # A box may be of several classes; otherwise of its best one alone.
+    cfg.MODEL.YOLOR.MULTI_LABEL = True
+    # Least score of each class; [] takes SCORE_THRESHOLD for all.
+    cfg.MODEL.YOLOR.CLASS_SCORE_THRESHOLDS = []
+
+    # ---- How evaluation and predictors compute the model (docs/inference.md)
+    cfg.MODEL.INFERENCE = CfgNode()
+    # Fold batch norm and implicit knowledge into the convolutions of a copy.
+    cfg.MODEL.INFERENCE.FUSE = False
+    # Keep images and features in memory with their channels last.
+    cfg.MODEL.INFERENCE.CHANNELS_LAST = False
+    # "float32", "bfloat16" or "float16" (GPU) for the network; boxes are decoded in float32.
+    cfg.MODEL.INFERENCE.DTYPE = "float32"
+    # Compile backbone and head with torch.compile.
+    cfg.MODEL.INFERENCE.COMPILE = False
+    # Shares of the image size of test-time augmentation (TEST.AUG.ENABLED) ...
+    cfg.TEST.AUG.SCALES = [1.0, 0.83, 0.67]
+    # ... and whether each is mirrored.
+    cfg.TEST.AUG.FLIPS = [False, True, False]
 
     # ---- How the model is computed
     # Keep images and features in memory with their channels last.

@@ -1,32 +1,37 @@
-"""Detect objects in images, folders of images, or videos.
+"""Detect objects in images, folders of images, videos, or what a camera sees.
 
     python tools/demo.py --config-file output/mine/config.yaml --output found/ \
         --input photo.jpg folder/ film.mp4 MODEL.WEIGHTS output/mine/model_best.pth
 
-Drawn copies go to the output folder; --json writes the detections as well (or, without --output,
-alone).
+Inputs are files, folders, patterns such as "photos/*.jpg", or the number of a camera. Drawn copies
+go to the output folder; --json, --coco-json and --csv write the detections as well (or, without
+--output, alone). --tile looks at large images piece by piece.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import glob
+import io
+import itertools
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.config import load_config
-from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.structures import Instances
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.image import ImageReadError, read_image
-from yolor_d2.data.loader import ResizeForTest, class_names
+from yolor_d2.data.loader import class_names
+from yolor_d2.predictor import BatchPredictor, FailedInput
 from yolor_d2.visualize import draw_boxes, write_image
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -42,9 +47,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument("--input", nargs="+", type=Path, required=True, help="files and folders")
+    parser.add_argument(
+        "--input", nargs="+", type=Path, required=True, help="files, folders, patterns, cameras"
+    )
     parser.add_argument("--output", type=Path, help="folder for drawn images and videos")
     parser.add_argument("--json", type=Path, help="file for the detections")
+    parser.add_argument("--coco-json", type=Path, help="file for COCO results; classes from 1")
+    parser.add_argument("--csv", type=Path, help="file for a table, one line a detection")
+    parser.add_argument("--batch-size", type=int, default=8, help="images at a time")
+    parser.add_argument("--frames", type=int, help="stop a video or camera after so many")
+    parser.add_argument("--tile", type=int, help="side in pixels of the tiles of an image")
+    parser.add_argument("--tile-overlap", type=int, default=64, help="pixels that tiles share")
     parser.add_argument("--threshold", type=float, default=0.25, help="least score to report")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     args = parser.parse_args(argv)
@@ -54,13 +67,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             args.opts = [*map(str, args.input[i:]), *args.opts]
             args.input = args.input[:i]
             break
-    if args.output is None and args.json is None:
-        parser.error("nothing to write: give --output, --json or both")
+    if not any((args.output, args.json, args.coco_json, args.csv)):
+        parser.error("nothing to write: give --output, --json, --coco-json or --csv")
     return args
 
 
+def is_camera(path: Path) -> bool:
+    """Whether an input is the number of a camera, not a file of that name."""
+    return str(path).isdecimal() and not path.exists()
+
+
 def expand(inputs: list[Path]) -> list[Path]:
-    """Files to work on: folders stand for the images in them.
+    """Files and cameras to work on: folders stand for the images in them.
 
     Raises:
         FileNotFoundError: when an input does not exist.
@@ -70,8 +88,10 @@ def expand(inputs: list[Path]) -> list[Path]:
     for path in inputs:
         if path.is_dir():
             files += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.is_file():
+        elif path.is_file() or is_camera(path):
             files.append(path)
+        elif glob.has_magic(str(path)) and (matches := sorted(glob.glob(str(path)))):
+            files += [p for p in map(Path, matches) if p.is_file()]
         else:
             raise FileNotFoundError(f"--input: no such file or folder {str(path)!r}")
     if not files:
@@ -99,33 +119,86 @@ def draw(image: np.ndarray, found: Instances, names: list[str]) -> np.ndarray:
 
 
 class Demo:
-    """A predictor with a threshold: RGB images in, detections on the CPU out."""
+    """A predictor with a threshold and what is written of its detections.
 
-    def __init__(self, predictor: DefaultPredictor, names: list[str], threshold: float):
+    Args:
+        predictor: takes RGB arrays.
+        names: of the classes.
+        threshold: least score to report.
+        tile: side of tiles in pixels; None looks at whole images alone.
+        overlap: pixels that neighbouring tiles share.
+        frames: most frames of a video; None takes all.
+    """
+
+    def __init__(
+        self,
+        predictor: BatchPredictor,
+        names: list[str],
+        threshold: float,
+        *,
+        tile: int | None = None,
+        overlap: int = 0,
+        frames: int | None = None,
+    ):
         self.predictor = predictor
         self.names = names
         self.threshold = threshold
+        self.tile = tile
+        self.overlap = overlap
+        self.frames = frames
 
-    def detect(self, image: np.ndarray) -> Instances:
-        found = self.predictor(image[:, :, ::-1])["instances"].to("cpu")
-        return found[found.scores >= self.threshold]
+    def detect(self, sources: Iterable) -> Iterator[Instances | FailedInput]:
+        """Detections on the CPU that reach the threshold."""
+        if self.tile is None:
+            results = self.predictor.stream(sources)
+        else:
+            results = (self.detect_tiled(i, source) for i, source in enumerate(sources))
+        for found in results:
+            if not isinstance(found, FailedInput):
+                found = found.to("cpu")
+                found = found[found.scores >= self.threshold]
+            yield found
 
-    def run_image(self, path: Path, drawn: Path | None) -> dict:
-        image = read_image(path)
-        found = self.detect(image)
-        if drawn is not None:
-            write_image(drawn, draw(image, found, self.names))
-        return {"file_name": str(path), "detections": to_records(found, self.names)}
+    def detect_tiled(self, index: int, source) -> Instances | FailedInput:
+        try:
+            return self.predictor.detect_tiled(source, tile=self.tile, overlap=self.overlap)
+        except (ImageReadError, OSError) as error:
+            return FailedInput(index, str(error))
+
+    def run_images(self, paths: list[Path], drawn: list[Path | None]) -> Iterator[dict | None]:
+        """One record a file; None, and a line in the log, for those that cannot be read."""
+        for path, target, found in zip(paths, drawn, self.detect(paths)):
+            if isinstance(found, FailedInput):
+                logger.error("%s", found.message)
+                yield None
+                continue
+            if target is not None:
+                write_image(target, draw(read_image(path), found, self.names))
+            yield {"file_name": str(path), "detections": to_records(found, self.names)}
 
     def run_video(self, path: Path, drawn: Path | None) -> dict:
         frames, rate, count = open_video(path)
+        if self.frames is not None:
+            frames, count = itertools.islice(frames, self.frames), self.frames
+        shown: deque[np.ndarray] = deque()
+
+        def remembered() -> Iterator[np.ndarray]:
+            for frame in frames:
+                if drawn is not None:
+                    shown.append(frame)
+                yield frame
+
         writer = None
         records = []
-        for frame in tqdm(frames, total=count, unit="frame", desc=path.name, leave=False):
-            found = self.detect(frame)
+        progress = tqdm(total=max(count, 0) or None, unit="frame", desc=path.name, leave=False)
+        for found in self.detect(remembered()):
+            progress.update()
+            if isinstance(found, FailedInput):
+                raise ImageReadError(f"frame {found.index} of {str(path)!r}: {found.message}")
             records.append(to_records(found, self.names))
             if drawn is None:
                 continue
+            frame = shown.popleft()
             if writer is None:
                 drawn.parent.mkdir(parents=True, exist_ok=True)
                 size = (frame.shape[1], frame.shape[0])
@@ -133,6 +206,7 @@ class Demo:
                 if not writer.isOpened():
                     raise OSError(f"cannot write video {str(drawn)!r}")
             writer.write(draw(frame, found, self.names)[:, :, ::-1])
+        progress.close()
         if writer is not None:
             writer.release()
         if not records:
@@ -140,9 +214,47 @@ class Demo:
         return {"file_name": str(path), "frames": records}
 
 
+def write_coco(path: Path, results: list[dict], names: list[str]) -> None:
+    """COCO results; image_id is the file's name without its ending where that is a number."""
+    records = []
+    for name, _, record in flat(results):
+        stem = Path(name).stem
+        records.append(
+            {
+                "image_id": int(stem) if stem.isdecimal() else Path(name).name,
+                "category_id": names.index(record["class"]) + 1,
+                "bbox": record["bbox"],
+                "score": record["score"],
+            }
+        )
+    write_text(path, json.dumps(records, indent=1))
+
+
+def write_csv(path: Path, results: list[dict]) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file_name", "frame", "class", "score", "x", "y", "width", "height"])
+    for name, frame, record in flat(results):
+        table.writerow([name, frame, record["class"], record["score"], *record["bbox"]])
+    write_text(path, text.getvalue())
+
+
+def flat(results: list[dict]) -> Iterator[tuple[str, int, dict]]:
+    """File, frame (0 for images) and record of each detection."""
+    for result in results:
+        for frame, records in enumerate(result.get("frames", [result.get("detections", [])])):
+            for record in records:
+                yield result["file_name"], frame, record
+
+
+def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def open_video(path: Path) -> tuple[Iterator[np.ndarray], float, int]:
     """RGB frames, frames per second, and the number of frames that the file claims."""
-    video = cv2.VideoCapture(str(path))
+    video = cv2.VideoCapture(int(str(path)) if is_camera(path) else str(path))
     if not video.isOpened():
         raise ImageReadError(f"cannot read video {str(path)!r}")
 
@@ -157,11 +269,15 @@ def open_video(path: Path) -> tuple[Iterator[np.ndarray], float, int]:
     return frames(), video.get(cv2.CAP_PROP_FPS) or 25.0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))
 
 
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES or is_camera(path)
+
+
 def output_path(folder: Path | None, path: Path, taken: set[Path]) -> Path | None:
     """Where the drawn copy of a file goes; files of the same name do not overwrite each other."""
     if folder is None:
         return None
-    suffix = ".mp4" if path.suffix.lower() in VIDEO_SUFFIXES else ".jpg"
+    suffix = ".mp4" if is_video(path) else ".jpg"
     target, number = folder / f"{path.stem}{suffix}", 1
     while target in taken:
         number += 1
@@ -176,24 +292,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     setup_logger(name="yolor_d2")
     cfg = load_config(args.config_file, args.opts)
-    if not Path(cfg.MODEL.WEIGHTS).is_file():
-        raise FileNotFoundError(f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}: no such file")
     files = expand(args.input)
-    predictor = DefaultPredictor(cfg)
-    # The predictor leaves random what a checkpoint lacks, such as the head for other classes.
-    YOLORCheckpointer(predictor.model, strict=True).load(cfg.MODEL.WEIGHTS)
-    predictor.aug = ResizeForTest.from_config(cfg)
-    demo = Demo(predictor, class_names(cfg), args.threshold)
-    results, failures, taken = [], 0, set()
-    for path in tqdm(files, unit="file"):
-        run = demo.run_video if path.suffix.lower() in VIDEO_SUFFIXES else demo.run_image
+    cameras = any(map(is_camera, files))
+    predictor = BatchPredictor(
+        cfg, batch_size=1 if cameras else args.batch_size, channel_order="RGB"
+    )
+    options = {"tile": args.tile, "overlap": args.tile_overlap, "frames": args.frames}
+    names = class_names(cfg)
+    demo = Demo(predictor, names, args.threshold, **options)
+    taken: set[Path] = set()
+    targets = [output_path(args.output, path, taken) for path in files]
+    done: dict[int, dict] = {}  # by place among the inputs
+    images = [i for i, path in enumerate(files) if not is_video(path)]
+    progress = tqdm(total=len(files), unit="image" if len(images) == len(files) else "file")
+    records = demo.run_images([files[i] for i in images], [targets[i] for i in images])
+    for i, record in zip(images, records):
+        if record is not None:  # the other files still get their results
+            done[i] = record
+        progress.update()
+    for i in sorted(set(range(len(files))) - set(images)):
         try:
-            results.append(run(path, output_path(args.output, path, taken)))
-        except ImageReadError as error:  # the other files still get their results
+            done[i] = demo.run_video(files[i], targets[i])
+        except ImageReadError as error:
             logger.error("%s", error)
-            failures += 1
+        progress.update()
+    progress.close()
+    results = [done[i] for i in sorted(done)]
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        write_text(args.json, json.dumps(results, indent=1))
+    if args.coco_json is not None:
+        write_coco(args.coco_json, results, names)
+    if args.csv is not None:
+        write_csv(args.csv, results)
+    failures = len(files) - len(results)
     logger.info("%d files done, %d could not be read", len(results), failures)
     return 1 if failures else 0

@@ -24,6 +24,7 @@ from ..data.image_weights import read_class_ap
 from ..data.loader import build_test_loader, build_train_loader, class_names
 from ..evaluation.classification import ClassificationEvaluator
 from ..evaluation.embedding import EmbeddingEvaluator
+from ..modeling.inference import prepare_for_inference
 from .ema import EMAHook
 from .freeze import FrozenNormHook, freeze, frozen_norms
 from .hooks import (
@@ -53,7 +54,6 @@ WITHOUT_EFFECT = {
     "SOLVER.BIAS_LR_FACTOR": 1.0,
     "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
     "INPUT.CROP.ENABLED": False,
-    "TEST.AUG.ENABLED": False,
     "TEST.PRECISE_BN.ENABLED": False,
 }
 
@@ -260,6 +260,14 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
         return build_train_loader(cfg)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: list | None = None) -> dict:
+        """Evaluate the model as MODEL.INFERENCE and TEST.AUG want it; see `DefaultTrainer.test`."""
+        model = prepare_for_inference(model, cfg)
+        return (
+            super().test(cfg, model) if evaluators is None else super().test(cfg, model, evaluators)
+        )
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:

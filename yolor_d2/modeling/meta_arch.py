@@ -15,10 +15,11 @@ from ..layers import implicit_penalty
 from ..networks import AnchorHead, TaskBranches
 from ..networks.network import anchors_tensor
 from ..ops import (
+    Detections,
     LevelTargets,
     LossGains,
     assign_targets,
-    decode,
+    decode_passing,
     detect,
     detection_losses,
     xyxy_to_cxcywh,
@@ -39,6 +40,22 @@ from .tasks import build_tasks
 PAD_VALUE = 114
 
 
+def class_thresholds_from_config(cfg: CfgNode) -> list[float]:
+    """MODEL.YOLOR.CLASS_SCORE_THRESHOLDS.
+
+    Raises:
+        ValueError: when there are some, but not one for every class.
+    """
+    node = cfg.MODEL.YOLOR
+    thresholds = list(map(float, node.CLASS_SCORE_THRESHOLDS))
+    if thresholds and len(thresholds) != node.NUM_CLASSES:
+        raise ValueError(
+            f"MODEL.YOLOR.CLASS_SCORE_THRESHOLDS has {len(thresholds)} values, expected none or "
+            f"one for each of the {node.NUM_CLASSES} classes"
+        )
+    return thresholds
+
+
 @META_ARCH_REGISTRY.register()
 class YOLOR(nn.Module):
     """One-stage, anchor-based detector with implicit knowledge.
@@ -53,6 +70,8 @@ class YOLOR(nn.Module):
         nms_threshold: IoU above which the worse of two boxes is dropped.
         max_detections: boxes kept per image.
         class_agnostic_nms: let boxes of different classes suppress each other.
+        multi_label: let a box be of several classes, see `ops.nms.select_candidates`.
+        class_score_thresholds: least score of every class; empty takes `score_threshold`.
         pixel_mean: per channel, subtracted from values in 0-255.
         pixel_std: per channel, divides them afterwards.
         input_format: channel order of the images, "RGB" or "BGR".
@@ -79,6 +98,8 @@ class YOLOR(nn.Module):
         nms_threshold: float = 0.65,
         max_detections: int = 300,
         class_agnostic_nms: bool = False,
+        multi_label: bool = True,
+        class_score_thresholds: Sequence[float] = (),
         pixel_mean: Sequence[float] = (0.0, 0.0, 0.0),
         pixel_std: Sequence[float] = (255.0, 255.0, 255.0),
         input_format: str = "RGB",
@@ -102,6 +123,10 @@ class YOLOR(nn.Module):
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
         self.class_agnostic_nms = class_agnostic_nms
+        self.multi_label = multi_label
+        self.class_score_thresholds = list(class_score_thresholds)
+        # Of the network at inference, see `inference.prepare_for_inference`.
+        self.compute_dtype = torch.float32
         self.input_format = input_format
         self.register_buffer("anchors", anchors, persistent=False)
         if len(pixel_mean) != len(pixel_std):
@@ -138,6 +163,8 @@ class YOLOR(nn.Module):
             "nms_threshold": node.NMS_THRESHOLD,
             "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
             "class_agnostic_nms": node.CLASS_AGNOSTIC_NMS,
+            "multi_label": node.MULTI_LABEL,
+            "class_score_thresholds": class_thresholds_from_config(cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "input_format": cfg.INPUT.FORMAT,
@@ -153,6 +180,8 @@ class YOLOR(nn.Module):
 
     def chains(self) -> Iterator[list[nn.Module]]:
         """Layers that follow each other directly, see `layers.fuse`."""
+        if self.tasks is not None:
+            return  # their branches read the aligned features too
         if isinstance(self.backbone, YOLORPAN) and isinstance(self.head, AnchorHead):
             for chain in zip(self.backbone.neck.align, self.head.predict, self.head.refine):
                 yield list(chain)
@@ -192,7 +221,7 @@ class YOLOR(nn.Module):
             pad_value=PAD_VALUE,
         )
         pixels = (images.tensor - self.pixel_mean) / self.pixel_std
-        pixels = pixels.contiguous(memory_format=self.memory_format)
+        pixels = pixels.to(dtype=self.compute_dtype, memory_format=self.memory_format)
         return ImageList(pixels, images.image_sizes)
 
     def forward_training(
@@ -283,6 +312,30 @@ class YOLOR(nn.Module):
             )
         return identity_loss(*matched_embeddings(maps, targets, identities), prototypes)
 
+    def passing_rows(self, levels: list[Tensor], image: int) -> tuple[Tensor, Tensor]:
+        """What is decoded of one image of the batch, see `ops.decode_passing`."""
+        least = min(self.class_score_thresholds or [self.score_threshold])
+        return decode_passing(levels, image, self.anchors, self.strides, least)
+
+    def candidate_rows(self, image: Tensor) -> Tensor:
+        """(R', 5 + K) decoded rows of one image (C, H, W), 0-255, whose objectness passes."""
+        images = self.preprocess([{"image": image}])
+        by_name = self.backbone(images.tensor)
+        levels = self.head([by_name[name] for name in self.in_features])
+        return self.passing_rows(levels, 0)[0]
+
+    def detect(self, rows: Tensor) -> Detections:
+        """`ops.detect` with the settings of this model."""
+        thresholds = self.class_score_thresholds
+        return detect(
+            rows,
+            score_threshold=torch.tensor(thresholds) if thresholds else self.score_threshold,
+            iou_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+            class_agnostic=self.class_agnostic_nms,
+            multi_label=self.multi_label,
+        )
+
     def forward_inference(
         self,
         levels: list[Tensor],
@@ -301,16 +354,10 @@ class YOLOR(nn.Module):
             embedding_maps: see `networks.EmbeddingBranch`.
         """
         results = []
-        for i, (rows, image_size, inputs) in enumerate(
-            zip(decode(levels, self.anchors, self.strides), image_sizes, batched_inputs)
-        ):
-            found = detect(
-                rows,
-                score_threshold=self.score_threshold,
-                iou_threshold=self.nms_threshold,
-                max_detections=self.max_detections,
-                class_agnostic=self.class_agnostic_nms,
-            )
+        for i, (image_size, inputs) in enumerate(zip(image_sizes, batched_inputs)):
+            rows, numbers = self.passing_rows(levels, i)
+            found = self.detect(rows)
+            found = found._replace(rows=numbers[found.rows])
             boxes = Boxes(found.boxes)
             boxes.clip(image_size)
             instances = Instances(

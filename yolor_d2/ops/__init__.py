@@ -2,9 +2,9 @@
 
 from .assign import LevelTargets, assign_targets
 from .boxes import cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
-from .decode import decode, decode_level
+from .decode import decode, decode_level, decode_passing
 from .losses import DetectionLosses, LossGains, detection_losses
-from .nms import Detections, detect
+from .nms import Detections, detect, suppress
 
 __all__ = [
     "DetectionLosses",
@@ -15,8 +15,10 @@ __all__ = [
     "cxcywh_to_xyxy",
     "decode",
     "decode_level",
+    "decode_passing",
     "detect",
     "detection_losses",
     "paired_iou",
+    "suppress",
     "xyxy_to_cxcywh",
 ]

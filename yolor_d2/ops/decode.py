@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -29,9 +30,28 @@ def decode_offsets(logits: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """(H, W, 2) column and row of every cell, in the dtype and on the device of `like`."""
-    rows = torch.arange(height, device=like.device, dtype=like.dtype)
-    columns = torch.arange(width, device=like.device, dtype=like.dtype)
+    """(H, W, 2) column and row of every cell, in the dtype and on the device of `like`.
+
+    One grid per size is kept, but for code that is traced, compiled or exported: there the size may
+    be symbolic, and a tensor from outside would become part of the file.
+    """
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        return make_grid(height, width, like.dtype, like.device)
+    return kept_grid(height, width, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def kept_grid(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`make_grid`; not to be changed in place."""
+    # Tensors made in inference mode could not be used in training.
+    with torch.inference_mode(False):
+        return make_grid(height, width, dtype, device)
+
+
+def make_grid(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """See `cell_grid`."""
+    rows = torch.arange(height, device=device, dtype=dtype)
+    columns = torch.arange(width, device=device, dtype=dtype)
     grid_y, grid_x = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([grid_x, grid_y], dim=-1)
 
@@ -72,3 +92,44 @@ def decode(levels: Sequence[Tensor], anchors: Tensor, strides: Sequence[int]) ->
         [decode_level(x, anchors[i], stride) for i, (x, stride) in enumerate(zip(levels, strides))],
         dim=1,
     )
+
+
+def decode_passing(
+    levels: Sequence[Tensor],
+    image: int,
+    anchors: Tensor,
+    strides: Sequence[int],
+    objectness_threshold: float,
+) -> tuple[Tensor, Tensor]:
+    """The rows of `decode` of one image whose objectness passes; nothing is made of the others.
+
+    Args:
+        levels: logits of each level, see `decode_level`.
+        image: index in the batch.
+        anchors: (L, A, 2) in input pixels.
+        strides: L strides.
+        objectness_threshold: objectness must exceed this.
+
+    Returns:
+        (R', 5 + K) rows, see `decode_level`, and (R',) int64, their places among all rows.
+    """
+    passing, numbers, start = [], [], 0
+    for x, sizes, stride in zip(levels, anchors, strides):
+        _, a, h, w, _ = x.shape
+        x = x[image]
+        objectness = x[..., 4]
+        if x.dtype in (torch.float16, torch.bfloat16):
+            objectness = objectness.float()
+        # The order of rows: anchor, cell row, column.
+        number = (objectness.sigmoid().flatten() > objectness_threshold).nonzero()[:, 0]
+        anchor, cell = number // (h * w), number % (h * w)
+        logits = x[anchor, cell // w, cell % w]  # (R'', 5 + K)
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        offsets, extents = decode_offsets(logits[:, :4], sizes.to(logits.dtype)[anchor])
+        centres = (offsets + cell_grid(h, w, logits).view(h * w, 2)[cell]) * stride
+        boxes = cxcywh_to_xyxy(torch.cat([centres, extents], dim=-1))
+        passing.append(torch.cat([boxes, logits[:, 4:].sigmoid()], dim=-1))
+        numbers.append(number + start)
+        start += a * h * w
+    return torch.cat(passing), torch.cat(numbers)

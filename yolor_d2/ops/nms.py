@@ -31,45 +31,98 @@ class Detections(NamedTuple):
     rows: Tensor
 
 
+def class_thresholds(
+    score_threshold: float | Tensor, classes: Sequence[int] | None, like: Tensor
+) -> Tensor:
+    """(K,) least score of every class; infinity for those that are not wanted.
+
+    Args:
+        score_threshold: one for all classes, or (K,).
+        classes: the wanted classes; None wants all.
+        like: (..., K) class scores, whose device and dtype the result has.
+
+    Raises:
+        ValueError: when there are thresholds for another number of classes.
+    """
+    count = like.shape[-1]
+    least = torch.as_tensor(score_threshold, device=like.device, dtype=like.dtype)
+    if least.dim() and len(least) != count:
+        raise ValueError(f"there are {len(least)} score thresholds, but {count} classes")
+    least = least.expand(count)
+    if classes is None:
+        return least
+    chosen = torch.full_like(least, torch.inf)
+    chosen[list(classes)] = least[list(classes)]
+    return chosen
+
+
 def select_candidates(
-    rows: Tensor, score_threshold: float, classes: Sequence[int] | None = None
+    rows: Tensor,
+    score_threshold: float | Tensor,
+    classes: Sequence[int] | None = None,
+    *,
+    multi_label: bool = True,
 ) -> Detections:
-    """Every (row, class) pair above the threshold; one row may give several.
+    """Every (row, class) pair above the threshold, or the best class of each row.
+
+    Scores are not computed for pairs that cannot pass, so that the cost beyond one comparison per
+    pair is that of the candidates.
 
     Args:
         rows: (R, 5 + K) decoded rows of one image: xyxy, objectness, class scores.
-        score_threshold: both objectness and its product with the class score must exceed this.
+        score_threshold: both objectness and its product with the class score must exceed this;
+            (K,) gives every class a threshold of its own.
         classes: keep only these classes; None keeps all.
+        multi_label: one row may give several classes; otherwise its best class alone, where that
+            passes.
 
     Returns:
-        Candidates in falling score, at most `MAX_CANDIDATES`. Rows that are not finite are
+        Candidates in falling score, at most `MAX_CANDIDATES`. Those that are not finite are
         dropped, as half precision may overflow in a network that is still learning.
     """
-    number = (rows[:, 4] > score_threshold).nonzero()[:, 0]
-    rows = rows[number]
-    finite = rows.isfinite().all(dim=1)
-    rows, number = rows[finite], number[finite]
-    scores = rows[:, 4:5] * rows[:, 5:]  # (R', K)
-    above = scores > score_threshold
-    if classes is not None:
-        wanted = torch.zeros(scores.shape[1], dtype=torch.bool, device=rows.device)
-        wanted[list(classes)] = True
-        above &= wanted
-    index, labels = above.nonzero(as_tuple=True)
-    scores, order = scores[index, labels].sort(descending=True, stable=True)
+    least = class_thresholds(score_threshold, classes, rows[:, 5:])
+    number = (rows[:, 4] > least.amin()).nonzero()[:, 0]
+    if 2 * len(number) > len(rows):
+        # Copying most rows would cost more than comparing all.
+        number, kept = torch.arange(len(rows), device=rows.device), rows
+    else:
+        kept = rows[number]
+    objectness, class_scores = kept[:, 4], kept[:, 5:]
+    if not multi_label:
+        if classes is not None:
+            class_scores = class_scores.masked_fill(least.isinf(), -1.0)
+        # NaN would be the greatest.
+        labels = class_scores.nan_to_num(nan=-1.0).argmax(dim=1)
+        index = torch.arange(len(kept), device=rows.device)
+    else:
+        # A little below the threshold, as division rounds; the product decides below.
+        floor = (least.amin() * (1 - 1e-5) / objectness)[:, None]
+        index, labels = (class_scores > floor).nonzero(as_tuple=True)
+    scores = objectness[index] * class_scores[index, labels]
+    passing = (scores > least[labels]) & (objectness[index] > least[labels])
+    passing &= scores.isfinite() & kept[:, :4].isfinite().all(dim=1)[index]
+    if not passing.all():
+        index, labels, scores = index[passing], labels[passing], scores[passing]
+    if len(scores) > MAX_CANDIDATES:
+        # Ties at the limit are left to the stable sort.
+        limit = scores.topk(MAX_CANDIDATES, sorted=False).values.amin()
+        best = (scores >= limit).nonzero()[:, 0]
+        index, labels, scores = index[best], labels[best], scores[best]
+    scores, order = scores.sort(descending=True, stable=True)
     order = order[:MAX_CANDIDATES]
     index = index[order]
-    return Detections(rows[index, :4], scores[:MAX_CANDIDATES], labels[order], number[index])
+    return Detections(kept[index, :4], scores[:MAX_CANDIDATES], labels[order], number[index])
 
 
 def detect(
     rows: Tensor,
     *,
-    score_threshold: float,
+    score_threshold: float | Tensor,
     iou_threshold: float,
     max_detections: int = 300,
     class_agnostic: bool = False,
     classes: Sequence[int] | None = None,
+    multi_label: bool = True,
 ) -> Detections:
     """Non-maximum suppression over the candidates of one image.
 
@@ -80,14 +133,32 @@ def detect(
         max_detections: keep this many of the best.
         class_agnostic: let boxes of different classes suppress each other.
         classes: keep only these classes; None keeps all.
+        multi_label: see `select_candidates`.
 
     Returns:
         Detections in falling score.
     """
+    candidates = select_candidates(rows, score_threshold, classes, multi_label=multi_label)
+    return suppress(
+        candidates,
+        iou_threshold=iou_threshold,
+        max_detections=max_detections,
+        class_agnostic=class_agnostic,
+    )
+
+
+def suppress(
+    candidates: Detections,
+    *,
+    iou_threshold: float,
+    max_detections: int = 300,
+    class_agnostic: bool = False,
+) -> Detections:
+    """Non-maximum suppression over candidates in falling score; arguments as in `detect`."""
     # Here, as it takes a second and training has no use for it.
     from torchvision.ops import batched_nms, nms
 
-    boxes, scores, labels, numbers = select_candidates(rows, score_threshold, classes)
+    boxes, scores, labels, numbers = candidates
     # Suppression is greedy: what happens to a box depends on better boxes alone. So if the best
     # candidates already give enough detections, the others need not be compared, which costs
     # quadratic time.

@@ -1,0 +1,192 @@
+"""The model as evaluation computes it: fused, other precision, several views; several inputs."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+from yolor_d2.config import load_config
+from yolor_d2.d2.engine import DefaultPredictor
+from yolor_d2.d2.modeling import build_model
+from yolor_d2.data.loader import ResizeForTest
+from yolor_d2.modeling.inference import prepare_for_inference
+from yolor_d2.predictor import BatchPredictor, FailedInput, take_from_tile, tile_windows
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory):
+    """A small model that finds something everywhere, and its weights."""
+    sizes = ["INPUT.MIN_SIZE_TEST", "128", "INPUT.MAX_SIZE_TEST", "128"]
+    options = ["MODEL.DEVICE", "cpu", "MODEL.YOLOR.NUM_CLASSES", "3", *sizes]
+    cfg = load_config("yolor_ssss_s2d.yaml", options)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    for conv in model.head.predict:
+        torch.nn.init.zeros_(conv.bias)
+        torch.nn.init.normal_(conv.weight, std=0.1)  # scores below 1, which differ
+    path = tmp_path_factory.mktemp("weights") / "model.pth"
+    torch.save({"model": model.state_dict()}, path)
+    cfg.MODEL.WEIGHTS = str(path)
+    return cfg
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def default_predictor(cfg):
+    predictor = DefaultPredictor(cfg)
+    predictor.aug = ResizeForTest.from_config(cfg)
+    return predictor
+
+
+def assert_same(found, expected, count=None):
+    """Exactly the same; of batches the first so many, as their sums may be rounded differently."""
+    tolerance = {"rtol": 0, "atol": 0.0 if count is None else 1e-3}
+    assert len(expected) > 10
+    for a, b in [
+        (found.pred_boxes.tensor, expected.pred_boxes.tensor),
+        (found.scores, expected.scores),
+        (found.pred_classes, expected.pred_classes),
+    ]:
+        torch.testing.assert_close(a[:count], b[:count], **tolerance)
+
+
+def levels(model, pixels):
+    features = model.backbone(pixels)
+    return model.head([features[name] for name in model.in_features])
+
+
+def test_the_fused_model_gives_the_same_and_leaves_the_other_alone(cfg):
+    cfg = cfg.clone()
+    cfg.MODEL.INFERENCE.FUSE = True
+    model = build_model(cfg).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fused = prepare_for_inference(model, cfg)
+    assert fused is not model
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert len(list(fused.parameters())) < len(list(model.parameters()))
+    pixels = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        for a, b in zip(levels(fused, pixels), levels(model, pixels)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_joint_model_fuses_but_for_what_its_tasks_read(cfg):
+    tasks = "MODEL.YOLOR.TASKS"
+    cfg = cfg.clone()
+    cfg.merge_from_list([f"{tasks}.CLASSIFICATION.ENABLED", True, "MODEL.INFERENCE.FUSE", True])
+    cfg.merge_from_list(
+        [f"{tasks}.EMBEDDING.ENABLED", True, f"{tasks}.EMBEDDING.NUM_IDENTITIES", 4]
+    )
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for align in model.backbone.neck.align:
+        torch.nn.init.normal_(align.z)
+    fused = prepare_for_inference(model, cfg)
+    inputs = [{"image": torch.from_numpy(noise(128, 96)).permute(2, 0, 1)}]
+    with torch.no_grad():
+        a, b = model(inputs)[0], fused(inputs)[0]
+    torch.testing.assert_close(a["image_scores"], b["image_scores"], rtol=1e-4, atol=1e-4)
+    scores = a["instances"].scores, b["instances"].scores
+    torch.testing.assert_close(scores[0][:20], scores[1][:20], rtol=1e-4, atol=1e-5)
+    cfg.TEST.AUG.ENABLED = True
+    with pytest.raises(ValueError, match="TEST.AUG.ENABLED"):
+        prepare_for_inference(model, cfg)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_precision_that_is_not_there_is_named(cfg, dtype):
+    cfg = cfg.clone()
+    cfg.MODEL.INFERENCE.DTYPE = dtype
+    with pytest.raises(ValueError, match=f"MODEL.INFERENCE.DTYPE.*{dtype}"):
+        prepare_for_inference(build_model(cfg).eval(), cfg)
+
+
+def test_batches_give_what_single_images_give(cfg, tmp_path):
+    images = [noise(96, 128), noise(128, 96, 1), noise(90, 128, 2), noise(64, 128, 3)]
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), images[0])
+    (tmp_path / "broken.jpg").write_bytes(b"not an image")
+    tensor = torch.from_numpy(images[1]).permute(2, 0, 1)
+    single = default_predictor(cfg)
+    expected = [single(image)["instances"] for image in images]
+    sources = [path, tensor, tmp_path / "broken.jpg", *images[2:], tmp_path / "none.jpg"]
+    found = BatchPredictor(cfg, batch_size=4)(sources)
+    failed = [found[2], found[5]]
+    assert all(isinstance(x, FailedInput) for x in failed)
+    assert [x.index for x in failed] == [2, 5] and "broken.jpg" in failed[0].message
+    for i, result in enumerate([found[0], found[1], found[3], found[4]]):
+        assert_same(result, expected[i], count=30)
+    # One by one they are computed just as `DefaultPredictor` does.
+    for result, alone in zip(BatchPredictor(cfg, batch_size=1)(images), expected):
+        assert_same(result, alone)
+
+
+def test_channel_order_is_stated(cfg):
+    image = noise(96, 128)
+    (expected,) = BatchPredictor(cfg)([image])
+    (found,) = BatchPredictor(cfg, channel_order="RGB")([image[:, :, ::-1]])
+    assert_same(found, expected)
+
+
+def test_an_endless_stream_is_read_as_it_is_used(cfg):
+    taken = []
+
+    def frames():
+        while True:
+            taken.append(1)
+            yield noise(64, 128)
+
+    stream = BatchPredictor(cfg, batch_size=2).stream(frames())
+    first = next(stream)
+    assert len(first) and len(taken) <= 6
+    stream.close()
+
+
+def test_one_plain_view_is_the_plain_model_and_more_views_are_joined(cfg):
+    cfg = cfg.clone()
+    cfg.TEST.AUG.ENABLED = True
+    cfg.TEST.AUG.SCALES, cfg.TEST.AUG.FLIPS = [1.0], [False]
+    model = build_model(cfg).eval()
+    inputs = {"image": torch.from_numpy(noise(96, 128)).permute(2, 0, 1)}
+    with torch.no_grad():
+        expected = model([inputs])[0]["instances"]
+    found = prepare_for_inference(model, cfg)([inputs])[0]["instances"]
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    # A mirrored view finds in the mirrored image what the plain view finds in the image.
+    cfg.TEST.AUG.FLIPS = [True]
+    mirrored = {"image": inputs["image"].flip(2)}
+    flipped = prepare_for_inference(model, cfg)([mirrored])[0]["instances"]
+    boxes = flipped.pred_boxes.tensor
+    back = torch.stack([128 - boxes[:, 2], boxes[:, 1], 128 - boxes[:, 0], boxes[:, 3]], dim=1)
+    torch.testing.assert_close(back, expected.pred_boxes.tensor, rtol=0, atol=1e-3)
+
+
+def test_tiles_cover_the_image_and_share_their_overlap():
+    windows = tile_windows(100, 250, tile=100, overlap=20)
+    assert windows == [(0, 0, 100, 100), (80, 0, 180, 100), (150, 0, 250, 100)]
+    assert tile_windows(50, 60, tile=100, overlap=20) == [(0, 0, 60, 50)]
+    with pytest.raises(ValueError, match="overlap"):
+        tile_windows(50, 60, tile=20, overlap=20)
+
+
+def test_an_object_that_a_tile_cuts_is_left_to_its_neighbour():
+    from yolor_d2.d2.structures import Boxes, Instances
+
+    boxes = torch.tensor([[90.0, 10, 100, 30], [40, 10, 100, 30], [0, 10, 15, 30]])
+    found = Instances(
+        (100, 100),
+        pred_boxes=Boxes(boxes),
+        scores=torch.ones(3),
+        pred_classes=torch.zeros(3, dtype=torch.int64),
+    )
+    # Cut by the inner border; larger than the overlap; at the border of the image.
+    kept = take_from_tile(found, (0, 0, 100, 100), (100, 250), overlap=20)
+    assert kept.pred_boxes.tensor.tolist() == boxes[1:].tolist()

@@ -1,0 +1,269 @@
+"""From files, arrays or tensors to detections: in batches, over endless streams, and in tiles."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoint import YOLORCheckpointer
+from .d2.config import CfgNode
+from .d2.modeling import build_model
+from .d2.structures import Boxes, Instances
+from .data.image import check_channel_order, read_image
+from .data.loader import ResizeForTest
+from .modeling.inference import prepare_for_inference
+
+Source = str | Path | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class FailedInput:
+    """Stands in the results for an input that could not be read.
+
+    Attributes:
+        index: its place in the input, from 0.
+        message: what is wrong with it.
+    """
+
+    index: int
+    message: str
+
+
+def to_array(source: Source, channel_order: str, wanted: str) -> np.ndarray:
+    """(H, W, 3) uint8 in the wanted channel order.
+
+    Args:
+        source: a path; (H, W, 3) uint8 array; or (3, H, W) tensor with values 0-255.
+        channel_order: "RGB" or "BGR", that of arrays and tensors.
+        wanted: that of the result.
+
+    Raises:
+        OSError, ValueError: when it is no image.
+    """
+    if isinstance(source, (str, Path)):
+        return read_image(source, wanted)
+    pixels = source
+    if isinstance(pixels, Tensor):
+        if pixels.dim() != 3:
+            raise ValueError(f"a tensor has shape {tuple(pixels.shape)}, expected (3, H, W)")
+        pixels = pixels.permute(1, 2, 0).cpu().round().to(torch.uint8).numpy()
+    if not isinstance(pixels, np.ndarray):
+        raise ValueError(f"an input is {type(source).__name__}, expected path, array or tensor")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype != np.uint8:
+        raise ValueError(
+            f"an image has shape {pixels.shape} and type {pixels.dtype}, expected (H, W, 3) uint8"
+        )
+    return pixels if channel_order == wanted else pixels[:, :, ::-1]
+
+
+class BatchPredictor:
+    """`DefaultPredictor` over many inputs: the same boxes in less time.
+
+    Worker threads read and resize while the network computes. Only images that are padded to the
+    same size share a batch, so that none sees a border that it would not have alone.
+
+    Args:
+        cfg: the configuration; MODEL.INFERENCE and TEST.AUG apply.
+        batch_size: most images that go through the network together; 1 for a camera, which
+            otherwise waits for the next frames.
+        workers: threads that read and resize.
+        channel_order: "RGB" or "BGR", that of arrays and tensors; files need none.
+
+    Raises:
+        ValueError: when an argument is out of range, or the weights do not fit.
+        FileNotFoundError: when MODEL.WEIGHTS is no file.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, *, batch_size: int = 8, workers: int = 2, channel_order: str = "BGR"
+    ):
+        check_channel_order(channel_order)
+        if batch_size < 1 or workers < 1:
+            raise ValueError(
+                f"batch_size is {batch_size} and workers {workers}, expected at least 1"
+            )
+        if not Path(cfg.MODEL.WEIGHTS).is_file():
+            raise FileNotFoundError(f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}: no such file")
+        self.cfg = cfg.clone()
+        model = build_model(self.cfg).eval()
+        # Nothing may stay random, such as the head for other classes.
+        YOLORCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
+        self.divisibility = model.backbone.size_divisibility
+        self.model = prepare_for_inference(model, self.cfg)
+        self.resize = ResizeForTest.from_config(cfg)
+        self.input_format = cfg.INPUT.FORMAT
+        self.batch_size = batch_size
+        self.workers = workers
+        self.channel_order = channel_order
+
+    def __call__(self, sources: Sequence[Source]) -> list[Instances | FailedInput]:
+        """Detections of every input, in pixels of that image, in the order of the inputs."""
+        return list(self.stream(sources))
+
+    def prepare(self, source: Source) -> dict:
+        """What the model takes of one input; runs in a worker thread."""
+        image = to_array(source, self.channel_order, self.input_format)
+        height, width = image.shape[:2]
+        image = self.resize.get_transform(image).apply_image(image)
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return {"image": pixels, "height": height, "width": width}
+
+    def stream(self, sources: Iterable[Source]) -> Iterator[Instances | FailedInput]:
+        """The same over any iterable, also an endless one; at most two batches are read ahead."""
+        upcoming = enumerate(sources)
+        pending: deque[tuple[int, Future]] = deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="yolor_d2-read")
+
+        def read_ahead() -> None:
+            missing = 2 * self.batch_size - len(pending)
+            for index, source in itertools.islice(upcoming, missing):
+                pending.append((index, pool.submit(self.prepare, source)))
+
+        try:
+            read_ahead()
+            while pending:
+                batch = [pending.popleft() for _ in range(min(self.batch_size, len(pending)))]
+                if self.batch_size > 1:
+                    read_ahead()
+                yield from self.detect_batch(batch)
+                read_ahead()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def padded_size(self, pixels: Tensor) -> tuple[int, int]:
+        """(H, W) with which an image goes through the network alone."""
+        height, width = (-(-side // self.divisibility) for side in pixels.shape[1:])
+        return height * self.divisibility, width * self.divisibility
+
+    def detect_batch(self, batch: list[tuple[int, Future]]) -> list[Instances | FailedInput]:
+        """Results of some inputs, in their order."""
+        results: list[Instances | FailedInput | None] = [None] * len(batch)
+        groups: dict[tuple[int, int], list[tuple[int, dict]]] = {}
+        for place, (index, future) in enumerate(batch):
+            try:
+                inputs = future.result()
+            except (OSError, ValueError) as error:
+                results[place] = FailedInput(index, str(error))
+                continue
+            groups.setdefault(self.padded_size(inputs["image"]), []).append((place, inputs))
+        for members in groups.values():
+            with torch.no_grad():
+                outputs = self.model([inputs for _, inputs in members])
+            for (place, _), output in zip(members, outputs):
+                results[place] = output["instances"]
+        return results  # pyright: ignore[reportReturnType]
+
+    def detect_tiled(
+        self,
+        source: Source,
+        *,
+        tile: int,
+        overlap: int,
+        whole: bool = True,
+        iou_threshold: float = 0.5,
+    ) -> Instances:
+        """Detections of a large image, tile by tile.
+
+        A box that ends at a tile's inner border is dropped where it fits into the overlap, as the
+        neighbour sees that object whole; larger objects are the business of the whole image.
+
+        Args:
+            source: see `to_array`.
+            tile: side of a tile in pixels; the test size of the config is then that of a tile.
+            overlap: pixels that neighbours share, at least the size of the small objects.
+            whole: also look at the whole image, for objects larger than the overlap.
+            iou_threshold: of two boxes of a class that overlap more, the better stays.
+
+        Raises:
+            OSError, ValueError: when the source is no image, or the overlap is not below the tile.
+        """
+        # Here, as it takes a second.
+        from torchvision.ops import batched_nms
+
+        image = to_array(source, self.channel_order, self.channel_order)
+        height, width = image.shape[:2]
+        windows = tile_windows(height, width, tile, overlap)
+        views = (image[top:bottom, left:right] for left, top, right, bottom in windows)
+        found = []
+        for window, instances in zip(windows, self.stream(views)):
+            if isinstance(instances, FailedInput):
+                raise ValueError(instances.message)
+            found.append(take_from_tile(instances, window, (height, width), overlap))
+        if whole and len(windows) > 1:
+            (instances,) = self([image])
+            if isinstance(instances, FailedInput):
+                raise ValueError(instances.message)
+            found.append(instances)
+        boxes = torch.cat([x.pred_boxes.tensor for x in found])
+        scores = torch.cat([x.scores for x in found])
+        labels = torch.cat([x.pred_classes for x in found])
+        keep = batched_nms(boxes, scores, labels, iou_threshold)
+        return Instances(
+            (height, width),
+            pred_boxes=Boxes(boxes[keep]),
+            scores=scores[keep],
+            pred_classes=labels[keep],
+        )
+
+
+def tile_windows(
+    height: int, width: int, tile: int, overlap: int
+) -> list[tuple[int, int, int, int]]:
+    """Left, top, right, bottom of tiles that cover an image; the last ones end at its border.
+
+    Raises:
+        ValueError: when the overlap is not in [0, tile).
+    """
+    if not 0 <= overlap < tile:
+        raise ValueError(f"the overlap of tiles is {overlap}, expected 0 to below the tile, {tile}")
+
+    def starts(size: int) -> list[int]:
+        last = max(size - tile, 0)
+        return [*range(0, last, tile - overlap), last]
+
+    return [
+        (left, top, min(left + tile, width), min(top + tile, height))
+        for top in starts(height)
+        for left in starts(width)
+    ]
+
+
+def take_from_tile(
+    found: Instances, window: tuple[int, int, int, int], size: tuple[int, int], overlap: int
+) -> Instances:
+    """Detections of a tile in pixels of the whole image, without objects that its border cuts.
+
+    Args:
+        found: in pixels of the tile.
+        window: see `tile_windows`.
+        size: (H, W) of the whole image.
+        overlap: see `tile_windows`.
+    """
+    left, top, right, bottom = window
+    boxes = found.pred_boxes.tensor + found.scores.new_tensor([left, top, left, top])
+    extent = boxes[:, 2:] - boxes[:, :2]
+    cut = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    # Within a pixel of a border that is not the image's.
+    for inner, touches, axis in (
+        (left > 0, boxes[:, 0] < left + 1, 0),
+        (top > 0, boxes[:, 1] < top + 1, 1),
+        (right < size[1], boxes[:, 2] > right - 1, 0),
+        (bottom < size[0], boxes[:, 3] > bottom - 1, 1),
+    ):
+        if inner:
+            cut |= touches & (extent[:, axis] <= overlap)
+    keep = ~cut
+    return Instances(
+        size,
+        pred_boxes=Boxes(boxes[keep]),
+        scores=found.scores[keep],
+        pred_classes=found.pred_classes[keep],
+    )
