@@ -97,7 +97,7 @@ def test_a_joint_model_fuses_but_for_what_its_tasks_read(cfg):
     scores = a["instances"].scores, b["instances"].scores
     torch.testing.assert_close(scores[0][:20], scores[1][:20], rtol=1e-4, atol=1e-5)
     cfg.TEST.AUG.ENABLED = True
-    with pytest.raises(ValueError, match="TEST.AUG.ENABLED"):
+    with pytest.raises(ValueError, match=r"TEST\.AUG\.ENABLED"):
         prepare_for_inference(model, cfg)
 
 
