@@ -35,7 +35,7 @@ def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
     One grid per size is kept, but for code that is traced, compiled or exported: there the size may
     be symbolic, and a tensor from outside would become part of the file.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return make_grid(height, width, like.dtype, like.device)
     return kept_grid(height, width, like.dtype, like.device)
 
