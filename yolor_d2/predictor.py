@@ -65,7 +65,7 @@ def to_array(source: Source, channel_order: str, wanted: str) -> np.ndarray:
 
 
 class BatchPredictor:
-    """`DefaultPredictor` over many inputs: the same boxes in less time.
+    """`DefaultPredictor` over many inputs: the same boxes, up to rounding in batches of several.
 
     Worker threads read and resize while the network computes. Only images that are padded to the
     same size share a batch, so that none sees a border that it would not have alone.
