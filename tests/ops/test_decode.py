@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolor_d2.ops import decode, decode_level, xyxy_to_cxcywh
+from yolor_d2.ops import decode, decode_level, decode_passing, xyxy_to_cxcywh
 
 PROPERTY = settings(max_examples=100, deadline=None, database=None, derandomize=True)
 
@@ -84,3 +84,15 @@ def test_decode_after_encode_is_the_identity(column, row, offset, ratio, stride)
     logits[0, 0, row, column, 2:4] = (ratio.sqrt() / 2).logit()
     decoded = decode_level(logits, anchor[None], stride)[0, row * 40 + column, :4]
     torch.testing.assert_close(xyxy_to_cxcywh(decoded), box, rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.9, 1.0])
+def test_passing_rows_are_those_of_all_rows(threshold):
+    torch.manual_seed(0)
+    anchors = torch.tensor([[[10.0, 13], [16, 30]], [[30.0, 61], [62, 45]]])
+    levels = [torch.randn(2, 2, 4, 6, 7), torch.randn(2, 2, 2, 3, 7)]
+    for image, everything in enumerate(decode(levels, anchors, [8, 16])):
+        rows, numbers = decode_passing(levels, image, anchors, [8, 16], threshold)
+        expected = (everything[:, 4] > threshold).nonzero()[:, 0]
+        assert numbers.tolist() == expected.tolist()
+        torch.testing.assert_close(rows, everything[expected])

@@ -137,3 +137,40 @@ def test_more_than_a_thousand_boxes():
     rows = torch.cat([boxes, torch.full((1200, 2), 0.9)], dim=1)
     assert len(find(rows).labels) == 300  # the default limit
     assert len(find(rows, max_detections=2000).labels) == 1200
+
+
+def slow_candidates(rows, thresholds, multi_label):
+    """(row, class) pairs by plain loops, best first."""
+    found = []
+    for r, row in enumerate(rows.tolist()):
+        scores = [row[4] * score for score in row[5:]]
+        wanted = range(len(scores)) if multi_label else [row[5:].index(max(row[5:]))]
+        found += [
+            (scores[k], r, k)
+            for k in wanted
+            if scores[k] > thresholds[k] and row[4] > thresholds[k]
+        ]
+    return sorted(found, key=lambda x: -x[0])
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+@pytest.mark.parametrize("thresholds", [[0.2] * 3, [0.05, 0.5, 0.3]])
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_candidates_are_those_of_a_slow_loop(multi_label, thresholds, scale):
+    torch.manual_seed(0)
+    rows = torch.rand(60, 8, dtype=torch.float64)
+    rows[:, 4] *= scale
+    given = torch.tensor(thresholds, dtype=torch.float64)
+    given = thresholds[0] if len(set(thresholds)) == 1 else given
+    found = select_candidates(rows, given, multi_label=multi_label)
+    expected = slow_candidates(rows, thresholds, multi_label)
+    assert len(expected) > 5
+    assert found.rows.tolist() == [r for _, r, _ in expected]
+    assert found.labels.tolist() == [k for *_, k in expected]
+    assert found.scores.tolist() == pytest.approx([score for score, *_ in expected])
+    assert torch.equal(found.boxes, rows[found.rows, :4])
+
+
+def test_thresholds_must_be_one_for_each_class():
+    with pytest.raises(ValueError, match="2 score thresholds, but 3 classes"):
+        select_candidates(torch.rand(4, 8), torch.tensor([0.1, 0.2]))
