@@ -158,7 +158,7 @@ def test_fitness_by_hand():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"), ("TEST.AUG.ENABLED", True)],
+    [("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"), ("INPUT.CROP.ENABLED", True)],
 )
 def test_a_setting_without_effect_is_refused(cfg, key, value):
     cfg.merge_from_list([key, value])
