@@ -39,6 +39,14 @@ def test_implicit_knowledge_is_not_decayed():
     assert all(p.dim() == 4 and p.shape[2:].numel() in (1, 9) for p in groups["weight"])
 
 
+@pytest.mark.parametrize("words", ["add network", "mul factorization", "mul per_anchor"])
+def test_no_part_of_implicit_knowledge_is_decayed(words):
+    network = build_network("yolor_ssss_s2d", 3, feature_alignment=words)
+    groups = {g["kind"]: g["params"] for g in parameter_groups(network, weight_decay=1.0)}
+    parts = [p for m in network.modules() if isinstance(m, Implicit) for p in m.parameters()]
+    assert {id(p) for p in parts} <= {id(p) for p in groups["norm"]}
+
+
 def test_frozen_parameters_are_left_out():
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
     model[0].requires_grad_(False)

@@ -320,3 +320,13 @@ def test_channels_last_changes_the_memory_and_not_the_losses():
     # Weights of one form fit the other.
     last.load_state_dict(plain.state_dict())
     assert last.head.predict[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_sparse_coefficients_add_their_norm_to_the_loss():
+    place = ("MODEL.YOLOR.IMPLICIT.FEATURE_ALIGNMENT", "add factorization")
+    model = build(*place, "MODEL.YOLOR.IMPLICIT.SPARSITY", 0.5)
+    losses = model([sample(ONE_BOX)])
+    # Three levels with two coefficients of 1 / 2 each.
+    assert losses.pop("loss_implicit").item() == pytest.approx(0.5 * 3 * 1)
+    assert list(losses) == LOSSES
+    assert "loss_implicit" not in build(*place)([sample(ONE_BOX)])
