@@ -202,6 +202,22 @@ def test_hooks_order(cfg, monkeypatch):
     ]
 
 
+def test_pictures_of_implicit_knowledge_go_to_tensorboard(cfg, monkeypatch):
+    cfg.VIS_PERIOD, cfg.DATASETS.TEST = 2, ()
+    monkeypatch.setattr(Trainer, "build_writers", lambda self: [])
+    trainer = Trainer(cfg)
+    pictures = []
+    with EventStorage(0) as storage:
+        trainer.storage = storage
+        monkeypatch.setattr(storage, "put_image", lambda name, image: pictures.append(name))
+        (hook,) = [h for h in trainer._hooks if type(h).__name__ == "ImplicitPictureHook"]
+        for trainer.iter in range(3):
+            trainer.max_iter = 3
+            hook.after_step()
+    # After iterations 2 and 3, the last.
+    assert pictures == ["implicit/backbone.neck.align", "implicit/head.refine"] * 2
+
+
 def test_best_value_survives_an_interruption(cfg, tmp_path):
     checkpointer = YOLORCheckpointer(torch.nn.Linear(1, 1), str(tmp_path))
     checkpointer.save("model_best", iteration=7, **{FITNESS: 12.5})

@@ -112,7 +112,7 @@ class ImplicitPictureHook(HookBase):
     """Sends pictures of the implicit knowledge to tensorboard, see `visualize_implicit`.
 
     Args:
-        period: iterations between two pictures; 0 sends none.
+        period: iterations between two pictures, at least 1.
         classes: names of the classes.
         averaged: gives a context inside which the model carries its moving average.
     """
@@ -129,7 +129,7 @@ class ImplicitPictureHook(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if self.period > 0 and (done % self.period == 0 or done == self.trainer.max_iter):
+        if done % self.period == 0 or done == self.trainer.max_iter:
             with self.averaged():
                 model = getattr(self.trainer.model, "module", self.trainer.model)
                 figures = draw_tensors(model, self.classes)

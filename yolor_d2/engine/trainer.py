@@ -147,9 +147,9 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             if cfg.DATASETS.TEST:
                 built.append(BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer))
-            built.append(
-                ImplicitPictureHook(cfg.VIS_PERIOD, class_names(cfg), averaged=self.averaged)
-            )
+            if cfg.VIS_PERIOD > 0:
+                names = class_names(cfg)
+                built.append(ImplicitPictureHook(cfg.VIS_PERIOD, names, averaged=self.averaged))
             built.append(hooks.PeriodicWriter(self.build_writers(), period=WRITE_PERIOD))
         return [hook for hook in built if hook is not None]
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torchvision.ops import box_iou
 
 from ..d2.data import DatasetCatalog
 from ..d2.evaluation import DatasetEvaluator
@@ -41,6 +40,9 @@ def match_objects(instances: Instances, boxes: torch.Tensor) -> tuple[list[int],
     Returns:
         Numbers of detections, and those of the objects that they find.
     """
+    # Here, as it takes a second and training has no use for it.
+    from torchvision.ops import box_iou
+
     if len(instances) == 0 or len(boxes) == 0:
         return [], []
     overlaps = box_iou(instances.pred_boxes.tensor, boxes)  # (D, M)
