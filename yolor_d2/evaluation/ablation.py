@@ -145,9 +145,9 @@ SCALES = {
         options=(
             *("MODEL.YOLOR.WIDTH_FACTOR", "0.25", "MODEL.YOLOR.DEPTH_FACTOR", "0.33"),
             *_sized(128),
-            *("INPUT.AUGMENT.MOSAIC", "0.0", "SOLVER.WARMUP_ITERS", "30"),
-            *("SOLVER.MAX_ITER", "200", "SOLVER.CHECKPOINT_PERIOD", "100"),
-            *("TEST.EVAL_PERIOD", "200"),
+            *("INPUT.AUGMENT.MOSAIC", "0.0", "SOLVER.WARMUP_ITERS", "15"),
+            *("SOLVER.MAX_ITER", "100", "SOLVER.CHECKPOINT_PERIOD", "100"),
+            *("TEST.EVAL_PERIOD", "100"),
             # As in quick/multi_task_cpu.yaml.
             *("MODEL.YOLOR.TASKS.CLASSIFICATION.CHANNELS", "64"),
             *("MODEL.YOLOR.TASKS.EMBEDDING.CHANNELS", "64"),
