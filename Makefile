@@ -35,12 +35,14 @@ demo: venv
 	    OUTPUT_DIR $(DEMO)/run
 	$(RUN) tools/show_run.py $(DEMO)/run
 
-# Where Detectron2 is installed, all that depends on the runtime is tested with the built-in one too.
+# Where Detectron2 is installed, what depends on the runtime is tested with the built-in one too, but
+# for long trainings that differ in nothing else.
 test: venv
 	$(RUN) -m pytest -n 2 -m "not gpu"
 	@if $(RUN) -c 'import detectron2' 2> /dev/null; then set -x; \
 	    YOLOR_D2_RUNTIME=builtin $(RUN) -m pytest -n 2 -m "not gpu" \
-	        --ignore tests/layers --ignore tests/networks --ignore tests/ops; \
+	        --ignore tests/layers --ignore tests/networks --ignore tests/ops --ignore tests/evaluation \
+	        --deselect tests/engine/test_multi_task.py::test_joint_tasks_are_learned; \
 	fi
 
 lint: venv
