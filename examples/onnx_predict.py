@@ -2,8 +2,7 @@
 
     python onnx_predict.py model.onnx photo.jpg [more.jpg ...]
 
-The file describes itself; see docs/export.md. Prints one line a detection: image, class, score,
-x1 y1 x2 y2 in pixels of the image.
+Prints one line a detection: image, class, score, x1 y1 x2 y2 in pixels of the image.
 """
 
 import json
@@ -45,13 +44,15 @@ def main(model, *paths):
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["yolor_d2"])
     for path in paths:
-        image = cv2.imread(path)
+        if (image := cv2.imread(path)) is None:
+            sys.exit(f"{path} is no image")
         pixels, (h, w) = prepare(image, about["input"])
         boxes, scores, labels, counts = session.run(None, {"images": pixels})
         ratio = np.array([image.shape[1] / w, image.shape[0] / h] * 2)
         boxes = np.clip(boxes[0], 0, [w, h, w, h]) * ratio
         for box, score, label in list(zip(boxes, scores[0], labels[0]))[: counts[0]]:
-            print(path, about["classes"][label], f"{score:.4f}", *(f"{x:.1f}" for x in box))
+            if (box[2:] > box[:2]).all():  # not outside the image
+                print(path, about["classes"][label], f"{score:.4f}", *(f"{x:.1f}" for x in box))
 
 
 if __name__ == "__main__":

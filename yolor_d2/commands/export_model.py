@@ -22,7 +22,7 @@ import torch
 from yolor_d2.checkpoint.files import atomic_write
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.d2.data import DatasetCatalog
+from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.image import read_image
 from yolor_d2.data.loader import ResizeForTest, register_datasets
@@ -93,7 +93,7 @@ def images_to_compare(cfg: CfgNode, sources: Sequence[Path], count: int) -> list
     """Real images where there are any, at the test size of the config."""
     if sources:
         files = [(str(x), read_image(x, cfg.INPUT.FORMAT)) for x in find_images(sources)[:count]]
-    elif cfg.DATASETS.TEST and cfg.DATASETS.TEST[0] in DatasetCatalog:
+    elif cfg.DATASETS.TEST and Path(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file).is_file():
         items = DatasetCatalog.get(cfg.DATASETS.TEST[0])[:count]
         files = [(x["file_name"], read_image(x["file_name"], cfg.INPUT.FORMAT)) for x in items]
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -27,7 +28,9 @@ METADATA_FILE = "yolor_d2.json"
 def serialise(model: YOLOR, *, suppress: bool, metadata: dict) -> bytes:
     """The file's content; arguments as in `export_model`."""
     detector = ExportedDetector(model, suppression=survivors if suppress else None).eval()
-    with torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad():
+        # torchvision describes its suppression by a name that torch has since replaced.
+        warnings.filterwarnings("ignore", message=".*create_unbacked_symint")
         program = torch.export.export(
             detector, (example_input(model),), dynamic_shapes=dynamic_shapes(model, LEAST_CELLS)
         )
