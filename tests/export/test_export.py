@@ -55,7 +55,7 @@ def enliven(model: nn.Module) -> None:
     model.train().backbone(torch.rand(2, 3, 256, 256))
     for conv in model.head.predict:
         nn.init.zeros_(conv.bias)
-        nn.init.normal_(conv.weight, std=0.3)
+        nn.init.normal_(conv.weight, std=2 / conv.in_channels**0.5)
 
 
 def save_model(config_file: str, folder: Path, opts=()) -> list[str]:

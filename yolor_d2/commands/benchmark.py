@@ -1,4 +1,4 @@
-"""Measure speed on this machine.
+r"""Measure speed on this machine.
 
     python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/
     python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/ \

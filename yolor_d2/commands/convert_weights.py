@@ -1,4 +1,4 @@
-"""Make weights of other programs readable for Detectron2.
+r"""Make weights of other programs readable for Detectron2.
 
     python tools/convert_weights.py yolor-p6.pt --config-file yolor_p6_paper.yaml --output p6.pth
     python tools/convert_weights.py yolov4-csp.weights --config-file yolov4_csp.yaml \

@@ -1,4 +1,4 @@
-"""Detect objects in images, folders of images, videos, or what a camera sees.
+r"""Detect objects in images, folders of images, videos, or what a camera sees.
 
     python tools/demo.py --config-file output/mine/config.yaml --output found/ \
         --input photo.jpg folder/ film.mp4 MODEL.WEIGHTS output/mine/model_best.pth

@@ -1,4 +1,4 @@
-"""Write a model to a file that other runtimes read, and prove that it gives the same boxes.
+r"""Write a model to a file that other runtimes read, and prove that it gives the same boxes.
 
     python tools/export_model.py --config-file output/mine/config.yaml --output mine.onnx \
         --images photos/ MODEL.WEIGHTS output/mine/model_best.pth

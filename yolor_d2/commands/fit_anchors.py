@@ -1,4 +1,4 @@
-"""How well a configuration's anchors fit a data set, and anchors that fit it better.
+r"""How well a configuration's anchors fit a data set, and anchors that fit it better.
 
     python tools/fit_anchors.py --config-file configs/yolor_p6.yaml
     python tools/fit_anchors.py --config-file configs/quick/ssss_320_cpu.yaml \

@@ -1,4 +1,4 @@
-"""Draw the implicit knowledge that a model has learned.
+r"""Draw the implicit knowledge that a model has learned.
 
     python tools/plot_implicit.py --config-file output/mine/config.yaml --output output/implicit \
         MODEL.WEIGHTS output/mine/model_best.pth

@@ -1,4 +1,4 @@
-"""Train the rows of a table of the paper with the same seeds and budget, and compare them.
+r"""Train the rows of a table of the paper with the same seeds and budget, and compare them.
 
     python tools/run_ablation.py 2 --scale toy
     python tools/run_ablation.py 4 --scale bccd --seeds 5 --train train.json images/ \

@@ -1,7 +1,7 @@
-"""Train, resume or evaluate a YOLOR model.
+r"""Train, resume or evaluate a YOLOR model.
 
-    python tools/train_net.py --config-file configs/yolor_p6.yaml --num-gpus 8
-    python tools/train_net.py --config-file configs/quick/ssss_320_cpu.yaml \
+    python tools/train_net.py --config-file yolor_p6.yaml --num-gpus 8
+    python tools/train_net.py --config-file quick/ssss_320_cpu.yaml \
         --train train.json images/ --test val.json images/ OUTPUT_DIR output/mine
     python tools/train_net.py --config-file output/mine/config.yaml --resume
     python tools/train_net.py --config-file output/mine/config.yaml --eval-only \

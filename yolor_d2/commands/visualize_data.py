@@ -1,4 +1,4 @@
-"""Draw training samples as the network sees them, with their boxes: a picture for each batch.
+r"""Draw training samples as the network sees them, with their boxes: a picture for each batch.
 
     python tools/visualize_data.py --config-file yolor_p6.yaml --train train.json images/ \
         --output output/samples

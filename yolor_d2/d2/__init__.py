@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import multiprocessing
 import os
+import warnings
 
 ENVIRONMENT_VARIABLE = "YOLOR_D2_RUNTIME"
 CHOICES = ("auto", "detectron2", "builtin")
@@ -60,6 +61,12 @@ def describe_runtime() -> str:
 
 _wanted = os.environ.get(ENVIRONMENT_VARIABLE, "") or "auto"
 RUNTIME = choose_runtime(_wanted, is_installed())
+
+if RUNTIME == "detectron2":
+    with warnings.catch_warnings():
+        # torch finds fault with what Detectron2 does on import; its users cannot change that.
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+        import detectron2.modeling  # noqa: F401
 
 # Once per command, not once more in each worker process of its loaders.
 if RUNTIME == "builtin" and _wanted == "auto" and multiprocessing.parent_process() is None:

@@ -1,0 +1,107 @@
+r"""One command for those who installed with pip: `yolor-d2 train`, `yolor-d2 predict`, ...
+
+    yolor-d2 train --config-file quick/fast_start.yaml --train train.json images/ \
+        --test val.json images/ OUTPUT_DIR output/mine
+    yolor-d2 predict --config-file output/mine/config.yaml --input photos/ --output found/ \
+        MODEL.WEIGHTS output/mine/model_best.pth
+    yolor-d2 report output/mine
+
+`yolor-d2 COMMAND --help` says what a command takes, with examples. Errors are one line; `--debug`
+adds where they come from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import __version__
+from .commands.shell import run
+
+PROGRAM = "yolor-d2"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the shell.
+
+    Attributes:
+        module: in `yolor_d2.commands`; its docstring has examples of the script tools/MODULE.py.
+        summary: for the list of commands.
+        arguments: put in front of the user's.
+    """
+
+    module: str
+    summary: str
+    arguments: tuple[str, ...] = ()
+
+
+# In the order of a project: data, training, results, use; then what researchers need.
+COMMANDS = {
+    "check": Command("check_dataset", "find out what is wrong with a data set, and mend it"),
+    "convert-data": Command("convert_dataset", "write labels of YOLO or Pascal VOC as COCO JSON"),
+    "anchors": Command("fit_anchors", "fit anchors to the boxes of a data set"),
+    "samples": Command("visualize_data", "draw what training sees"),
+    "train": Command("train_net", "train a model, or go on with a run"),
+    "eval": Command("train_net", "evaluate a model", ("--eval-only",)),
+    "report": Command("report", "show what a model gets wrong, or compare two runs"),
+    "show": Command("show_run", "draw curves and detections of a run"),
+    "predict": Command("demo", "detect objects in images, folders, videos, cameras"),
+    "export": Command("export_model", "write ONNX, TorchScript or .pt2, proved equal"),
+    "convert": Command("convert_weights", "read weights of other programs"),
+    "benchmark": Command("benchmark", "measure speed on this machine"),
+    "analyze": Command("analyze_model", "count parameters and operations of a model"),
+    "implicit": Command("plot_implicit", "draw the implicit knowledge of a trained model"),
+    "ablation": Command("run_ablation", "train and compare the rows of a table of the paper"),
+    "env": Command("env", "versions and devices, for reports of problems"),
+}
+
+
+def usage() -> str:
+    """What `yolor-d2 --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    assert __doc__ is not None
+    return f"usage: {PROGRAM} COMMAND ...\n\n{__doc__}\ncommands:\n" + "\n".join(lines)
+
+
+def load(name: str) -> tuple[Command, object]:
+    """A command and its module, whose examples are changed to those of this program."""
+    command = COMMANDS[name]
+    module = importlib.import_module(f".commands.{command.module}", __package__)
+    script = f"python tools/{command.module}.py"
+    assert module.__doc__ is not None
+    module.__doc__ = module.__doc__.replace(script, f"{PROGRAM} {name}")
+    return command, module
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version", "version"):
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(COMMANDS)}"
+        print(f"{PROGRAM}: error: unknown command {name!r}; {hint}", file=sys.stderr)
+        return 2
+    program = f"{PROGRAM} {name}"
+    sys.argv[0] = program  # what argparse begins its messages with
+
+    def command_line(arguments: Sequence[str]) -> int | None:
+        command, module = load(name)
+        return module.main([*command.arguments, *arguments])  # type: ignore[attr-defined]
+
+    return run(command_line, rest, program=program)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

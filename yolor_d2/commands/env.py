@@ -1,0 +1,70 @@
+"""What this installation consists of, to be pasted into a report of a problem.
+
+python tools/env.py
+python tools/env.py --json env.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+import yolor_d2
+from yolor_d2 import model_zoo
+from yolor_d2.benchmark import describe_machine
+from yolor_d2.d2 import ENVIRONMENT_VARIABLE
+
+# Whose versions matter: what the package stands on, and what only some commands need.
+PACKAGES = (
+    *("torch", "torchvision", "detectron2", "fvcore", "iopath", "yacs", "numpy", "Pillow"),
+    *("opencv-python-headless", "opencv-python", "pycocotools", "safetensors", "matplotlib"),
+    *("tensorboard", "pytorch_wavelets", "onnx", "onnxscript", "onnxruntime"),
+)
+
+
+def version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "-"
+
+
+def collect() -> dict[str, str]:
+    """Name and value, as text."""
+    machine = {key: str(value) for key, value in describe_machine().items()}
+    return {
+        "yolor_d2": f"{yolor_d2.__version__} in {Path(yolor_d2.__file__).parent}",
+        "configs": str(model_zoo.config_root()),
+        "system": platform.platform(),
+        "python": f"{platform.python_version()} at {sys.executable}",
+        **{key: value for key, value in machine.items() if key not in ("python", "torch")},
+        "cuda": str(torch.version.cuda),
+        "gpus": str(torch.cuda.device_count()),
+        ENVIRONMENT_VARIABLE: os.environ.get(ENVIRONMENT_VARIABLE, "-"),
+        **{package: version_of(package) for package in PACKAGES},
+    }
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="write it to this file too")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    found = collect()
+    print(tabulate(list(found.items()), tablefmt="plain"))
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
