@@ -9,14 +9,17 @@ from pathlib import Path
 import torch
 
 from . import model_zoo
+from .config_files import check_config_file
 from .d2.config import CfgNode, get_cfg
 
 
 def add_yolor_config(cfg: CfgNode) -> None:
     """Add the keys of this project, with the defaults of the paper's training from scratch."""
-    # ---- Network: a row of yolor_d2.networks.VARIANTS, and what differs from it ("", [] and 0
-    # change nothing; docs/models.md has an example of a network of one's own)
+    # ---- Network
+    # A row of yolor_d2.networks.VARIANTS, and what differs from it: "", [] and 0 change nothing.
+    # docs/models.md has an example of a network of one's own.
     cfg.MODEL.YOLOR = CfgNode()
+    # Name of the row.
     cfg.MODEL.YOLOR.VARIANT = "yolor_p6"
     # All widths of the row, and all its repetitions, are multiplied by these.
     cfg.MODEL.YOLOR.WIDTH_FACTOR = 1.0
@@ -36,6 +39,7 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Width of the neck on each level, fine to coarse, and convolution pairs in each of its blocks.
     cfg.MODEL.YOLOR.NECK_WIDTHS = []
     cfg.MODEL.YOLOR.NECK_UNITS = 0
+    # Classes of the data set.
     cfg.MODEL.YOLOR.NUM_CLASSES = 80
     # Start from MODEL.WEIGHTS that fit in part: what they lack stays random, what they have beyond
     # the model is ignored. Another number of classes alone needs no such permission.
@@ -53,10 +57,10 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Name in YOLOR_HEAD_REGISTRY.
     cfg.MODEL.YOLOR.HEAD = "ImplicitAnchorHead"
 
-    # ---- Implicit knowledge: at each place an operator, "none", "add", "mul" or "concat", and more
-    # words: a representation ("vector", "network", "factorization"), "tanh", "relu" or "silu" for a
-    # network, "non_negative" for a factorization. One for all levels, or one each with commas, fine
-    # to coarse.
+    # ---- Implicit knowledge
+    # At each place an operator, "none", "add", "mul" or "concat", and more words: a representation
+    # ("vector", "network", "factorization"), "tanh", "relu" or "silu" for a network, "non_negative"
+    # for a factorization. One for all levels, or one each with commas, fine to coarse.
     cfg.MODEL.YOLOR.IMPLICIT = CfgNode()
     # On every output of the neck, in front of the predictions (the paper's iFA); "per_anchor" gives
     # each anchor its own. "" takes the variant's.
@@ -75,7 +79,8 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Weight in the loss of the L1 norm of the coefficients of a factorization; 0 is off.
     cfg.MODEL.YOLOR.IMPLICIT.SPARSITY = 0.0
 
-    # ---- Further tasks on the same representation (paper section 5.4; docs/multi_task.md)
+    # ---- Further tasks
+    # They share the representation with detection (paper section 5.4; docs/multi_task.md).
     cfg.MODEL.YOLOR.TASKS = CfgNode()
     # Which classes are in the image, multi-label (the paper's JDC).
     cfg.MODEL.YOLOR.TASKS.CLASSIFICATION = CfgNode()
@@ -91,32 +96,40 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.MODEL.YOLOR.TASKS.EMBEDDING.ENABLED = False
     # As above; "add" is the paper's iJDE.
     cfg.MODEL.YOLOR.TASKS.EMBEDDING.IMPLICIT = "none"
+    # Width of the 3x3 convolution on each level.
     cfg.MODEL.YOLOR.TASKS.EMBEDDING.CHANNELS = 128
     # Length of the vector.
     cfg.MODEL.YOLOR.TASKS.EMBEDDING.DIMENSION = 128
     # Individuals in the training set; 0 lets tools/train_net.py count them.
     cfg.MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES = 0
+    # Weight of the loss.
     cfg.MODEL.YOLOR.TASKS.EMBEDDING.GAIN = 0.05
 
     # ---- Assignment and loss
     # A box matches an anchor if neither side is this many times longer or shorter.
     cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO = 4.0
     cfg.MODEL.YOLOR.LOSS = CfgNode()
+    # Weight of 1 - CIoU ...
     cfg.MODEL.YOLOR.LOSS.BOX = 0.05
+    # ... of objectness ...
     cfg.MODEL.YOLOR.LOSS.OBJECTNESS = 1.0
+    # ... and of the classes.
+    cfg.MODEL.YOLOR.LOSS.CLASSES = 0.5
     # Weight of the objectness term of each level, fine to coarse; [] takes the published one, for
     # three to five levels.
     cfg.MODEL.YOLOR.LOSS.BALANCE = []
-    cfg.MODEL.YOLOR.LOSS.CLASSES = 0.5
-    # That gain is meant for 80 classes and is multiplied by NUM_CLASSES / 80, as in the reference.
+    # The gain of the classes is meant for 80 classes and is multiplied by NUM_CLASSES / 80, as in
+    # the reference.
     cfg.MODEL.YOLOR.LOSS.SCALE_CLASSES = True
     # Exponent of the focal factor on objectness and classes; 0 is off.
     cfg.MODEL.YOLOR.LOSS.FOCAL_GAMMA = 0.0
     # Targets of classes are 1 - x / 2 and x / 2 in place of 1 and 0.
     cfg.MODEL.YOLOR.LOSS.LABEL_SMOOTHING = 0.0
 
-    # ---- Inference (TEST.DETECTIONS_PER_IMAGE caps the output)
+    # ---- Detections (TEST.DETECTIONS_PER_IMAGE caps their number)
+    # Least objectness, and least product of objectness and class score.
     cfg.MODEL.YOLOR.SCORE_THRESHOLD = 0.001
+    # Of two boxes of a class whose IoU is greater, the better one stays.
     cfg.MODEL.YOLOR.NMS_THRESHOLD = 0.65
     # Let boxes of different classes suppress each other.
     cfg.MODEL.YOLOR.CLASS_AGNOSTIC_NMS = False
@@ -125,7 +138,8 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Least score of each class; [] takes SCORE_THRESHOLD for all.
     cfg.MODEL.YOLOR.CLASS_SCORE_THRESHOLDS = []
 
-    # ---- How evaluation and predictors compute the model (docs/inference.md)
+    # ---- Inference
+    # How evaluation and predictors compute the model (docs/inference.md).
     cfg.MODEL.INFERENCE = CfgNode()
     # Fold batch norm and implicit knowledge into the convolutions of a copy.
     cfg.MODEL.INFERENCE.FUSE = False
@@ -140,7 +154,7 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # ... and whether each is mirrored.
     cfg.TEST.AUG.FLIPS = [False, True, False]
 
-    # ---- How the model is computed
+    # ---- How the model is computed in training
     # Keep images and features in memory with their channels last.
     cfg.MODEL.CHANNELS_LAST = False
     # Compile backbone and head with torch.compile.
@@ -154,8 +168,9 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # After each evaluation, draw images of classes with a low AP more often.
     cfg.DATALOADER.IMAGE_WEIGHTS = False
 
-    # ---- Training images (their longer side becomes INPUT.MAX_SIZE_TRAIN; batches are squares)
-    # Batches are instead rectangles that just hold images of like aspect ratio; ends mosaics.
+    # ---- Training images
+    # Their longer side becomes INPUT.MAX_SIZE_TRAIN, and batches are squares. With RECT they are
+    # rectangles that just hold images of like aspect ratio, and there are no mosaics.
     cfg.INPUT.RECT = False
     # Each batch gets a size of its own from [1 - x, 1 + x] times INPUT.MAX_SIZE_TRAIN.
     cfg.INPUT.MULTI_SCALE = 0.0
@@ -192,8 +207,9 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.INPUT.AUGMENT.FLIP = 0.5
     cfg.INPUT.AUGMENT.FLIP_VERTICAL = 0.0
 
-    # ---- Optimiser: "SGD", the paper's, or "Muon", which takes orthogonalised steps in the hidden
-    # convolutions, those that a norm follows, and leaves all else to SGD.
+    # ---- Optimiser
+    # "SGD", the paper's, or "Muon", which takes orthogonalised steps in the hidden convolutions,
+    # those that a norm follows, and leaves all else to SGD.
     cfg.SOLVER.OPTIMIZER = "SGD"
     cfg.SOLVER.MUON = CfgNode()
     # Learning rate of the hidden convolutions; it follows the same schedule as SOLVER.BASE_LR.
@@ -201,13 +217,15 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Each of their steps takes away this share, times the learning rate, of a weight.
     cfg.SOLVER.MUON.WEIGHT_DECAY = 0.01
 
-    # ---- Solver: during SOLVER.WARMUP_ITERS the momentum and the learning rate of biases move
-    # linearly from these values to their regular ones (other learning rates start at 0).
+    # ---- Solver
+    # During SOLVER.WARMUP_ITERS the momentum and the learning rate of biases move linearly from
+    # these values to their regular ones; other learning rates start at 0.
     cfg.SOLVER.WARMUP_MOMENTUM = 0.8
     cfg.SOLVER.WARMUP_BIAS_LR = 0.1
     # Exponential moving average of the weights, which is evaluated and saved as "model".
     cfg.SOLVER.EMA = CfgNode()
     cfg.SOLVER.EMA.ENABLED = True
+    # Share of the old average in the new one.
     cfg.SOLVER.EMA.DECAY = 0.9999
     # After u updates the decay is DECAY * (1 - exp(-u / RAMP)).
     cfg.SOLVER.EMA.RAMP = 2000
@@ -224,13 +242,17 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Checkpoint of another run whose training goes on here: weights, average, optimiser, iteration.
     cfg.SOLVER.CONTINUE_FROM = ""
 
-    # ---- Lengths in epochs, which tools/train_net.py turns into the iterations of Detectron2's
-    # keys (SOLVER.MAX_ITER, WARMUP_ITERS, CHECKPOINT_PERIOD, TEST.EVAL_PERIOD); 0 leaves those.
+    # ---- Lengths in epochs
+    # tools/train_net.py turns them into the iterations of Detectron2's keys; 0 leaves those. This
+    # is SOLVER.MAX_ITER ...
     cfg.SOLVER.MAX_EPOCHS = 0
+    # ... SOLVER.WARMUP_ITERS ...
     cfg.SOLVER.WARMUP_EPOCHS = 0
     # A warm-up in epochs has at least this many iterations.
     cfg.SOLVER.WARMUP_MIN_ITERS = 1000
+    # ... SOLVER.CHECKPOINT_PERIOD ...
     cfg.SOLVER.CHECKPOINT_EPOCHS = 0
+    # ... and TEST.EVAL_PERIOD.
     cfg.TEST.EVAL_EPOCHS = 0
 
 
@@ -259,11 +281,17 @@ def read_config(config_file: str | Path) -> CfgNode:
 
     Raises:
         KeyError: when a key is unknown.
-        ValueError: when a value has the wrong type.
+        ValueError: when a value has the wrong type, or a file is no configuration.
+        FileNotFoundError: when the file, or one that it is based on, does not exist.
     """
     cfg = get_yolor_cfg()
-    # YAML is data: tags that construct Python objects are refused.
-    cfg.merge_from_file(str(find_config(config_file)), allow_unsafe=False)
+    path = find_config(config_file)
+    check_config_file(path, cfg)
+    try:
+        # YAML is data: tags that construct Python objects are refused.
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except (AssertionError, TypeError, ValueError) as error:  # of values that yacs does not take
+        raise ValueError(f"{path}: {error}") from error
     return cfg
 
 

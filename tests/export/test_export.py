@@ -53,9 +53,11 @@ def enliven(model: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     model.train().backbone(torch.rand(2, 3, 256, 256))
-    for conv in model.head.predict:
-        nn.init.zeros_(conv.bias)
-        nn.init.normal_(conv.weight, std=2 / conv.in_channels**0.5)
+    features = model.eval().backbone(torch.rand(1, 3, 256, 256))
+    for conv, name in zip(model.head.predict, model.in_features):
+        spread = features[name].square().mean().sqrt() * conv.in_channels**0.5
+        nn.init.normal_(conv.weight, std=1.5 / float(spread))
+        nn.init.constant_(conv.bias, -2.0)
 
 
 def save_model(config_file: str, folder: Path, opts=()) -> list[str]:

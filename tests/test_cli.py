@@ -1,0 +1,87 @@
+"""The one command of an installed package."""
+
+import importlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+from yolor_d2 import cli, commands
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_module_of_commands_has_a_name_and_a_script():
+    files = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
+    modules = {command.module for command in cli.COMMANDS.values()}
+    assert modules == files - {"__init__", "shell"}
+    assert {path.stem for path in (ROOT / "tools").glob("*.py")} == modules
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_shows_an_example_of_this_program(name, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["yolor-d2"])
+    module = importlib.import_module(f"yolor_d2.commands.{cli.COMMANDS[name].module}")
+    monkeypatch.setattr(module, "__doc__", module.__doc__)
+    with pytest.raises(SystemExit) as caught:
+        cli.main([name, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert re.search(rf"^ *yolor-d2 {name}( |$)", text, re.M), text
+    assert "python tools" not in text
+
+
+def test_the_list_of_commands(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(re.search(rf"^  {name} +\w", text, re.M) for name in cli.COMMANDS)
+    assert cli.main([]) == 2
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+    assert cli.main(["trian"]) == 2
+    assert "unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err
+    assert cli.main(["zzz"]) == 2
+    assert "known are check, " in capsys.readouterr().err
+
+
+def test_errors_are_one_line_and_debug_shows_where(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["yolor-d2"])
+    assert cli.main(["analyze", "--config-file", "nowhere.yaml"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("yolor-d2 analyze: error: no configuration 'nowhere.yaml'")
+    assert cli.main(["analyze", "--config-file", "nowhere.yaml", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_eval_is_training_that_only_evaluates(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["yolor-d2"])
+    module = importlib.import_module("yolor_d2.commands.train_net")
+    monkeypatch.setattr(module, "__doc__", module.__doc__)
+    given = []
+    monkeypatch.setattr(module, "main", given.append)
+    assert cli.main(["eval", "--config-file", "a.yaml", "SEED", "1"]) == 0
+    args = module.parse_args(given[0])
+    assert args.eval_only and args.config_file == "a.yaml" and args.opts == ["SEED", "1"]
+
+
+def test_env_lists_versions(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["yolor-d2"])
+    assert cli.main(["env", "--json", str(tmp_path / "env.json")]) == 0
+    found = json.loads((tmp_path / "env.json").read_text())
+    assert set(found) >= {"yolor_d2", "torch", "detectron2", "runtime", "gpus", "system"}
+    assert found["torch"] in capsys.readouterr().out
+
+
+def test_the_installed_program_is_this_one():
+    assert 'yolor-d2 = "yolor_d2.cli:main"' in (ROOT / "pyproject.toml").read_text()
+    done = subprocess.run(
+        [sys.executable, "-m", "yolor_d2", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("yolor-d2 ")
