@@ -1,0 +1,306 @@
+"""Readers of what strangers write, called on bytes: each target raises only if there is a fault.
+
+The bytes are instructions: which valid example to start from, and what to change in it. So most
+inputs get past the first check, with any source of bytes: atheris, hypothesis, a random generator.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import math
+import struct
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save as save_safetensors
+
+from yolor_d2.checkpoint.errors import WeightsFileError
+from yolor_d2.checkpoint.safe_load import read_weights
+from yolor_d2.config import read_config
+from yolor_d2.d2.structures import BoxMode
+from yolor_d2.data.check import Source, check_sources
+from yolor_d2.data.check.quick import quick_check
+from yolor_d2.data.check.repair import write_repaired
+from yolor_d2.data.check.source import read_coco
+from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
+
+VALUES = [
+    *(None, True, False, 0, 1, -1, 3, 2**31, -(2**63), 2**64, 10**400, 0.5, -0.0, 1e308),
+    *(
+        math.nan,
+        math.inf,
+        "",
+        "x",
+        "1",
+        "../../etc/passwd",
+        "ü\u202e",
+        "a\x00b",
+        "\ud800",
+        "a" * 5000,
+    ),
+    *(
+        [],
+        {},
+        [0, 0, 1, 1],
+        [0, 0, -5, 3],
+        [1, 2],
+        [[1, 2], [3, 4]],
+        {"a": {}},
+        ["1", "2", "3", "4"],
+    ),
+]
+
+
+class Bytes:
+    """Takes decisions from bytes; zeros follow the last one.
+
+    Args:
+        data: the decisions.
+    """
+
+    def __init__(self, data: bytes):
+        self.data, self.place = data, 0
+
+    def take(self, count: int) -> bytes:
+        found = self.data[self.place : self.place + count]
+        self.place += count
+        return found.ljust(count, b"\0")
+
+    def below(self, limit: int) -> int:
+        """A whole number from 0."""
+        return int.from_bytes(self.take(4), "little") % limit
+
+    def pick(self, items: list) -> Any:
+        return items[self.below(len(items))]
+
+    def real(self, low: float, high: float) -> float:
+        return low + (high - low) * int.from_bytes(self.take(4), "little") / (2**32 - 1)
+
+    @property
+    def left(self) -> bool:
+        return self.place < len(self.data)
+
+
+@cache
+def folder() -> Path:
+    """Where the files of this process are; deleted with it."""
+    made = tempfile.TemporaryDirectory(prefix="yolor_d2-fuzz-")
+    folder.keep = made  # type: ignore[attr-defined]
+    return Path(made.name)
+
+
+@cache
+def images() -> list[Path]:
+    """A few images of odd sizes."""
+    paths = []
+    for i, (height, width) in enumerate([(40, 60), (1, 1), (1, 300), (64, 64), (300, 3)]):
+        path = folder() / "images" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        cv2.imwrite(str(path), noise)
+        paths.append(path)
+    return paths
+
+
+# ---- Changing examples
+
+
+def change_tree(tree: Any, data: Bytes) -> Any:
+    """Nested data with some values replaced, removed or doubled."""
+    tree = copy.deepcopy(tree)
+    while data.left:
+        node = tree
+        for _ in range(data.below(6)):
+            children = [x for x in items_of(node) if isinstance(x[1], dict | list) and x[1]]
+            if not children:
+                break
+            node = data.pick(children)[1]
+        keys = [key for key, _ in items_of(node)]
+        if not keys:
+            continue
+        key, action = data.pick(keys), data.below(4)
+        if action == 0:
+            del node[key]
+        elif action == 1 and isinstance(node, list):
+            node.append(copy.deepcopy(node[key]))
+        elif action == 1:
+            node[str(data.pick(VALUES))] = copy.deepcopy(node[key])
+        else:
+            node[key] = copy.deepcopy(data.pick(VALUES))
+    return tree
+
+
+def items_of(node: Any) -> list[tuple[Any, Any]]:
+    if isinstance(node, dict):
+        return list(node.items())
+    return list(enumerate(node)) if isinstance(node, list) else []
+
+
+def change_bytes(content: bytes, data: Bytes) -> bytes:
+    """A file with bytes replaced, put in, taken out, or cut off."""
+    changed = bytearray(content)
+    while data.left and changed:
+        place, action = data.below(len(changed)), data.below(5)
+        if action == 0:
+            changed[place] = data.below(256)
+        elif action == 1:
+            changed[place:place] = data.take(1 + data.below(8))
+        elif action == 2:
+            del changed[place : place + 1 + data.below(16)]
+        elif action == 3:
+            changed[place : place + 4] = struct.pack("<I", data.pick([0, 1, 2**31 - 1, 2**32 - 1]))
+        else:
+            del changed[place:]
+    return bytes(changed)
+
+
+# ---- Targets
+
+
+def coco(content: bytes) -> None:
+    """The dataset doctor, its repair, and the look at a data set before training."""
+    data = Bytes(content)
+    example = {
+        "images": [
+            {"id": i, "file_name": path.name, "height": 40, "width": 60}
+            for i, path in enumerate(images())
+        ],
+        "categories": [{"id": i, "name": name} for i, name in ((1, "cat"), (7, "dog"))],
+        "annotations": [
+            {"id": i, "image_id": i % 5, "category_id": 1 + 6 * (i % 2), "iscrowd": 0}
+            | {"bbox": [i, i, 10, 8.5], "area": 85.0, "segmentation": []}
+            for i in range(6)
+        ],
+    }
+    path = folder() / "annotations.json"
+    if data.below(4):
+        text = json.dumps(change_tree(example, data)).encode("utf-8", "surrogatepass")
+    else:
+        text = change_bytes(json.dumps(example).encode(), data)
+    path.write_bytes(text)
+    root = images()[0].parent
+    with suppress(ValueError, OSError):
+        source = Source("train", path, root, read_coco(path))
+        report = check_sources([source], settings=None, workers=1, progress=False)
+        json.dumps(report.as_record(), default=str)
+        report.as_text(3).encode("utf-8", "backslashreplace")
+        write_repaired(source, folder() / "repaired.json")
+        repaired = Source("train", path, root, read_coco(folder() / "repaired.json"))
+        again = check_sources([repaired], settings=None, workers=1, progress=False)
+        errors = [x for x in again.findings if x.severity == "error"]
+        if errors:
+            raise AssertionError(f"errors are left after the repair: {errors[:3]}")
+    with suppress(ValueError, OSError):
+        quick_check("train", str(path), str(root), train=True)
+
+
+def config(content: bytes) -> None:
+    """Configuration files."""
+    data = Bytes(content)
+    lines = [
+        *("MODEL:", "  YOLOR:", "    NUM_CLASSES: 3", "    ANCHORS: &a [[1, 2]]", "SEED: 1"),
+        *("_BASE_: other.yaml", "_BASE_: config.yaml", "x: &x {a: 1}", "y: *x", "- a", "  <<: *x"),
+        *(
+            "!!python/object:os.system",
+            "? [a]",
+            ": b",
+            "{a: {b: [",
+            "]}}",
+            "'",
+            "VERSION: 1",
+            "%YAML 9",
+        ),
+        *(
+            "SOLVER: {BASE_LR: .nan}",
+            "--- ",
+            "...",
+            "\t",
+            "&a [*a]",
+            "SEED: 1_0",
+            "INPUT: {CROP: 1}",
+        ),
+    ]
+    text = "\n".join(data.pick(lines) for _ in range(1 + data.below(6))).encode()
+    path = folder() / "config.yaml"
+    (folder() / "other.yaml").write_text("SEED: 5")
+    path.write_bytes(change_bytes(text, data) if data.below(2) else text)
+    with suppress(KeyError, ValueError, OSError):
+        read_config(path)
+
+
+@cache
+def weight_files() -> list[bytes]:
+    """A small file of each format."""
+    state = {"model": {"a.weight": torch.rand(4, 3), "a.bias": torch.rand(4)}, "iteration": 3}
+    files = [save_safetensors(state["model"])]
+    for new in (True, False):
+        buffer = io.BytesIO()
+        torch.save(state, buffer, _use_new_zipfile_serialization=new)
+        files.append(buffer.getvalue())
+    files.append(struct.pack("<iiiq", 0, 2, 5, 64) + np.ones(64, np.float32).tobytes())  # darknet
+    return files
+
+
+def checkpoint(content: bytes) -> None:
+    """Files of weights."""
+    data = Bytes(content)
+    path = folder() / data.pick(["a.pt", "a.pth", "a.safetensors", "a.weights"])
+    path.write_bytes(change_bytes(data.pick(weight_files()), data))
+    with suppress(WeightsFileError):
+        read_weights(path)
+
+
+def augmentation(content: bytes) -> None:
+    """Samples of training: of the right size, with finite boxes inside of it."""
+    data = Bytes(content)
+    paths = images()
+    items = []
+    for i in range(1 + data.below(5)):
+        path = data.pick(paths)
+        height, width = cv2.imread(str(path)).shape[:2]
+        annotations = [
+            {
+                "bbox": [data.real(-50, 350) for _ in range(4)],
+                "bbox_mode": data.pick([BoxMode.XYWH_ABS, BoxMode.XYXY_ABS]),
+                "category_id": data.below(3),
+            }
+            for _ in range(data.below(4))
+        ]
+        item = {"file_name": str(path), "image_id": i, "height": height, "width": width}
+        items.append({**item, "annotations": annotations})
+    augment = AugmentConfig(
+        mosaic=data.real(0, 1),
+        mosaic9=data.real(0, 1),
+        mixup=data.real(0, 1),
+        scale=data.real(0, 0.99),
+        translate=data.real(0, 1),
+        degrees=data.real(0, 180),
+        shear=data.real(0, 45),
+        perspective=data.real(0, 0.002),
+        hsv=(data.real(0, 0.5), data.real(0, 1), data.real(0, 1)),
+        flip_vertical=data.real(0, 1),
+    )
+    size = data.pick([32, 64, 96])
+    dataset = TrainingDataset(items, size=size, seed=data.below(2**31), augment=augment)
+    sample = dataset[data.below(1000), data.below(len(items))]
+    assert sample["image"].shape == (3, size, size) and sample["image"].dtype == torch.uint8
+    boxes = sample["instances"].gt_boxes.tensor
+    assert boxes.isfinite().all() and (boxes >= 0).all() and (boxes <= size).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "coco": coco,
+    "config": config,
+    "checkpoint": checkpoint,
+    "augmentation": augmentation,
+}
