@@ -148,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_images=not args.no_images,
         progress=not args.quiet,
     )
-    print(report.as_text(args.examples))
+    # A name in a file may be no text that a terminal can show.
+    print(report.as_text(args.examples).encode("utf-8", "backslashreplace").decode())
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(args.json) as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
 from ..ops.anchors import best_possible_recall
 from .accumulation import Accumulation
+from .check.source import read_category_names
 from .dataset import (
     IDENTITY_KEY,
     TrainingDataset,
@@ -124,12 +124,7 @@ def use_coco_files(
         if name not in known:
             cfg.DATASETS.REGISTER = [*cfg.DATASETS.REGISTER, [name, *files]]
         cfg.DATASETS[split] = (name,)
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
-        if not isinstance(data, dict) or not data.get("categories"):
-            raise ValueError(f"{str(path)!r} is not in COCO format: it has no 'categories'")
-        categories = sorted(data["categories"], key=lambda x: x["id"])
-        names = [str(x["name"]) for x in categories]
+        names = read_category_names(path)
         expected = cfg.MODEL.YOLOR.CLASS_NAMES
         if split == "TEST" and expected and names != expected:
             raise ValueError(

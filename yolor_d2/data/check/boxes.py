@@ -57,7 +57,7 @@ def check_boxes(source: Source) -> np.ndarray:
     unknown = (np.nan, np.nan)
     sizes = [source.sizes.get(place, unknown) for place in image_places]
     height, width = np.array(sizes, dtype=np.float64).reshape(-1, 2).T
-    crowd = np.array([bool(entries[place].get("iscrowd")) for place in places], dtype=bool)
+    crowd = np.array([entries[place].get("iscrowd") == 1 for place in places], dtype=bool)
     malformed = {x.place for x in source.findings if x.kind == "box_malformed"}
     given = np.array([place not in malformed for place in places], dtype=bool)
 

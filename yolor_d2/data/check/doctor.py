@@ -76,7 +76,7 @@ class Report:
     def describe_figures(figures: dict) -> list[str]:
         """Boxes by category, and their sizes."""
         named = [f"{name} {count}" for name, count in figures["boxes_by_category"].items() if count]
-        lines = [f"  boxes: {', '.join(named) or 'none'}"]
+        lines = [" ".join(f"  boxes: {', '.join(named) or 'none'}".split("\n"))]
         sizes = figures["sizes"]
         if sizes:
             by_stride = ", ".join(

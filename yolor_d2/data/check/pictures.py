@@ -40,7 +40,8 @@ def draw_image(
         if finding.section != "annotations":
             continue
         box = np.array(box_of(source.data["annotations"][finding.place])[0])
-        corners = np.concatenate([box[:2], box[:2] + box[2:]]) * scale
+        with np.errstate(over="ignore", invalid="ignore"):
+            corners = np.concatenate([box[:2], box[:2] + box[2:]]) * scale
         if np.isfinite(corners).all():
             # Far outside, so that a box beyond the image does not look as if it ended there.
             boxes.append(corners.clip(-width - height, 2 * (width + height)))

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .findings import Finding
+from .findings import ERROR, Finding
 
 # Keys of the lists in a COCO file.
 SECTIONS = ("images", "annotations", "categories")
@@ -85,8 +85,12 @@ def read_json(path: Path) -> Any:
         refuse(str(error))
 
 
-def read_coco(path: Path) -> dict:
+def read_coco(path: Path, *, annotated: bool = True) -> dict:
     """A COCO file whose three sections are lists.
+
+    Args:
+        path: of the file.
+        annotated: whether it must have annotations; otherwise they are an empty list.
 
     Raises:
         AnnotationFileError: when it is not in COCO format at all.
@@ -98,6 +102,8 @@ def read_coco(path: Path) -> dict:
             f"{str(path)!r} is not in COCO format: it is a {type(data).__name__}, expected an "
             f"object with {', '.join(SECTIONS)}"
         )
+    if not annotated:
+        data.setdefault("annotations", [])
     for section in SECTIONS:
         if section not in data:
             raise AnnotationFileError(f"{str(path)!r} is not in COCO format: it has no {section!r}")
@@ -110,6 +116,25 @@ def read_coco(path: Path) -> dict:
         if not data[section]:
             raise AnnotationFileError(f"{str(path)!r} has no {section}")
     return data
+
+
+def read_category_names(path: Path) -> list[str]:
+    """Names of the categories of a COCO file, by rising id.
+
+    Raises:
+        AnnotationFileError: when it has none, or one that makes no sense.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or not data.get("categories"):
+        raise AnnotationFileError(f"{str(path)!r} is not in COCO format: it has no 'categories'")
+    if not isinstance(data["categories"], list):
+        raise AnnotationFileError(f"{str(path)!r} is not in COCO format: 'categories' is no list")
+    source = Source("", path, path.parent, data)
+    check_categories(source)
+    for finding in source.findings:
+        if finding.severity == ERROR:
+            raise AnnotationFileError(finding.describe())
+    return [data["categories"][source.categories[x]]["name"] for x in sorted(source.categories)]
 
 
 @dataclass

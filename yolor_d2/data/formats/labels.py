@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ..check.source import check_regular_file
+
 # What images of YOLO and VOC folders are named.
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy"}
 
@@ -76,8 +78,6 @@ def read_text(path: Path) -> str:
     Raises:
         ValueError: when it is none.
     """
-    from ..check.source import check_regular_file
-
     check_regular_file(path)
     try:
         return path.read_bytes().decode("utf-8-sig")

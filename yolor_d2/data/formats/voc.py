@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from ..check.images import inspect_image
 from .labels import IMAGE_ENDINGS, LabelFault, LabelledSet, read_names, read_text
 
 # Declarations in which entities are defined, that can grow without end or name other files.
@@ -120,8 +121,6 @@ def add_image(
     one_based: bool,
 ) -> None:
     """Add the image of an annotation with its boxes."""
-    from ..check.images import inspect_image
-
     image = image_of(folder, path, text_of(root, "filename"))
     sides = [text_of(root, f"size/{key}") for key in ("height", "width")]
     size = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ..check.images import inspect_image
 from .labels import LabelFault, LabelledSet, list_images, read_names, read_text
 
 # Names of the file with the names, one a line.
@@ -155,8 +156,6 @@ def label_path(image: Path) -> Path:
 
 def add_image(labelled: LabelledSet, image: Path, labels: Path, num_classes: int) -> None:
     """Add an image with the boxes of its label file; without one it has none."""
-    from ..check.images import inspect_image
-
     size = inspect_image(str(image), decode=False).size
     number = labelled.add_image(image, size)
     try:
