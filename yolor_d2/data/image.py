@@ -27,6 +27,16 @@ IN_SCAN = np.isin(np.arange(256), [0x00, 0xFF, *range(0xD0, 0xD8), 0xC4, START_O
 class ImageReadError(ValueError):
     """A file that cannot be read as an image; the message names it."""
 
+    def __init__(self, message: str = ""):
+        # What a worker process raised comes back with its traceback in the message.
+        if "Original Traceback" in message:
+            message = message.strip().rpartition("Error: ")[2]
+        super().__init__(message)
+
+
+class MissingImageError(ImageReadError, FileNotFoundError):
+    """A path at which there is no file."""
+
 
 def check_channel_order(channel_order: str) -> None:
     """Raise a ValueError unless the order is "RGB" or "BGR"."""
@@ -189,14 +199,16 @@ def read_image(path: str | Path, channel_order: str = "RGB", channels: int = 3) 
         (H, W, channels) uint8.
 
     Raises:
-        FileNotFoundError: when there is no such file.
+        MissingImageError: when there is no such file.
         ImageReadError: when the file is empty, truncated, damaged or no image.
     """
     check_channel_order(channel_order)
     try:
         content = read_regular_file(path)
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise MissingImageError(
+            f"cannot read image {str(path)!r}: there is no such file"
+        ) from error
     except Exception as error:  # OSError, or ValueError of a name that cannot be one
         raise ImageReadError(f"cannot read image {str(path)!r}: {error}") from error
     return decode_image(content, path, channel_order, channels)

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ...visualize import draw_boxes, write_image
+from ...visualize import draw_boxes, to_rgb, write_image
 from ..image import ImageReadError, read_image
 from .findings import SEVERITIES, Finding
 from .source import Source, box_of, is_whole
@@ -17,11 +17,6 @@ from .source import Source, box_of, is_whole
 # Longer side of a picture in pixels.
 LONGEST = 1280
 SHORTEST = 320
-
-
-def to_rgb(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of an image with any number of channels: its first three, or its first as grey."""
-    return image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
 
 
 def draw_image(
