@@ -165,6 +165,8 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # ---- Data
     # Data sets to register: [name, COCO annotation file, image folder] each.
     cfg.DATASETS.REGISTER = []
+    # Look at annotations, and at the beginnings of some images, before training and evaluation.
+    cfg.DATASETS.CHECK = True
     # After each evaluation, draw images of classes with a low AP more often.
     cfg.DATALOADER.IMAGE_WEIGHTS = False
 

@@ -18,7 +18,7 @@ from .d2.config import CfgNode
 from .d2.modeling import build_model
 from .d2.structures import Boxes, Instances
 from .data.image import check_channel_order, read_image
-from .data.loader import ResizeForTest
+from .data.loader import ResizeForTest, resize_for_test
 from .modeling import YOLOR
 from .modeling.inference import prepare_for_inference
 
@@ -38,31 +38,36 @@ class FailedInput:
     message: str
 
 
-def to_array(source: Source, channel_order: str, wanted: str) -> np.ndarray:
-    """(H, W, 3) uint8 in the wanted channel order.
+def to_array(source: Source, channel_order: str, wanted: str, channels: int = 3) -> np.ndarray:
+    """(H, W, C) uint8; three channels in the wanted order.
 
     Args:
-        source: a path; (H, W, 3) uint8 array; or (3, H, W) tensor with values 0-255.
+        source: a path; (H, W, C) uint8 array; or (C, H, W) tensor with values 0-255.
         channel_order: "RGB" or "BGR", that of arrays and tensors.
         wanted: that of the result.
+        channels: C, see `image.read_image`.
 
     Raises:
         OSError, ValueError: when it is no image.
     """
     if isinstance(source, (str, Path)):
-        return read_image(source, wanted)
+        return read_image(source, wanted, channels)
     pixels = source
     if isinstance(pixels, Tensor):
         if pixels.dim() != 3:
-            raise ValueError(f"a tensor has shape {tuple(pixels.shape)}, expected (3, H, W)")
+            raise ValueError(
+                f"a tensor has shape {tuple(pixels.shape)}, expected ({channels}, H, W)"
+            )
         pixels = pixels.permute(1, 2, 0).cpu().round().to(torch.uint8).numpy()
     if not isinstance(pixels, np.ndarray):
         raise ValueError(f"an input is {type(source).__name__}, expected path, array or tensor")
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype != np.uint8:
+    fits = pixels.ndim == 3 and pixels.shape[2] == channels and 0 not in pixels.shape
+    if not fits or pixels.dtype != np.uint8:
         raise ValueError(
-            f"an image has shape {pixels.shape} and type {pixels.dtype}, expected (H, W, 3) uint8"
+            f"an image has shape {pixels.shape} and type {pixels.dtype}, expected (H, W, "
+            f"{channels}) uint8"
         )
-    return pixels if channel_order == wanted else pixels[:, :, ::-1]
+    return pixels if channel_order == wanted or channels != 3 else pixels[:, :, ::-1]
 
 
 def load_model(cfg: CfgNode) -> YOLOR:
@@ -111,6 +116,7 @@ class BatchPredictor:
         self.model = prepare_for_inference(model, self.cfg)
         self.resize = ResizeForTest.from_config(cfg)
         self.input_format = cfg.INPUT.FORMAT
+        self.channels = len(cfg.MODEL.PIXEL_MEAN)
         self.batch_size = batch_size
         self.workers = workers
         self.channel_order = channel_order
@@ -121,9 +127,9 @@ class BatchPredictor:
 
     def prepare(self, source: Source) -> dict:
         """What the model takes of one input; runs in a worker thread."""
-        image = to_array(source, self.channel_order, self.input_format)
+        image = to_array(source, self.channel_order, self.input_format, self.channels)
         height, width = image.shape[:2]
-        image = self.resize.get_transform(image).apply_image(image)
+        image = resize_for_test(self.resize, image)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return {"image": pixels, "height": height, "width": width}
 
@@ -199,7 +205,7 @@ class BatchPredictor:
         # Here, as it takes a second.
         from torchvision.ops import batched_nms
 
-        image = to_array(source, self.channel_order, self.channel_order)
+        image = to_array(source, self.channel_order, self.channel_order, self.channels)
         height, width = image.shape[:2]
         windows = tile_windows(height, width, tile, overlap)
         views = (image[top:bottom, left:right] for left, top, right, bottom in windows)

@@ -25,6 +25,11 @@ PALETTE = (
 )
 
 
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of an image with any number of channels: its first three, or its first as grey."""
+    return image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
+
+
 def draw_boxes(
     image: np.ndarray,
     boxes: np.ndarray,
@@ -121,10 +126,11 @@ def draw_batches(
         drawn = []
         for sample in batch:
             image = sample["image"].numpy().transpose(1, 2, 0)
+            as_it_is = channel_order == "RGB" or image.shape[2] != 3
             truth = sample["instances"]
             drawn.append(
                 draw_boxes(
-                    image if channel_order == "RGB" else image[:, :, ::-1],
+                    to_rgb(image) if as_it_is else image[:, :, ::-1],
                     truth.gt_boxes.tensor.numpy(),
                     truth.gt_classes.tolist(),
                     class_names,

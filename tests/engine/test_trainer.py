@@ -192,6 +192,7 @@ def test_hooks_order(cfg, monkeypatch):
     assert [type(hook).__name__ for hook in trainer._hooks] == [
         "IterationTimer",
         "RandomStateHook",
+        "FingerprintHook",
         "EMAHook",
         "LRScheduler",
         "PeriodicCheckpointer",

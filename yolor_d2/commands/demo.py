@@ -32,9 +32,9 @@ from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.image import ImageReadError, read_image
 from yolor_d2.data.loader import class_names
 from yolor_d2.predictor import BatchPredictor, FailedInput
-from yolor_d2.visualize import draw_boxes, write_image
+from yolor_d2.visualize import draw_boxes, to_rgb, write_image
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy"}
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
@@ -169,6 +169,10 @@ class Demo:
         except (ImageReadError, OSError) as error:
             return FailedInput(index, str(error))
 
+    def read(self, path: Path) -> np.ndarray:
+        """An image to draw on."""
+        return to_rgb(read_image(path, channels=self.predictor.channels))
+
     def run_images(self, paths: list[Path], drawn: list[Path | None]) -> Iterator[dict | None]:
         """One record a file; None, and a line in the log, for those that cannot be read."""
         for path, target, found in zip(paths, drawn, self.detect(paths)):
@@ -177,7 +181,7 @@ class Demo:
                 yield None
                 continue
             if target is not None:
-                write_image(target, draw(read_image(path), found, self.names))
+                write_image(target, draw(self.read(path), found, self.names))
             yield {"file_name": str(path), "detections": to_records(found, self.names)}
 
     def run_video(self, path: Path, drawn: Path | None) -> dict:

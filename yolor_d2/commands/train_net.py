@@ -21,6 +21,7 @@ from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_argument_parser, default_setup, launch
 from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
+from yolor_d2.data.check.quick import check_datasets, log_findings
 from yolor_d2.data.loader import count_identities, register_datasets, use_coco_files
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.lengths import translate_epochs
@@ -40,6 +41,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     use_coco_files(cfg, args.train, args.test)
     apply_overrides(cfg, args.opts)
     register_datasets(cfg)
+    findings = check_datasets(cfg, train=not args.eval_only) if comm.is_main_process() else []
     if not args.eval_only:
         count_identities(cfg)
         translate_epochs(cfg, args.opts)
@@ -47,6 +49,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     default_setup(cfg, args)
     logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")
     logger.info("Runtime: %s", describe_runtime())
+    log_findings(findings)
     return cfg
 
 

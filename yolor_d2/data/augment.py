@@ -7,6 +7,7 @@ centre of its first pixel lies at 0.5. What moves pixels by a matrix is in `warp
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -23,7 +24,7 @@ class Sample:
     """An image with its ground truth.
 
     Attributes:
-        image: (H, W, 3) uint8.
+        image: (H, W, C) uint8.
         boxes: (M, 4) float64 xyxy in pixels of `image`.
         labels: (M,) int64 classes.
         identities: (M,) int64 numbers of the individuals; `NO_IDENTITY` where none is known, the
@@ -46,6 +47,26 @@ def resized_size(height: int, width: int, size: int) -> tuple[int, int]:
     return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
+def by_channels(
+    image: np.ndarray, function: Callable[[np.ndarray], np.ndarray], most: int = 4
+) -> np.ndarray:
+    """Apply a function of images, which takes up to `most` channels, to any number of them.
+
+    Args:
+        image: (H, W, C).
+        function: (H, W, c) to (H', W', c), or (H', W') for c = 1.
+        most: channels at a time.
+    """
+    if image.shape[2] == 3:
+        return function(image)
+    parts = [
+        function(np.ascontiguousarray(image[:, :, i : i + most]))
+        for i in range(0, image.shape[2], most)
+    ]
+    parts = [part if part.ndim == 3 else part[:, :, None] for part in parts]
+    return np.concatenate(parts, axis=2)
+
+
 def resize_longer_side(image: np.ndarray, size: int) -> np.ndarray:
     """Scale an image so that its longer side is `size` pixels, see `resized_size`."""
     height, width = image.shape[:2]
@@ -54,7 +75,9 @@ def resize_longer_side(image: np.ndarray, size: int) -> np.ndarray:
         return image
     # Averaging over source pixels when shrinking, as the antialiased resize of evaluation does.
     interpolation = cv2.INTER_AREA if size < max(height, width) else cv2.INTER_LINEAR
-    return cv2.resize(image, (new_width, new_height), interpolation=interpolation)
+    return by_channels(
+        image, lambda x: cv2.resize(x, (new_width, new_height), interpolation=interpolation)
+    )
 
 
 def paste(canvas: np.ndarray, image: np.ndarray, left: int, top: int) -> None:
@@ -74,14 +97,19 @@ def clip_boxes(boxes: np.ndarray, height: float, width: float) -> np.ndarray:
 def random_hsv(image: np.ndarray, rng: np.random.Generator, gains: tuple[float, ...]) -> np.ndarray:
     """Multiply hue, saturation and value by random factors.
 
+    Images with another number of channels than three have no hue and no saturation: all their
+    channels are multiplied by the factor of the value.
+
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, C) uint8, RGB for C = 3.
         rng: source of chance.
         gains: three numbers g; each factor comes from [1 - g, 1 + g].
     """
     factors = 1 + rng.uniform(-1, 1, size=3) * gains
     if (factors == 1).all():
         return image  # the way to HSV and back would round the colours
+    if image.shape[2] != 3:
+        return np.minimum(image * factors[2].astype(np.float32), 255).astype(np.uint8)
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     hue, saturation, value = cv2.split(hsv)
     # OpenCV's 8-bit hue counts steps of two degrees.
@@ -94,12 +122,17 @@ def random_hsv(image: np.ndarray, rng: np.random.Generator, gains: tuple[float, 
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
 
 
+def flip_pixels(image: np.ndarray, axis: int) -> np.ndarray:
+    """Mirror left and right (axis 1) or top and bottom (0)."""
+    return by_channels(image, lambda x: cv2.flip(x, axis))
+
+
 def flip_horizontal(sample: Sample) -> Sample:
     """Mirror left and right."""
     width = sample.image.shape[1]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([width - x2, y1, width - x1, y2], axis=1)
-    return dataclasses.replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes)
+    return dataclasses.replace(sample, image=flip_pixels(sample.image, 1), boxes=boxes)
 
 
 def flip_vertical(sample: Sample) -> Sample:
@@ -107,7 +140,7 @@ def flip_vertical(sample: Sample) -> Sample:
     height = sample.image.shape[0]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([x1, height - y2, x2, height - y1], axis=1)
-    return dataclasses.replace(sample, image=cv2.flip(sample.image, 0), boxes=boxes)
+    return dataclasses.replace(sample, image=flip_pixels(sample.image, 0), boxes=boxes)
 
 
 def mixup(first: Sample, second: Sample, ratio: float) -> Sample:
@@ -118,7 +151,7 @@ def mixup(first: Sample, second: Sample, ratio: float) -> Sample:
         ratio: weight of the first, in [0, 1].
     """
     return Sample(
-        cv2.addWeighted(first.image, ratio, second.image, 1 - ratio, 0),
+        cv2.addWeighted(first.image, ratio, second.image, 1 - ratio, 0).reshape(first.image.shape),
         np.concatenate([first.boxes, second.boxes]),
         np.concatenate([first.labels, second.labels]),
         np.concatenate([first.identities, second.identities]),

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 GIB = 1024**3
 
 
-def image_bytes(sizes: np.ndarray) -> np.ndarray:
-    """(N,) bytes of images with (N, 2) heights and widths: H * W * 3."""
-    return sizes.astype(np.int64).prod(axis=1) * 3
+def image_bytes(sizes: np.ndarray, channels: int = 3) -> np.ndarray:
+    """(N,) bytes of images with (N, 2) heights and widths: H * W * channels."""
+    return sizes.astype(np.int64).prod(axis=1) * channels
 
 
 def read_counters(path: str) -> dict[str, int]:
@@ -55,13 +55,15 @@ class MemoryCache:
     Args:
         sizes: (N, 2) heights and widths of the images in pixels.
         copies: processes on this machine that have a cache each.
+        channels: of the images.
 
     Raises:
         ValueError: when the images do not fit into the memory that is available.
     """
 
-    def __init__(self, sizes: np.ndarray, *, copies: int = 1):
-        needed, available = int(image_bytes(sizes).sum()), available_memory()
+    def __init__(self, sizes: np.ndarray, *, copies: int = 1, channels: int = 3):
+        self.channels = channels
+        needed, available = int(image_bytes(sizes, channels).sum()), available_memory()
         logger.info(
             "INPUT.CACHE 'ram': %d images take %.2f GiB, in each of %d processes; %s",
             len(sizes),
@@ -87,11 +89,11 @@ class MemoryCache:
         """One byte for each image that says whether it is there, then the images."""
         self.memory = np.frombuffer(mmap.mmap(self.file, 0), dtype=np.uint8)
         self.filled = self.memory[: len(self.sizes)]
-        self.starts = len(self.sizes) + np.cumsum([0, *image_bytes(self.sizes)])
+        self.starts = len(self.sizes) + np.cumsum([0, *image_bytes(self.sizes, self.channels)])
 
     def _slot(self, index: int) -> np.ndarray:
         start, end = self.starts[index : index + 2]
-        return self.memory[start:end].reshape(*self.sizes[index], 3)
+        return self.memory[start:end].reshape(*self.sizes[index], self.channels)
 
     def get(self, index: int) -> np.ndarray | None:
         """(H, W, 3) uint8, not to be written to; None if it is not there yet."""
@@ -108,10 +110,12 @@ class MemoryCache:
 
     def __getstate__(self) -> dict:
         # For worker processes that are not forked: they map the same memory.
-        return {"sizes": self.sizes, "file": reduction.DupFd(self.file)}
+        file = reduction.DupFd(self.file)
+        return {"sizes": self.sizes, "channels": self.channels, "file": file}
 
     def __setstate__(self, state: dict) -> None:
-        self.sizes, self.file = state["sizes"], state["file"].detach()
+        self.sizes, self.channels = state["sizes"], state["channels"]
+        self.file = state["file"].detach()
         self._map()
 
     def __del__(self):
@@ -131,6 +135,7 @@ class DiskCache:
         original_sizes: (N, 2) heights and widths of the images in pixels.
         sizes: (N, 2) heights and widths in the cache.
         folder: made if it does not exist.
+        channels: of the images.
     """
 
     def __init__(
@@ -139,9 +144,11 @@ class DiskCache:
         original_sizes: np.ndarray,
         sizes: np.ndarray,
         folder: Path,
+        channels: int = 3,
     ):
         folder.mkdir(parents=True, exist_ok=True)
-        needed, available = int(image_bytes(sizes).sum()), shutil.disk_usage(folder).free
+        self.channels = channels
+        needed, available = int(image_bytes(sizes, channels).sum()), shutil.disk_usage(folder).free
         logger.info(
             "INPUT.CACHE 'disk': %d images take %.2f GiB in %s; available: %.2f GiB",
             len(sizes),
@@ -176,7 +183,7 @@ class DiskCache:
             image = np.load(self.path(index), allow_pickle=False)
         except (FileNotFoundError, ValueError, EOFError):
             return None
-        valid = image.dtype == np.uint8 and image.shape == (*self.sizes[index], 3)
+        valid = image.dtype == np.uint8 and image.shape == (*self.sizes[index], self.channels)
         return image if valid else None
 
     def put(self, index: int, image: np.ndarray) -> None:

@@ -27,7 +27,7 @@ from .augment import (
     resized_size,
 )
 from .cache import DiskCache, MemoryCache
-from .image import check_channel_order, read_image
+from .image import ImageReadError, check_channel_order, read_image
 from .mosaic import mosaic4_corners, mosaic9_corners
 from .shapes import BatchShapes, Frame
 from .warp import Tile, random_warp, render
@@ -73,12 +73,12 @@ def check_image_size(item: dict, image: np.ndarray) -> None:
     """Compare an image with what its annotation file says of it.
 
     Raises:
-        ValueError: when the sizes differ, naming the file.
+        ImageReadError: when the sizes differ, naming the file.
     """
     height, width = image.shape[:2]
     expected = (item.get("height", height), item.get("width", width))
     if expected != (height, width):
-        raise ValueError(
+        raise ImageReadError(
             f"image {item['file_name']!r} is (H, W) = ({height}, {width}), "
             f"but its annotations say {expected}"
         )
@@ -144,11 +144,11 @@ def number_identities(identities: np.ndarray) -> np.ndarray:
     return np.where(identities == NO_IDENTITY, NO_IDENTITY, places)
 
 
-def original_size(item: dict) -> tuple[int, int]:
+def original_size(item: dict, channels: int = 3) -> tuple[int, int]:
     """(H, W) of an image as its annotations name it, else as it is."""
     if "height" in item and "width" in item:
         return item["height"], item["width"]
-    return read_image(item["file_name"]).shape[:2]
+    return read_image(item["file_name"], channels=channels).shape[:2]
 
 
 def happens(rng: np.random.Generator, probability: float) -> bool:
@@ -157,8 +157,10 @@ def happens(rng: np.random.Generator, probability: float) -> bool:
 
 
 def to_planes(image: np.ndarray, channel_order: str) -> np.ndarray:
-    """(H, W, 3) RGB to (3, H, W) in the given order."""
-    planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
+    """(H, W, C) to (C, H, W); three channels, which are RGB, in the given order."""
+    planes = np.empty((image.shape[2], *image.shape[:2]), dtype=np.uint8)
+    if len(planes) != 3:
+        channel_order = "RGB"  # that of the file
     cv2.split(image, list(planes if channel_order == "RGB" else planes[::-1]))  # writes into them
     return planes
 
@@ -173,6 +175,7 @@ class TrainingDataset(Dataset):
         augment: how samples vary.
         channel_order: "RGB" or "BGR".
         shapes: size of the samples; None makes squares of `size`.
+        channels: of the images, see `image.read_image`.
     """
 
     def __init__(
@@ -184,19 +187,23 @@ class TrainingDataset(Dataset):
         augment: AugmentConfig = AugmentConfig(),
         channel_order: str = "RGB",
         shapes: BatchShapes | None = None,
+        channels: int = 3,
     ):
         check_channel_order(channel_order)
         self.size = size
         self.seed = seed
         self.augment = augment
         self.channel_order = channel_order
+        self.channels = channels
         self.shapes = shapes or BatchShapes(size)
         self.cache: MemoryCache | DiskCache | None = None
         # All that a sample needs, in few arrays, which forked worker processes share.
         self.items = DatasetFromList(
             [{key: item[key] for key in ("file_name", "image_id")} for item in items], copy=False
         )
-        self.original_sizes = np.array([original_size(x) for x in items], dtype=np.int64)  # H, W
+        self.original_sizes = np.array(
+            [original_size(x, channels) for x in items], dtype=np.int64
+        )  # H, W
         self.sizes = np.array([resized_size(*x, size) for x in self.original_sizes.tolist()])
         truth = [
             read_objects({**item, "height": height, "width": width})
@@ -222,13 +229,17 @@ class TrainingDataset(Dataset):
         scaled = sides * np.repeat(scale, np.diff(self.starts))[:, None]
         return torch.from_numpy(scaled.astype(np.float32))
 
+    def read_file(self, path: str) -> np.ndarray:
+        """(H, W, C) of an image as it is."""
+        return read_image(path) if self.channels == 3 else read_image(path, channels=self.channels)
+
     def read_pixels(self, index: int) -> np.ndarray:
-        """(H, W, 3) RGB of one image, its longer side scaled to `size`; not to be written to."""
+        """(H, W, C) of one image, its longer side scaled to `size`; not to be written to."""
         image = self.cache.get(index) if self.cache is not None else None
         if image is None:
             height, width = self.original_sizes[index].tolist()
             item = {"file_name": self.file_name(index), "height": height, "width": width}
-            image = read_image(item["file_name"])
+            image = self.read_file(item["file_name"])
             check_image_size(item, image)
             image = resize_longer_side(image, self.size)
             if self.cache is not None:
@@ -267,7 +278,7 @@ class TrainingDataset(Dataset):
             perspective=augment.perspective,
             zoom=frame.zoom,
         )
-        return render(tiles, canvas_size, warp, out_size)
+        return render(tiles, canvas_size, warp, out_size, self.channels)
 
     def mosaic_sample(self, index: int, frame: Frame, rng: np.random.Generator) -> Sample:
         """A random view of an image and three or eight others."""

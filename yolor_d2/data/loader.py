@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +26,8 @@ from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
 from ..ops.anchors import best_possible_recall
 from .accumulation import Accumulation
+from .augment import by_channels
+from .check.source import read_category_names
 from .dataset import (
     IDENTITY_KEY,
     TrainingDataset,
@@ -35,6 +36,7 @@ from .dataset import (
     read_ground_truth,
     read_objects,
 )
+from .fingerprint import take_fingerprint
 from .image import read_image
 from .image_weights import image_weights
 from .sampler import PositionSampler, epoch_order
@@ -124,12 +126,7 @@ def use_coco_files(
         if name not in known:
             cfg.DATASETS.REGISTER = [*cfg.DATASETS.REGISTER, [name, *files]]
         cfg.DATASETS[split] = (name,)
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
-        if not isinstance(data, dict) or not data.get("categories"):
-            raise ValueError(f"{str(path)!r} is not in COCO format: it has no 'categories'")
-        categories = sorted(data["categories"], key=lambda x: x["id"])
-        names = [str(x["name"]) for x in categories]
+        names = read_category_names(path)
         expected = cfg.MODEL.YOLOR.CLASS_NAMES
         if split == "TEST" and expected and names != expected:
             raise ValueError(
@@ -252,6 +249,14 @@ def count_training_images(cfg: CfgNode) -> int:
     return sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN)
 
 
+def fingerprint(cfg: CfgNode, dataset: TrainingDataset) -> tuple[dict, list[str]]:
+    """What a run is trained on, see `fingerprint.take_fingerprint`, and the names of its images."""
+    roots = [MetadataCatalog.get(name).get("image_root") for name in cfg.DATASETS.TRAIN]
+    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or []
+    taken = take_fingerprint(dataset, names, [root for root in roots if root])
+    return taken, [dataset.file_name(i) for i in range(len(dataset))]
+
+
 def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
     """The samples of DATASETS.TRAIN as INPUT wants them."""
     seed = max(cfg.SEED, 0)
@@ -261,6 +266,7 @@ def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
         seed=seed,
         augment=augment_config(cfg),
         channel_order=cfg.INPUT.FORMAT,
+        channels=len(cfg.MODEL.PIXEL_MEAN),
     )
     check_identities(cfg, dataset)
     dataset.shapes = batch_shapes(cfg, dataset.sizes, seed)
@@ -315,7 +321,7 @@ def build_train_loader(
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
     )
-    return build_detection_train_loader(
+    loader = build_detection_train_loader(
         dataset,
         mapper=None,
         sampler=sampler,
@@ -323,6 +329,9 @@ def build_train_loader(
         aspect_ratio_grouping=False,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
+    # The runtimes wrap it, each in its own way.
+    loader.training_set = dataset
+    return loader
 
 
 class ResizeForTest(ResizeShortestEdge):
@@ -339,28 +348,42 @@ class ResizeForTest(ResizeShortestEdge):
         return transform
 
 
+def resize_for_test(resize: ResizeShortestEdge, image: np.ndarray) -> np.ndarray:
+    """Resize (H, W, C) uint8 with any number of channels; the runtimes' transforms take three."""
+    transform = resize.get_transform(image)
+    if image.shape[2] == 3:
+        return transform.apply_image(image)
+    padding = [image[:, :, -1:]] * (-image.shape[2] % 3)
+    whole = np.concatenate([image, *padding], axis=2)
+    resized = by_channels(whole, transform.apply_image, 3)
+    return resized[:, :, : image.shape[2]]
+
+
 class EvaluationMapper:
     """Dataset dict to model input: read and resize, as `DefaultPredictor` does with an array.
 
     Args:
         resize: the resize of the test pipeline.
         channel_order: "RGB" or "BGR".
+        channels: of the images, see `image.read_image`.
     """
 
-    def __init__(self, resize: ResizeShortestEdge, channel_order: str):
+    def __init__(self, resize: ResizeShortestEdge, channel_order: str, channels: int = 3):
         self.resize = resize
         self.channel_order = channel_order
+        self.channels = channels
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> EvaluationMapper:
-        return cls(ResizeForTest.from_config(cfg), cfg.INPUT.FORMAT)
+        channels = len(cfg.MODEL.PIXEL_MEAN)
+        return cls(ResizeForTest.from_config(cfg), cfg.INPUT.FORMAT, channels)
 
     def __call__(self, item: dict) -> dict:
         shield_worker()
-        image = read_image(item["file_name"], self.channel_order)
+        image = read_image(item["file_name"], self.channel_order, self.channels)
         check_image_size(item, image)
         height, width = image.shape[:2]
-        image = self.resize.get_transform(image).apply_image(image)
+        image = resize_for_test(self.resize, image)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         kept = {key: value for key, value in item.items() if key != "annotations"}
         return {"height": height, "width": width, **kept, "image": pixels}

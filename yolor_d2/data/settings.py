@@ -136,8 +136,9 @@ def build_cache(cfg: CfgNode, dataset: TrainingDataset) -> MemoryCache | DiskCac
     if kind == "none":
         return None
     if kind == "ram":
-        return MemoryCache(dataset.sizes, copies=comm.get_local_size())
+        return MemoryCache(dataset.sizes, copies=comm.get_local_size(), channels=dataset.channels)
     if kind == "disk":
         folder = Path(cfg.INPUT.CACHE_DIR or Path(cfg.OUTPUT_DIR) / "image_cache")
-        return DiskCache(dataset.file_name, dataset.original_sizes, dataset.sizes, folder)
+        sizes = dataset.original_sizes, dataset.sizes
+        return DiskCache(dataset.file_name, *sizes, folder, dataset.channels)
     raise ValueError(f"INPUT.CACHE is {kind!r}, expected 'none', 'ram' or 'disk'")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .augment import FILL, Sample, clip_boxes, paste
+from .augment import FILL, Sample, by_channels, clip_boxes, paste
 
 # A box stays after a warp if its sides, in pixels, exceed this ...
 MIN_SIDE = 2.0
@@ -202,14 +202,18 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, out_size: tuple[int, int])
     """Map an image with bilinear interpolation; what comes from outside it is grey."""
     # cv2 counts from the centre of the first pixel, half a pixel later than our coordinates.
     matrix = translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5)
-    size, fill = out_size[::-1], (FILL, FILL, FILL)
+    size, fill = out_size[::-1], (FILL,) * 4
     if np.array_equal(matrix[2], [0, 0, 1]):
-        return cv2.warpAffine(image, matrix[:2], size, borderValue=fill)
-    return cv2.warpPerspective(image, matrix, size, borderValue=fill)
+        return by_channels(image, lambda x: cv2.warpAffine(x, matrix[:2], size, borderValue=fill))
+    return by_channels(image, lambda x: cv2.warpPerspective(x, matrix, size, borderValue=fill))
 
 
 def render(
-    tiles: Sequence[Tile], canvas_size: tuple[int, int], warp: Warp, out_size: tuple[int, int]
+    tiles: Sequence[Tile],
+    canvas_size: tuple[int, int],
+    warp: Warp,
+    out_size: tuple[int, int],
+    channels: int = 3,
 ) -> Sample:
     """The view of a canvas with images through a warp, and the boxes that are worth training on.
 
@@ -218,6 +222,7 @@ def render(
         canvas_size: (H, W); what lies outside is cut off.
         warp: from the canvas to the output.
         out_size: (H, W) of the output.
+        channels: of the images.
 
     Returns:
         Sample of (H, W) pixels. Its boxes are bounding boxes of mapped corners, cut at the border;
@@ -233,7 +238,7 @@ def render(
         origin = None
         window = seen_window(warp.matrix, canvas, out_size)
 
-    image = np.full((window.y2 - window.y1, window.x2 - window.x1, 3), FILL, dtype=np.uint8)
+    image = np.full((window.y2 - window.y1, window.x2 - window.x1, channels), FILL, dtype=np.uint8)
     boxes, labels = [np.zeros((0, 4))], [np.zeros(0, dtype=np.int64)]
     identities = [np.zeros(0, dtype=np.int64)]
     shown = window.cut(canvas)
@@ -253,9 +258,10 @@ def render(
 
     if origin is not None:
         factor = warp.matrix[0, 0]
-        image = cv2.resize(image, None, fx=factor, fy=factor)[: out_size[0], : out_size[1]]
+        image = by_channels(image, lambda x: cv2.resize(x, None, fx=factor, fy=factor))
+        image = image[: out_size[0], : out_size[1]]
     elif window.empty:
-        image = np.full((*out_size, 3), FILL, dtype=np.uint8)
+        image = np.full((*out_size, channels), FILL, dtype=np.uint8)
     else:
         image = warp_image(image, warp.matrix @ translation(window.x1, window.y1), out_size)
     before = clip_boxes(np.concatenate(boxes), *canvas_size)

@@ -12,6 +12,7 @@ import torch
 
 from ..checkpoint import BEST_NAME, YOLORCheckpointer
 from ..d2.engine import HookBase, hooks
+from ..data.fingerprint import describe_changes
 from ..visualize_implicit import draw_tensors, to_image
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,31 @@ class ImplicitPictureHook(HookBase):
                 figures = draw_tensors(model, self.classes)
             for place, figure in figures.items():
                 self.trainer.storage.put_image(f"implicit/{place}", to_image(figure))
+
+
+class FingerprintHook(HookBase):
+    """Saves what the run is trained on, and says what has changed when it goes on.
+
+    Args:
+        fingerprint: see `data.fingerprint`.
+        names: of the images.
+    """
+
+    def __init__(self, fingerprint: dict, names: Sequence[str]):
+        self.fingerprint = fingerprint
+        self.names = names
+
+    def state_dict(self) -> dict:
+        return self.fingerprint
+
+    def load_state_dict(self, state: dict) -> None:
+        changes = describe_changes(state, self.fingerprint, self.names)
+        if changes:
+            logger.warning(
+                "The data to train on (DATASETS.TRAIN) are not those that the checkpoint was "
+                "trained on: %s",
+                "; ".join(changes),
+            )
 
 
 class ImageWeightHook(HookBase):

@@ -20,8 +20,9 @@ from ..d2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model,
 from ..d2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 from ..d2.utils import comm, setup_logger
 from ..data.accumulation import Accumulation
+from ..data.image import ImageReadError
 from ..data.image_weights import read_class_ap
-from ..data.loader import build_test_loader, build_train_loader, class_names
+from ..data.loader import build_test_loader, build_train_loader, class_names, fingerprint
 from ..evaluation.classification import ClassificationEvaluator
 from ..evaluation.embedding import EmbeddingEvaluator
 from ..modeling.inference import prepare_for_inference
@@ -31,6 +32,7 @@ from .hooks import (
     FITNESS,
     BestCheckpointer,
     EvalHook,
+    FingerprintHook,
     ImageWeightHook,
     ImplicitPictureHook,
     fitness,
@@ -56,6 +58,15 @@ WITHOUT_EFFECT = {
     "INPUT.CROP.ENABLED": False,
     "TEST.PRECISE_BN.ENABLED": False,
 }
+
+
+def shorten_image_error(record: logging.LogRecord) -> bool:
+    """Take the traceback off a line in the log that is about an image that cannot be read."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ImageReadError):
+        record.msg, record.args = f"{record.getMessage()} {error}", ()
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def check_ignored_keys(cfg: CfgNode) -> None:
@@ -89,9 +100,13 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         # On the CPU a process has no device of its own.
         devices = {} if cfg.MODEL.DEVICE.startswith("cuda") else {"device_ids": None}
+        loader = self.build_train_loader(cfg)
+        # None for the loader of a subclass.
+        training_set = getattr(loader, "training_set", None)
+        self.fingerprint = training_set and fingerprint(cfg, training_set)
         self._trainer = StepTrainer(
             create_ddp_model(model, broadcast_buffers=False, **devices),
-            self.build_train_loader(cfg),
+            loader,
             optimizer,
             accumulation=Accumulation.from_config(cfg),
             precision=precision_from_config(cfg),
@@ -125,13 +140,14 @@ class Trainer(DefaultTrainer):
         return self.interrupt.completed
 
     def build_hooks(self) -> list[HookBase]:
-        """Timer, random state, frozen norms, average, schedule, checkpoints, signals, evaluation,
-        best, image weights, writers: in this order."""
+        """Timer, random state, fingerprint, frozen norms, average, schedule, checkpoints, signals,
+        evaluation, best, image weights, writers: in this order."""
         cfg = self.cfg
         norms = frozen_norms(self.model)
         built = [
             hooks.IterationTimer(),
             RandomStateHook(),
+            None if self.fingerprint is None else FingerprintHook(*self.fingerprint),
             FrozenNormHook(norms) if norms else None,
             self.ema,
             hooks.LRScheduler(),
@@ -192,6 +208,8 @@ class Trainer(DefaultTrainer):
         if self.start_iter >= self.max_iter:
             logger.info("The run has all its %d iterations: nothing is left to do", self.max_iter)
             return None
+        runtime_logger = logging.getLogger(TrainerBase.__module__)
+        runtime_logger.addFilter(shorten_image_error)
         try:
             return super().train()
         except Interrupted as interrupted:
@@ -204,6 +222,8 @@ class Trainer(DefaultTrainer):
                 self.checkpointer.get_checkpoint_file() or "the start",
             )
             raise
+        finally:
+            runtime_logger.removeFilter(shorten_image_error)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in OUTPUT_DIR if there is one, else that of SOLVER.CONTINUE_FROM, else

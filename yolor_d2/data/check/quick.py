@@ -1,0 +1,160 @@
+"""The quick form of the checks, before training or evaluation: a second or so."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...d2.config import CfgNode
+from ...d2.data import MetadataCatalog
+from .boxes import check_boxes, check_use
+from .files import nearest_name
+from .findings import ERROR, WARNING, Finding, count_severities
+from .images import inspect_image
+from .source import Source, check_entries, read_coco
+
+logger = logging.getLogger(__name__)
+
+# Larger annotation files, in bytes, are left to `tools/check_dataset.py`: they take longer.
+LARGEST_FILE = 64 * 2**20
+# Images whose existence, and whose header, is looked at.
+EXISTING, HEADERS = 20_000, 200
+# Findings that stop Detectron2's reader, or the first batch with the image.
+FATAL = (
+    "entry_malformed",
+    "annotation_id_collision",
+    "annotation_id_invalid",
+    "category_id_collision",
+    "unknown_category",
+    "ignore_flag",
+    "box_malformed",
+    "image_size_missing",
+    "image_missing",
+    "image_empty",
+    "image_unreadable",
+    "image_size_differs",
+)
+# Keys of an annotation without which pycocotools cannot evaluate.
+EVALUATED = {"area", "iscrowd"}
+# Findings that the log names; errors are always named.
+LOGGED = (WARNING,)
+COMMAND = "python tools/check_dataset.py"
+
+
+def sample(count: int, most: int) -> list[int]:
+    """At most so many of the numbers below `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist()
+
+
+def check_some_files(source: Source, channels: int) -> None:
+    """Report missing files among many, and unreadable or wrongly sized ones among some."""
+    places = list(source.images.values())
+    headers = set(sample(len(places), HEADERS))
+    folders: dict[str, dict[str, str]] = {}
+    for i in sample(len(places), EXISTING):
+        place, path = places[i], source.image_path(places[i])
+        if i not in headers:
+            if not os.path.exists(path):
+                message = f"there is no such file{nearest_name(path, folders)}"
+                source.report("image_missing", message, "images", place)
+            continue
+        fact = inspect_image(path, decode=False, channels=channels)
+        if fact.fault == "image_missing":
+            message = fact.message + nearest_name(path, folders)
+            source.report("image_missing", message, "images", place)
+        elif fact.fault:
+            source.report(fact.fault, fact.message, "images", place)
+        elif place in source.sizes and source.sizes[place] != fact.size:
+            (height, width), (said_height, said_width) = fact.size, source.sizes[place]
+            message = (
+                f"the image is {width} x {height}, its entry says {said_width} x {said_height}"
+            )
+            source.report("image_size_differs", message, "images", place)
+
+
+def quick_check(
+    name: str, json_file: str, image_root: str, *, train: bool, channels: int = 3
+) -> list[Finding]:
+    """Look at one data set.
+
+    Args:
+        name: of the data set.
+        json_file, image_root: annotation file and image folder.
+        train: whether it is trained on; findings that only matter then are left out otherwise.
+        channels: that the network takes.
+
+    Raises:
+        AnnotationFileError: when the annotations cannot be read at all.
+        ValueError: when training or evaluation could not work; it names file and id.
+    """
+    path = Path(json_file)
+    if path.is_file() and path.stat().st_size > LARGEST_FILE:
+        logger.info("%s is large: %s would check it", json_file, COMMAND)
+        return []
+    # A file to detect objects on alone has no annotations.
+    source = Source(name, path, Path(image_root), read_coco(path, annotated=train))
+    check_entries(source)
+    usable = check_boxes(source)
+    check_some_files(source, channels)
+    if train:
+        check_use(source, usable)
+    fatal = [finding for finding in source.findings if finding.kind in FATAL]
+    if not train:
+        entries = source.data["annotations"]
+        fatal += [
+            finding
+            for finding in source.findings
+            if finding.kind == "field_missing" and not entries[finding.place].keys() >= EVALUATED
+        ]
+    if fatal:
+        more = f" ({len(fatal)} such findings)" if len(fatal) > 1 else ""
+        raise ValueError(f"data set {name!r}: {fatal[0].describe()}{more}. {advice(source)}")
+    return source.findings
+
+
+def advice(source: Source) -> str:
+    return (
+        f"What else is wrong, and a cleaned copy: {COMMAND} --train {source.path} "
+        f"{source.image_root} --fix cleaned.json"
+    )
+
+
+def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
+    """`quick_check` of the data sets of a configuration, if DATASETS.CHECK says so.
+
+    Args:
+        cfg: the configuration; its data sets are registered.
+        train: whether there is training, not evaluation alone.
+    """
+    if not cfg.DATASETS.CHECK:
+        return []
+    findings = []
+    for trains, names in ((True, cfg.DATASETS.TRAIN if train else ()), (False, cfg.DATASETS.TEST)):
+        for name in names:
+            metadata = MetadataCatalog.get(name)
+            files = metadata.get("json_file"), metadata.get("image_root")
+            if None not in files and Path(files[0]).is_file():  # else it is no COCO file
+                channels = len(cfg.MODEL.PIXEL_MEAN)
+                findings += quick_check(name, *files, train=trains, channels=channels)
+    return findings
+
+
+def log_findings(findings: Sequence[Finding]) -> None:
+    """One line for each kind of errors and warnings, with its first example."""
+    by_kind: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        if finding.severity in (ERROR, *LOGGED):
+            by_kind.setdefault((finding.source, finding.kind), []).append(finding)
+    for (name, kind), found in by_kind.items():
+        logger.warning(
+            "Data set %r: %d x %s, first: %s", name, len(found), kind, found[0].describe()
+        )
+    if by_kind:
+        counts = count_severities(findings)
+        logger.warning(
+            "%d errors and %d warnings: %s names all", *list(counts.values())[:2], COMMAND
+        )

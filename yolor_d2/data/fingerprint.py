@@ -1,0 +1,126 @@
+"""What a run was trained on, small enough for its checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from .dataset import TrainingDataset
+
+# Of the form below, so that another one is not compared with it.
+VERSION = 1
+# Images that a message names.
+NAMED = 3
+
+
+def short_hash(*parts: bytes) -> int:
+    """64 bits of a hash, as a whole number with sign."""
+    content = hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()
+    return int.from_bytes(content, "big", signed=True)
+
+
+def relative_name(path: str, roots: Sequence[str]) -> str:
+    """Name of an image below its data set's folder, which may move."""
+    for root in roots:
+        prefix = os.path.join(root, "")
+        if path.startswith(prefix):
+            return path[len(prefix) :]
+    return path
+
+
+def file_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # the loader will name it
+        return -1
+
+
+def take_fingerprint(
+    dataset: TrainingDataset, categories: Sequence[str], roots: Sequence[str]
+) -> dict:
+    """What a data set consists of.
+
+    Args:
+        dataset: as training has it.
+        categories: names of the classes.
+        roots: folders of the images.
+
+    Returns:
+        Plain values and tensors. By image, in no particular order but the same in all three:
+        "names", "annotations" (size, boxes, classes and identities) and "files" (size in bytes),
+        (N,) int64 hashes.
+    """
+    rows = []
+    for i in range(len(dataset)):
+        place = slice(*dataset.starts[i : i + 2])
+        path = dataset.file_name(i)
+        name = relative_name(path, roots)
+        annotations = short_hash(
+            dataset.original_sizes[i].tobytes(),
+            dataset.boxes[place].tobytes(),
+            dataset.labels[place].tobytes(),
+            dataset.identities[place].tobytes(),
+        )
+        encoded = name.encode("utf-8", "surrogatepass")
+        rows.append((short_hash(encoded), annotations, file_size(path)))
+    columns = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
+    return {
+        "version": VERSION,
+        "images": len(dataset),
+        "boxes": len(dataset.labels),
+        "categories": list(map(str, categories)),
+        "names": columns[:, 0].clone(),
+        "annotations": columns[:, 1].clone(),
+        "files": columns[:, 2].clone(),
+    }
+
+
+def describe_changes(before: dict, now: dict, names: Sequence[str]) -> list[str]:
+    """What differs between two fingerprints, one statement each; [] if nothing.
+
+    Args:
+        before: that of the checkpoint.
+        now: that of the data set as it is.
+        names: of its images, in the order of `now`.
+    """
+    if before.get("version") != now["version"]:
+        return []
+    changes = []
+    if before["categories"] != now["categories"]:
+        changes.append(
+            f"the categories were {before['categories']} and are {now['categories']}"[:400]
+        )
+    old, new = (
+        {
+            name: values
+            for name, *values in zip(
+                x["names"].tolist(), x["annotations"].tolist(), x["files"].tolist()
+            )
+        }
+        for x in (before, now)
+    )
+    named = dict(zip(now["names"].tolist(), names))
+    gone = len(old.keys() - new.keys())
+    if gone:
+        changes.append(f"{gone} of {before['images']} images are gone")
+    kinds = {
+        "new": [x for x in new if x not in old],
+        "with other annotations": [x for x in new if x in old and old[x][0] != new[x][0]],
+        "files of another size": [x for x in new if x in old and old[x][1] != new[x][1]],
+    }
+    for kind, found in kinds.items():
+        if found:
+            examples = ", ".join(repr(named[x]) for x in found[:NAMED])
+            more = ", ..." if len(found) > NAMED else ""
+            changes.append(f"{len(found)} images are {kind} ({examples}{more})")
+    if before["boxes"] != now["boxes"]:
+        changes.append(f"there were {before['boxes']} boxes and are {now['boxes']}")
+    if not changes and not np.array_equal(before["names"].numpy(), now["names"].numpy()):
+        changes.append("the images come in another order")
+    return changes
