@@ -25,7 +25,7 @@ from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.image import read_image
-from yolor_d2.data.loader import ResizeForTest, register_datasets
+from yolor_d2.data.loader import ResizeForTest, register_datasets, resize_for_test
 from yolor_d2.data.toy import make_scene
 from yolor_d2.export import FORMATS, export_model
 from yolor_d2.export.verify import Batch
@@ -91,20 +91,26 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
 
 def images_to_compare(cfg: CfgNode, sources: Sequence[Path], count: int) -> list[Batch]:
     """Real images where there are any, at the test size of the config."""
+    channels = len(cfg.MODEL.PIXEL_MEAN)
+
+    def read(path: str) -> tuple[str, np.ndarray]:
+        return path, read_image(path, cfg.INPUT.FORMAT, channels)
+
     if sources:
-        files = [(str(x), read_image(x, cfg.INPUT.FORMAT)) for x in find_images(sources)[:count]]
+        files = [read(str(x)) for x in find_images(sources)[:count]]
     elif cfg.DATASETS.TEST and Path(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file).is_file():
-        items = DatasetCatalog.get(cfg.DATASETS.TEST[0])[:count]
-        files = [(x["file_name"], read_image(x["file_name"], cfg.INPUT.FORMAT)) for x in items]
-    else:
+        files = [read(x["file_name"]) for x in DatasetCatalog.get(cfg.DATASETS.TEST[0])[:count]]
+    elif channels == 3:
         rng = np.random.default_rng(0)
         scenes = [make_scene(rng, (480, 640), num_objects=12)[0] for _ in range(count)]
         order = slice(None, None, -1 if cfg.INPUT.FORMAT == "RGB" else 1)
         files = [(f"drawn scene {i}", x[:, :, order]) for i, x in enumerate(scenes)]
+    else:
+        files = []  # nothing but noise has any number of channels
     resize = ResizeForTest.from_config(cfg)
     batches = []
     for name, image in files:
-        image = resize.get_transform(image).apply_image(image)
+        image = resize_for_test(resize, image)
         batches.append(Batch(name, [torch.from_numpy(image.transpose(2, 0, 1).copy())]))
     return batches
 
