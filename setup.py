@@ -18,5 +18,6 @@ setup(
         CONFIGS: ["*.yaml"],
         **{f"{CONFIGS}.{folder}": ["*.yaml", "*.json", "*.py"] for folder in FOLDERS},
         "yolor_d2._builtin": ["*.yaml", "*.txt"],
+        "yolor_d2.evaluation": ["page/*"],
     },
 )

@@ -248,9 +248,7 @@ def describe_threshold(curve: Curve, threshold: float | None) -> dict:
 
 def count_class(scenes: Sequence[Scene], number: int) -> dict:
     """Objects of a class and the images that have some."""
-    counts = [
-        int(((scene.truth.labels == number) & ~scene.truth.crowd).sum()) for scene in scenes
-    ]
+    counts = [int(((scene.truth.labels == number) & ~scene.truth.crowd).sum()) for scene in scenes]
     return {"objects": sum(counts), "images": sum(map(bool, counts))}
 
 
@@ -301,7 +299,9 @@ def frequent_confusions(matrix: Sequence[Sequence[int]]) -> list[dict]:
     table = np.array(matrix)[:-1, :-1]
     np.fill_diagonal(table, 0)
     order = np.argsort(-table, axis=None, kind="stable")[:NUM_CONFUSIONS]
-    pairs = [(int(i), int(j), int(table[i, j])) for i, j in zip(*np.unravel_index(order, table.shape))]
+    pairs = [
+        (int(i), int(j), int(table[i, j])) for i, j in zip(*np.unravel_index(order, table.shape))
+    ]
     return [{"true": i, "detected": j, "count": count} for i, j, count in pairs if count]
 
 
