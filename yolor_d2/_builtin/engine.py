@@ -20,7 +20,7 @@ from .catalog import MetadataCatalog
 from .checkpoint import DetectionCheckpointer
 from .config import CfgNode
 from .data import ResizeShortestEdge
-from .evaluation import inference_on_dataset, print_csv_format, verify_results
+from .evaluation import verify_results
 from .events import EventWriter, default_writers
 from .logger import collect_env, setup_logger
 from .modeling import build_model

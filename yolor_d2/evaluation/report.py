@@ -233,7 +233,7 @@ def describe_config(cfg: CfgNode) -> dict:
     def value_of(node: CfgNode, key: str) -> object:
         for part in key.split("."):
             node = node[part]
-        return node
+        return to_json(node)  # lists and tuples are the same here
 
     changed = {
         key: str(value_of(cfg, key))

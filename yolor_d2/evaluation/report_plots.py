@@ -121,6 +121,9 @@ def plot_lines(
             axes.set_ylim(0, 1.02)
         elif log:
             axes.set_yscale("log")
+            # Matplotlib's own labels are formulas.
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(lambda value, _: "")
         else:
             axes.set_ylim(bottom=0)
         return to_svg(figure, f"{title} over {x_label}")
