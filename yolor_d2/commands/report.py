@@ -13,9 +13,10 @@ there. docs/report.md says what the parts mean.
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
+
+from jinja2 import UndefinedError
 
 from ..checkpoint.files import atomic_write
 from ..config import load_config
@@ -31,7 +32,8 @@ from ..evaluation.report import (
     write_reports,
 )
 
-logger = logging.getLogger("yolor_d2.report")
+# What a report that lacks something makes the page's code raise.
+DAMAGED = (KeyError, TypeError, AttributeError, IndexError, UndefinedError)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -103,7 +105,7 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
     reports = [read_run(path) for path in runs]
     try:
         text = render_comparison(reports, name_runs(runs))
-    except (KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"one of {', '.join(map(str, runs))} is a damaged report: {error!r}"
         ) from error

@@ -138,7 +138,8 @@ def keep_for_report(cfg: CfgNode, dataset: str, figures: dict, speed: dict | Non
     if speed is not None:
         threads, workers = torch.get_num_threads(), cfg.DATALOADER.NUM_WORKERS
         gpu = cfg.MODEL.DEVICE.startswith("cuda")
-        device = torch.cuda.get_device_name() if gpu else f"the CPU, {threads} threads"
+        on_cpu = f"the CPU, {threads} thread{'s' if threads > 1 else ''}"
+        device = torch.cuda.get_device_name() if gpu else on_cpu
         speed = {**speed, "device": f"{device}, {cfg.MODEL.INFERENCE.DTYPE}", "workers": workers}
     try:
         write_record(inference_folder(cfg, dataset), figures=figures, speed=speed, weights=None)

@@ -68,7 +68,8 @@ def number(value: float | None, digits: int = 1) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     text = f"{value:,.{digits}f}"
-    return text.lstrip("-") if float(text.replace(",", "")) == 0 else text.replace("-", "\N{MINUS SIGN}")
+    is_zero = float(text.replace(",", "")) == 0
+    return text.lstrip("-") if is_zero else text.replace("-", "\N{MINUS SIGN}")
 
 
 def signed(value: float | None, digits: int = 1) -> str:
