@@ -171,4 +171,4 @@ class ReportHook(HookBase):
     def after_train(self) -> None:
         if self.trainer.completed:
             average = ", moving average" if self.cfg.SOLVER.EMA.ENABLED else ""
-            report_or_log(self.cfg, f"iteration {self.trainer.iter + 1}{average}")
+            report_or_log(self.cfg, f"iteration {self.trainer.max_iter}{average}")

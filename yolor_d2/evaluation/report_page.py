@@ -7,6 +7,7 @@ is named in the page's content security policy by its hash: nothing else can run
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import logging
 import math
@@ -78,6 +79,7 @@ def signed(value: float | None, digits: int = 1) -> str:
     return f"+{text}" if value is not None and value > 0 and text.strip("0.") else text
 
 
+@functools.cache
 def environment() -> Environment:
     """Jinja with this package's templates and filters."""
     found = Environment(

@@ -39,12 +39,21 @@ _numbers = itertools.count(1)
 Line = tuple[Sequence[float], Sequence[float], int | None]
 
 
-def new_axes(width: float, height: float):
-    """A figure and its axes; settings apply inside `SETTINGS` only."""
+def new_axes(width: float, height: float, layout: str | None = None):
+    """A figure and its axes.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        layout: how matplotlib makes room for labels, which takes as long as the drawing; None
+            leaves room for numbers.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
+    if layout is None:
+        figure.subplots_adjust(left=0.1, right=0.965, bottom=0.145, top=0.975)
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
     figure.patch.set_alpha(0)
@@ -135,7 +144,7 @@ def plot_heat(matrix: np.ndarray, labels: Sequence[str], title: str) -> Markup:
 
     size = max(5.0, 0.13 * len(labels) + 1.2)
     with matplotlib.rc_context({**SETTINGS, "font.size": 6.5}):
-        figure, axes = new_axes(size, size)
+        figure, axes = new_axes(size, size, "constrained")
         image = np.zeros((*matrix.shape, 4))
         image[..., :3] = np.array([37, 99, 235]) / 255
         # Small shares must be seen too.

@@ -69,8 +69,17 @@
     if (!frame) return;
     const [, , width, height] = frame.querySelector("svg").getAttribute("viewBox").split(" ").map(Number);
     frame.style.width = `${Math.min(stage.clientWidth, ((innerHeight - 110) * width) / height)}px`;
-    // Letters of one size on the screen, whatever that of the image.
-    frame.querySelector("svg").style.fontSize = `${(12.5 * width) / frame.clientWidth}px`;
+    // Letters of one size on the screen, whatever that of the image, and inside it.
+    const size = ((innerWidth < 600 ? 10 : 12.5) * width) / frame.clientWidth;
+    frame.querySelector("svg").style.fontSize = `${size}px`;
+    for (const text of frame.querySelectorAll("text")) {
+      const box = text.parentNode.querySelector("rect");
+      const [x, y] = ["x", "y"].map((name) => Number(box.getAttribute(name)));
+      const below = text.classList.contains("below");
+      const bottom = y + Number(box.getAttribute("height")) + size;
+      text.setAttribute("x", Math.max(0, Math.min(x, width - text.getComputedTextLength())));
+      text.setAttribute("y", below ? Math.min(bottom, height - 0.3 * size) : Math.max(y - 0.3 * size, size));
+    }
   };
   const open = (picture) => {
     stage.replaceChildren(picture.querySelector(".frame").cloneNode(true));
