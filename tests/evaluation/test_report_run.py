@@ -41,6 +41,11 @@ def evaluate(cfg, weights: Path, output: Path) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    # Detectron2 leaves the file of the configuration open.
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 def test_training_and_evaluation_end_with_a_report(cfg, tmp_path, monkeypatch):
     written = []
     write = report.write_reports

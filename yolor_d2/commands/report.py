@@ -20,7 +20,6 @@ from jinja2 import UndefinedError
 
 from ..checkpoint.files import atomic_write
 from ..config import load_config
-from ..d2.utils import setup_logger
 from ..data.loader import register_datasets
 from ..evaluation.report import (
     REPORT_NAME,
@@ -117,7 +116,6 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    setup_logger(name="yolor_d2")
     if args.results is not None:
         annotations, images = args.annotations
         for path in (annotations, images, args.results):
