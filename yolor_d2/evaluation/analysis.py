@@ -198,11 +198,13 @@ def analyse(data: dict, results: Sequence[dict]) -> dict:
         "classes": [
             {
                 "name": name,
-                **count_class(scenes, number),
+                **counts,
                 **figures.of_class(number),
                 **describe_threshold(curve, threshold),
             }
-            for number, (name, curve, threshold) in enumerate(zip(names, curves, thresholds))
+            for number, (name, counts, curve, threshold) in enumerate(
+                zip(names, count_classes(scenes, len(names)), curves, thresholds)
+            )
         ],
         "curves": describe_curves(figures, together, curves),
         "confusion": {
@@ -246,10 +248,15 @@ def describe_threshold(curve: Curve, threshold: float | None) -> dict:
     return {"threshold": threshold, **dict(zip(("precision", "recall", "f1"), values))}
 
 
-def count_class(scenes: Sequence[Scene], number: int) -> dict:
-    """Objects of a class and the images that have some."""
-    counts = [int(((scene.truth.labels == number) & ~scene.truth.crowd).sum()) for scene in scenes]
-    return {"objects": sum(counts), "images": sum(map(bool, counts))}
+def count_classes(scenes: Sequence[Scene], num_classes: int) -> list[dict[str, int]]:
+    """Objects of each class and the images that have some."""
+    objects = np.zeros(num_classes, dtype=int)
+    images = np.zeros(num_classes, dtype=int)
+    for scene in scenes:
+        counts = np.bincount(scene.truth.labels[~scene.truth.crowd], minlength=num_classes)
+        objects += counts
+        images += counts > 0
+    return [{"objects": int(m), "images": int(n)} for m, n in zip(objects, images)]
 
 
 def describe_curves(figures: COCOFigures, together: Curve, curves: Sequence[Curve]) -> dict:
