@@ -33,6 +33,8 @@ PICTURE_SIZE, PICTURE_QUALITY = 512, 80
 MOST_CELLS = 12
 # Classes with a colour of their own in the curves; the first colour is that of all together.
 MOST_LINES = NUM_COLOURS - 1
+# Losses that differ by a greater factor get a logarithmic axis.
+LEAST_SPAN = 20
 # Images in either list of those that changed.
 NUM_CHANGED = 10
 
@@ -223,8 +225,9 @@ def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, li
         if not found:
             continue
         lines: list[Line] = [(*zip(*points), i) for i, (_, points) in enumerate(found)]
-        positive = all(value > 0 for _, points in found for _, value in points)
-        plot = plot_lines(lines, title=title, x_label="iteration", log=log and positive)
+        values = [value for _, points in found for _, value in points]
+        log = log and min(values) > 0 and max(values) > LEAST_SPAN * min(values)
+        plot = plot_lines(lines, title=title, x_label="iteration", log=log)
         plots.append((title, [(i, name) for i, (name, _) in enumerate(found)], plot))
     return plots
 

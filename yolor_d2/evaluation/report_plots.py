@@ -101,7 +101,8 @@ def plot_lines(
     """Lines over a common axis.
 
     Args:
-        lines: drawn in this order; the first colour is drawn thicker.
+        lines: drawn in this order; the first colour is drawn
+            thicker where there are several.
         title: what they show, for the description.
         x_label: below the axis.
         unit: both axes are 0-1.
@@ -115,7 +116,7 @@ def plot_lines(
         for x, y, place in lines:
             values = np.array([np.nan if v is None else v for v in y], dtype=float)
             colour = FAINT if place is None else SERIES[place % NUM_COLOURS]
-            width = 0.8 if place is None else 2.2 if place == 0 else 1.4
+            width = 0.8 if place is None else 2.2 if place == 0 and len(lines) > 2 else 1.4
             few = len(values) < 30
             marker = {"marker": "o", "markersize": 3} if few and place is not None else {}
             order = 1 if place is None else 4 if place == 0 else 3
