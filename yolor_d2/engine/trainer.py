@@ -159,8 +159,9 @@ class Trainer(DefaultTrainer):
                 names = class_names(cfg)
                 built.append(ImplicitPictureHook(cfg.VIS_PERIOD, names, averaged=self.averaged))
             built.append(hooks.PeriodicWriter(self.build_writers(), period=WRITE_PERIOD))
-            # Behind everything that may not be lost, and the curves that it shows.
-            built.append(ReportHook(cfg))
+            if cfg.DATASETS.TEST and cfg.TEST.REPORT:
+                # Behind everything that may not be lost, and the curves that it shows.
+                built.append(ReportHook(cfg))
         return [hook for hook in built if hook is not None]
 
     def evaluate(self) -> dict:

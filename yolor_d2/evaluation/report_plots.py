@@ -101,8 +101,7 @@ def plot_lines(
     """Lines over a common axis.
 
     Args:
-        lines: drawn in this order; the first colour is drawn
-            thicker where there are several.
+        lines: drawn in this order; the first colour is thicker among more than two.
         title: what they show, for the description.
         x_label: below the axis.
         unit: both axes are 0-1.
