@@ -136,10 +136,11 @@ def test_only_the_best_of_several_repairs_counts():
 
 
 def test_an_object_that_is_found_needs_no_repair():
-    truth = make_truth([(A, 0)])
+    truth = make_truth([(A, 0), (B, 0)])
     found = make_found([((50, 0), 0, 0.9), ((0, 0), 0, 0.8)])
     kinds = cost_of_errors(join_errors([(truth, found, find_errors(truth, found))]))["kinds"]
-    assert kinds["position"]["cost"] == pytest.approx(50)  # precision 1/2, then 1
+    # 51 points up to a recall of 0.5 at precision 1/2, then at 1; B stays missed.
+    assert kinds["position"]["cost"] == pytest.approx(100 * 51 / 101 / 2)
 
 
 def test_a_class_that_is_missed_altogether():

@@ -66,7 +66,7 @@
   const stage = viewer.querySelector(".stage");
   const fit = () => {
     const frame = stage.firstElementChild;
-    if (!frame) return;
+    if (!frame || !viewer.open || !stage.clientWidth) return;
     const [, , width, height] = frame.querySelector("svg").getAttribute("viewBox").split(" ").map(Number);
     frame.style.width = `${Math.min(stage.clientWidth, ((innerHeight - 110) * width) / height)}px`;
     // Letters of one size on the screen, whatever that of the image, and inside it.
