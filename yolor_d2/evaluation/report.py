@@ -386,7 +386,9 @@ def read_thresholds(path: Path, class_names: Sequence[str]) -> list[float]:
     missing = [name for name in class_names if name not in known]
     if missing:
         raise ValueError(
-            f"{str(path)!r} is about the classes {list(known)}, but the model has {missing} too"
+            f"{str(path)!r} is about the classes {', '.join([*known][:10])}"
+            f"{', ...' if len(known) > 10 else ''}; it has no {', '.join(missing[:10])}, which the "
+            "model has"
         )
     if overall is None:
         raise ValueError(
