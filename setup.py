@@ -1,4 +1,4 @@
-"""Packages the configurations and the pages of reports with the code; everything else is in pyproject.toml."""
+"""Packages the configurations and the pages of reports; everything else is in pyproject.toml."""
 
 from pathlib import Path
 
