@@ -1,15 +1,17 @@
-"""Packages the configurations with the code; everything else is in pyproject.toml."""
+"""Packages the configurations and the pages of reports; everything else is in pyproject.toml."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 CONFIGS = "yolor_d2.model_zoo.configs"
+PAGE = "yolor_d2.evaluation.page"
 FOLDERS = sorted(path.name for path in Path(__file__).parent.glob("configs/*/"))
 
 setup(
     packages=[
         *find_packages(include=["yolor_d2", "yolor_d2.*"]),
+        PAGE,
         CONFIGS,
         *(f"{CONFIGS}.{folder}" for folder in FOLDERS),
     ],
@@ -18,5 +20,6 @@ setup(
         CONFIGS: ["*.yaml"],
         **{f"{CONFIGS}.{folder}": ["*.yaml", "*.json", "*.py"] for folder in FOLDERS},
         "yolor_d2._builtin": ["*.yaml", "*.txt"],
+        PAGE: ["*.jinja", "*.css", "*.js"],
     },
 )

@@ -52,6 +52,7 @@ if importlib.util.find_spec("fvcore") is not None:
         config.SOLVER.WARMUP_ITERS = 2
         config.SOLVER.CHECKPOINT_PERIOD = 3
         config.TEST.EVAL_PERIOD = 0
+        config.TEST.REPORT = False  # a second or two for each of many trainings
         return config
 
     @pytest.fixture

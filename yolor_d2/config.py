@@ -154,6 +154,11 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # ... and whether each is mirrored.
     cfg.TEST.AUG.FLIPS = [False, True, False]
 
+    # ---- Evaluation report
+    # --eval-only and the end of a training write report.html and report.json into OUTPUT_DIR
+    # (docs/report.md).
+    cfg.TEST.REPORT = True
+
     # ---- How the model is computed in training
     # Keep images and features in memory with their channels last.
     cfg.MODEL.CHANNELS_LAST = False

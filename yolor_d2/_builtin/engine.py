@@ -20,7 +20,7 @@ from .catalog import MetadataCatalog
 from .checkpoint import DetectionCheckpointer
 from .config import CfgNode
 from .data import ResizeShortestEdge
-from .evaluation import inference_on_dataset, print_csv_format, verify_results
+from .evaluation import verify_results
 from .events import EventWriter, default_writers
 from .logger import collect_env, setup_logger
 from .modeling import build_model
@@ -192,21 +192,6 @@ class DefaultTrainer(TrainerBase):
         model = build_model(cfg)
         logger.info("Model:\n%s", model)
         return model
-
-    @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module) -> dict:
-        """Evaluate on all data sets of DATASETS.TEST.
-
-        Returns:
-            Figures by task; by data set and task where there are several.
-        """
-        results = {}
-        for name in cfg.DATASETS.TEST:
-            loader, evaluator = cls.build_test_loader(cfg, name), cls.build_evaluator(cfg, name)
-            results[name] = inference_on_dataset(model, loader, evaluator)
-            logger.info("Figures of %s:", name)
-            print_csv_format(results[name])
-        return next(iter(results.values())) if len(results) == 1 else results
 
 
 # ---- Predictor

@@ -31,6 +31,7 @@ from yolor_d2.d2.structures import Instances
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.image import ImageReadError, read_image
 from yolor_d2.data.loader import class_names
+from yolor_d2.evaluation.report import read_thresholds
 from yolor_d2.predictor import BatchPredictor, FailedInput
 from yolor_d2.visualize import draw_boxes, to_rgb, write_image
 
@@ -38,6 +39,9 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".n
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
+
+# Least score to report, unless another is wanted.
+DEFAULT_THRESHOLD = 0.25
 
 logger = logging.getLogger("yolor_d2.demo")
 
@@ -58,13 +62,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, help="stop a video or camera after so many")
     parser.add_argument("--tile", type=int, help="side in pixels of the tiles of an image")
     parser.add_argument("--tile-overlap", type=int, default=64, help="pixels that tiles share")
-    parser.add_argument("--threshold", type=float, default=0.25, help="least score to report")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help=f"least score to report; {DEFAULT_THRESHOLD}, or none beside --thresholds",
+    )
+    parser.add_argument(
+        "--thresholds",
+        type=Path,
+        help="report.json of an evaluation: report what exceeds the best threshold of its class",
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     args = parser.parse_args(argv)
     args.input, opts = split_overrides(args.input)
     args.opts = [*opts, *args.opts]
     if not any((args.output, args.json, args.coco_json, args.csv)):
         parser.error("nothing to write: give --output, --json, --coco-json or --csv")
+    if args.threshold is None:
+        args.threshold = DEFAULT_THRESHOLD if args.thresholds is None else 0.0
     return args
 
 
@@ -300,13 +315,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     setup_logger(name="yolor_d2")
     cfg = load_config(args.config_file, args.opts)
+    names = class_names(cfg)
+    if args.thresholds is not None:
+        cfg.MODEL.YOLOR.CLASS_SCORE_THRESHOLDS = read_thresholds(args.thresholds, names)
     files = expand(args.input)
     cameras = any(map(is_camera, files))
     predictor = BatchPredictor(
         cfg, batch_size=1 if cameras else args.batch_size, channel_order="RGB"
     )
     options = {"tile": args.tile, "overlap": args.tile_overlap, "frames": args.frames}
-    names = class_names(cfg)
     demo = Demo(predictor, names, args.threshold, **options)
     taken: set[Path] = set()
     targets = [output_path(args.output, path, taken) for path in files]

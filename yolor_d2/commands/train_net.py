@@ -25,6 +25,7 @@ from yolor_d2.data.check.quick import check_datasets, log_findings
 from yolor_d2.data.loader import count_identities, register_datasets, use_coco_files
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.lengths import translate_epochs
+from yolor_d2.evaluation.report import report_or_log
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,11 +64,14 @@ def work(args: argparse.Namespace) -> dict | None:
 
     model = Trainer.build_model(cfg)
     checkpointer = YOLORCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
-    if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
+    resumes = args.resume and checkpointer.has_checkpoint()
+    if not cfg.MODEL.WEIGHTS and not resumes:
         raise ValueError("MODEL.WEIGHTS is empty: --eval-only needs a checkpoint to evaluate")
+    weights = checkpointer.get_checkpoint_file() if resumes else cfg.MODEL.WEIGHTS
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
+        report_or_log(cfg, weights)
         verify_results(cfg, results)
     return results
 

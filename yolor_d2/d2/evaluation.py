@@ -7,6 +7,8 @@ if RUNTIME == "detectron2":
         COCOEvaluator,
         DatasetEvaluator,
         DatasetEvaluators,
+        inference_on_dataset,
+        print_csv_format,
         verify_results,
     )
 else:
@@ -14,7 +16,16 @@ else:
         COCOEvaluator,
         DatasetEvaluator,
         DatasetEvaluators,
+        inference_on_dataset,
+        print_csv_format,
         verify_results,
     )
 
-__all__ = ["COCOEvaluator", "DatasetEvaluator", "DatasetEvaluators", "verify_results"]
+__all__ = [
+    "COCOEvaluator",
+    "DatasetEvaluator",
+    "DatasetEvaluators",
+    "inference_on_dataset",
+    "print_csv_format",
+    "verify_results",
+]

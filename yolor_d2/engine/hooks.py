@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 
 from ..checkpoint import BEST_NAME, YOLORCheckpointer
+from ..d2.config import CfgNode
 from ..d2.engine import HookBase, hooks
 from ..data.fingerprint import describe_changes
+from ..evaluation.report import report_or_log
 from ..visualize_implicit import draw_tensors, to_image
 
 logger = logging.getLogger(__name__)
@@ -178,3 +180,21 @@ class ImageWeightHook(HookBase):
 
     def load_state_dict(self, state: dict) -> None:
         self.class_ap = state["class_ap"]
+
+
+class ReportHook(HookBase):
+    """Writes the report of the evaluation at the end of the training, see `evaluation.report`.
+
+    To be placed last.
+
+    Args:
+        cfg: the configuration of the run.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        self.cfg = cfg
+
+    def after_train(self) -> None:
+        if self.trainer.completed:
+            average = ", moving average" if self.cfg.SOLVER.EMA.ENABLED else ""
+            report_or_log(self.cfg, f"iteration {self.trainer.max_iter}{average}")

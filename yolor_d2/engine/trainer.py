@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import weakref
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,7 +16,13 @@ from ..checkpoint import YOLORCheckpointer
 from ..checkpoint.files import find_fault
 from ..d2.config import CfgNode
 from ..d2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
-from ..d2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
+from ..d2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    inference_on_dataset,
+    print_csv_format,
+)
 from ..d2.utils import comm, setup_logger
 from ..data.accumulation import Accumulation
 from ..data.image import ImageReadError
@@ -25,6 +30,8 @@ from ..data.image_weights import read_class_ap
 from ..data.loader import build_test_loader, build_train_loader, class_names, fingerprint
 from ..evaluation.classification import ClassificationEvaluator
 from ..evaluation.embedding import EmbeddingEvaluator
+from ..evaluation.report import inference_folder, keep_for_report
+from ..evaluation.stages import StageTimer
 from ..modeling.inference import prepare_for_inference
 from .ema import EMAHook
 from .freeze import FrozenNormHook, freeze, frozen_norms
@@ -35,6 +42,7 @@ from .hooks import (
     FingerprintHook,
     ImageWeightHook,
     ImplicitPictureHook,
+    ReportHook,
     fitness,
 )
 from .interrupt import Interrupted, InterruptHook
@@ -141,7 +149,7 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         """Timer, random state, fingerprint, frozen norms, average, schedule, checkpoints, signals,
-        evaluation, best, image weights, writers: in this order."""
+        evaluation, best, image weights, writers, report: in this order."""
         cfg = self.cfg
         norms = frozen_norms(self.model)
         built = [
@@ -167,6 +175,9 @@ class Trainer(DefaultTrainer):
                 names = class_names(cfg)
                 built.append(ImplicitPictureHook(cfg.VIS_PERIOD, names, averaged=self.averaged))
             built.append(hooks.PeriodicWriter(self.build_writers(), period=WRITE_PERIOD))
+            if cfg.DATASETS.TEST and cfg.TEST.REPORT:
+                # Behind everything that may not be lost, and the curves that it shows.
+                built.append(ReportHook(cfg))
         return [hook for hook in built if hook is not None]
 
     def evaluate(self) -> dict:
@@ -282,12 +293,43 @@ class Trainer(DefaultTrainer):
         return build_train_loader(cfg)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: list | None = None) -> dict:
-        """Evaluate the model as MODEL.INFERENCE and TEST.AUG want it; see `DefaultTrainer.test`."""
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
+    ) -> dict:
+        """Evaluate the model as MODEL.INFERENCE and TEST.AUG want it, on all of DATASETS.TEST.
+
+        Args:
+            cfg: the configuration.
+            model: weights already loaded.
+            evaluators: one for each data set; None takes those of `build_evaluator`, and keeps
+                figures and speed beside their detections, for the report.
+
+        Returns:
+            Figures by task; by data set and task where there are several.
+        """
         model = prepare_for_inference(model, cfg)
-        return (
-            super().test(cfg, model) if evaluators is None else super().test(cfg, model, evaluators)
-        )
+        names = list(cfg.DATASETS.TEST)
+        given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
+        if given is not None and len(given) != len(names):
+            raise ValueError(f"{len(given)} evaluators, but DATASETS.TEST has {len(names)} names")
+        results = {}
+        for number, name in enumerate(names):
+            loader = cls.build_test_loader(cfg, name)
+            evaluator = cls.build_evaluator(cfg, name) if given is None else given[number]
+            timer = StageTimer(model)
+            with timer.watching():
+                results[name] = inference_on_dataset(
+                    model, loader, DatasetEvaluators([evaluator, timer])
+                )
+            if comm.is_main_process():
+                logger.info("Figures of %s:", name)
+                print_csv_format(results[name])
+                if given is None:
+                    keep_for_report(cfg, name, results[name], timer.summary())
+        return next(iter(results.values())) if len(results) == 1 else results
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
@@ -296,8 +338,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """COCO's figures of the detections, and those of the further tasks that are switched on."""
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        evaluators: list[DatasetEvaluator] = [COCOEvaluator(dataset_name, output_dir=folder)]
+        folder = inference_folder(cfg, dataset_name)
+        evaluators: list[DatasetEvaluator] = [COCOEvaluator(dataset_name, output_dir=str(folder))]
         tasks = cfg.MODEL.YOLOR.TASKS
         if tasks.CLASSIFICATION.ENABLED:
             evaluators.append(

@@ -1,0 +1,137 @@
+"""Report on an evaluation, or compare two, on one page.
+
+    python tools/report.py output/mine
+    python tools/report.py output/mine output/other --output comparison.html
+    python tools/report.py --results coco_instances_results.json --annotations val.json images/ \
+        --output output/report
+
+A run is a folder, OUTPUT_DIR of an evaluation or a training; or, in a comparison, a report.json.
+The first form writes report.html and report.json into the folder once more, from the detections
+there. docs/report.md says what the parts mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import UndefinedError
+
+from ..checkpoint.files import atomic_write
+from ..config import load_config
+from ..data.loader import register_datasets
+from ..evaluation.report import (
+    REPORT_NAME,
+    Source,
+    build_report,
+    read_report,
+    to_json,
+    write_report,
+    write_reports,
+)
+
+# What a report that lacks something makes the page's code raise.
+DAMAGED = (KeyError, TypeError, AttributeError, IndexError, UndefinedError)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="*", type=Path, help="one to report on, two to compare")
+    parser.add_argument("--results", type=Path, help="COCO results, in place of a run")
+    parser.add_argument(
+        *("--annotations",),
+        nargs=2,
+        type=Path,
+        metavar=("JSON", "FOLDER"),
+        help="COCO annotations and images that --results is about",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder of the report of --results; file of a comparison"
+    )
+    args = parser.parse_args(argv)
+    loose = args.results is not None
+    if loose != (args.annotations is not None):
+        parser.error("--results and --annotations need each other")
+    if loose == bool(args.runs) or len(args.runs) > 2:
+        parser.error("give one run, two runs, or --results")
+    if loose and args.output is None:
+        parser.error("--results needs --output")
+    if len(args.runs) == 1 and args.output is not None:
+        parser.error("--output is for --results and comparisons: a run gets its report itself")
+    return args
+
+
+def report_on_run(folder: Path) -> list[Path]:
+    """Pages of the data sets that a run was evaluated on."""
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} is no run: it has no config.yaml")
+    # Wherever the folder has been moved to, and on a machine without a GPU too.
+    cfg = load_config(config, ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(folder)])
+    if not cfg.DATASETS.TEST:
+        raise ValueError(f"{str(config)!r}: DATASETS.TEST is empty, so nothing was evaluated")
+    register_datasets(cfg)
+    return write_reports(cfg)
+
+
+def read_run(path: Path) -> dict:
+    """The report of a run, which is made if it has none."""
+    if path.is_file():
+        return read_report(path)
+    file = path / f"{REPORT_NAME}.json"
+    if not file.is_file():
+        report_on_run(path)
+    return read_report(file)
+
+
+def name_runs(runs: Sequence[Path]) -> list[str]:
+    """Short names of two runs, which differ."""
+    folders = [path.resolve().parent if path.is_file() else path.resolve() for path in runs]
+    names = [folder.name for folder in folders]
+    if names[0] == names[1]:
+        names = [f"{folder.parent.name}/{folder.name}" for folder in folders]
+    return names if names[0] != names[1] else [str(path) for path in runs]
+
+
+def compare(runs: Sequence[Path], output: Path) -> Path:
+    """Write the page that compares two runs."""
+    # Here, as it brings matplotlib.
+    from ..evaluation.report_page import render_comparison
+
+    reports = [read_run(path) for path in runs]
+    try:
+        text = render_comparison(reports, name_runs(runs))
+    except DAMAGED as error:
+        raise ValueError(
+            f"one of {', '.join(map(str, runs))} is a damaged report: {error!r}"
+        ) from error
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output) as file:
+        file.write(text.encode("utf-8", errors="replace"))
+    return output
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.results is not None:
+        annotations, images = args.annotations
+        for path in (annotations, images, args.results):
+            if not path.exists():
+                raise FileNotFoundError(f"no such path {str(path)!r}")
+        source = Source(
+            dataset=annotations.stem,
+            annotations=annotations,
+            image_root=images,
+            results=args.results,
+        )
+        args.output.mkdir(parents=True, exist_ok=True)
+        report = to_json(build_report(source))
+        print(write_report(report, args.output / f"{REPORT_NAME}.json"))
+    elif len(args.runs) == 1:
+        for page in report_on_run(args.runs[0]):
+            print(page)
+    else:
+        print(compare(args.runs, args.output or args.runs[1].with_name("comparison.html")))
