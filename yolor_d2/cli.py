@@ -72,9 +72,11 @@ def load(name: str) -> tuple[Command, object]:
     """A command and its module, whose examples are changed to those of this program."""
     command = COMMANDS[name]
     module = importlib.import_module(f".commands.{command.module}", __package__)
-    script = f"python tools/{command.module}.py"
+    # Of two commands with one module, the first but for the command itself.
+    names = {x.module: called for called, x in reversed(COMMANDS.items())} | {command.module: name}
     assert module.__doc__ is not None
-    module.__doc__ = module.__doc__.replace(script, f"{PROGRAM} {name}")
+    for script, called in names.items():
+        module.__doc__ = module.__doc__.replace(f"python tools/{script}.py", f"{PROGRAM} {called}")
     return command, module
 
 
