@@ -1,14 +1,17 @@
-"""kill -9 at random moments: the run that is resumed each time ends as the undisturbed one.
+"""Killed at random moments: a resumed run ends as the undisturbed one, other commands leave whole
+files or none.
 
 YOLOR_D2_KILLS sets how often, and YOLOR_D2_KILL_SEED when.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -96,3 +99,77 @@ def test_kill_at_random_moments(cfg, tmp_path):
     assert not list(killed.glob("*.tmp"))
     assert hits > 0
     print(f"{hits} kills, {torn} of them left a torn temporary file")
+
+
+def run_command(script: str, *arguments: object) -> subprocess.Popen:
+    """A command in a process of its own, silent."""
+    return subprocess.Popen(
+        [sys.executable, REPOSITORY / "tools" / script, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def check_whole(folder: Path, names: list[str]) -> int:
+    """Check the files of a folder that have their final name; returns how many there are."""
+    found = [folder / name for name in names if (folder / name).exists()]
+    for path in found:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            json.loads(text)
+        else:
+            assert text.rstrip().endswith("</html>"), path
+    return len(found)
+
+
+@pytest.mark.parametrize("command", ["evaluation", "repair"])
+def test_killed_commands_leave_whole_files_or_none(cfg, toy, tmp_path, command):
+    """Evaluation with its report, and the repair of a data set, by SIGTERM and SIGKILL in turn."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    if command == "repair":
+        data = json.loads(toy.train_json.read_text())
+        data["annotations"][0]["bbox"][2] = -1  # something to repair
+        source = tmp_path / "train.json"
+        source.write_text(json.dumps(data))
+        images = toy.train_images
+        arguments = ["check_dataset.py", "--train", source, images, "--fix", folder / "fixed.json"]
+        arguments += ["--json", folder / "found.json", "--quiet"]
+        names = ["fixed.json", "fixed.changes.json", "found.json"]
+    else:
+        from yolor_d2.d2.modeling import build_model
+
+        torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")
+        cfg.TEST.REPORT = True
+        config = tmp_path / "given.yaml"
+        config.write_text(cfg.dump(), encoding="utf-8")
+        arguments = ["train_net.py", "--config-file", config, "--eval-only", "OUTPUT_DIR", folder]
+        arguments += ["MODEL.WEIGHTS", tmp_path / "model.pth"]
+        names = ["report.html", "report.json", "inference/evaluation.json"]
+
+    begin = time.monotonic()
+    assert run_command(*arguments).wait() in (0, 1)  # 1: the source has an error
+    duration = time.monotonic() - begin
+    written = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert check_whole(folder, names) >= 2, written
+    shutil.rmtree(folder)
+
+    chance = random.Random(SEED)
+    hits = whole = 0
+    kills = max(KILLS // 3, 1)  # each costs a whole start of the command
+    for i in range(kills):
+        folder.mkdir(exist_ok=True)
+        process = run_command(*arguments)
+        # Nearly all of the time goes before the first file.
+        time.sleep(duration * chance.choice([chance.uniform(0.2, 0.7), chance.uniform(0.7, 1.0)]))
+        process.send_signal(signal.SIGKILL if i % 2 else signal.SIGTERM)
+        hits += process.wait() not in (0, 1)
+        whole += check_whole(folder, names)
+        if chance.random() < 0.5:
+            shutil.rmtree(folder)
+    folder.mkdir(exist_ok=True)
+    assert run_command(*arguments).wait() in (0, 1)
+    assert check_whole(folder, names) >= 2
+    assert hits > 0
+    print(f"{command}: {hits} of {kills} kills in time, {whole} files found whole")
