@@ -12,9 +12,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolor_d2.benchmark import data, step
+from yolor_d2.benchmark import data, model, step
 
-COMMANDS = {"data": data, "step": step}
+COMMANDS = {"data": data, "model": model, "step": step}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
