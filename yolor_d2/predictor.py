@@ -110,7 +110,14 @@ class BatchPredictor:
 
     def prepare(self, source: Source) -> dict:
         """What the model takes of one input; runs in a worker thread."""
-        image = to_array(source, self.channel_order, self.input_format)
+        return self.to_input(self.read(source))
+
+    def read(self, source: Source) -> np.ndarray:
+        """The image in the model's channel order, see `to_array`."""
+        return to_array(source, self.channel_order, self.input_format)
+
+    def to_input(self, image: np.ndarray) -> dict:
+        """What the model takes of an image."""
         height, width = image.shape[:2]
         image = self.resize.get_transform(image).apply_image(image)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

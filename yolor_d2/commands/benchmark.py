@@ -12,9 +12,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolor_d2.benchmark import data, model, step
+from yolor_d2.benchmark import data, model, nms, predict, step
 
-COMMANDS = {"data": data, "model": model, "step": step}
+COMMANDS = {"data": data, "model": model, "nms": nms, "predict": predict, "step": step}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
