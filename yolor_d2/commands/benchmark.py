@@ -4,6 +4,14 @@
     python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/ \
         --workers 0 4 8 --json output/data.json INPUT.CACHE ram
     python tools/benchmark.py step --config-file yolor_p6.yaml --size 640 --batch 4
+    python tools/benchmark.py model --config-file yolor_p6.yaml --size 640 --batch 1 8 \
+        --variants plain fused fused+channels_last fused+compile
+    python tools/benchmark.py predict --config-file output/mine/config.yaml --images photos/ \
+        MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py nms
+    python tools/benchmark.py evaluation --config-file output/mine/config.yaml \
+        --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py export --config-file output/mine/config.yaml --onnx model.onnx
 """
 
 from __future__ import annotations
@@ -12,9 +20,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolor_d2.benchmark import data, model, nms, predict, step
+from yolor_d2.benchmark import data, evaluation, export, model, nms, predict, step
 
-COMMANDS = {"data": data, "model": model, "nms": nms, "predict": predict, "step": step}
+COMMANDS = {
+    "data": data,
+    "evaluation": evaluation,
+    "export": export,
+    "model": model,
+    "nms": nms,
+    "predict": predict,
+    "step": step,
+}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
