@@ -19,6 +19,7 @@ from .d2.modeling import build_model
 from .d2.structures import Boxes, Instances
 from .data.image import check_channel_order, read_image
 from .data.loader import ResizeForTest
+from .modeling import YOLOR
 from .modeling.inference import prepare_for_inference
 
 Source = str | Path | np.ndarray | Tensor
@@ -64,6 +65,20 @@ def to_array(source: Source, channel_order: str, wanted: str) -> np.ndarray:
     return pixels if channel_order == wanted else pixels[:, :, ::-1]
 
 
+def load_model(cfg: CfgNode) -> YOLOR:
+    """The model of a config in evaluation mode, with MODEL.WEIGHTS; nothing of it stays random.
+
+    Raises:
+        ValueError: when the weights do not fit.
+        FileNotFoundError: when MODEL.WEIGHTS is no file.
+    """
+    if not Path(cfg.MODEL.WEIGHTS).is_file():
+        raise FileNotFoundError(f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}: no such file")
+    model = build_model(cfg).eval()
+    YOLORCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
 class BatchPredictor:
     """`DefaultPredictor` over many inputs: the same boxes, up to rounding in batches of several.
 
@@ -90,12 +105,8 @@ class BatchPredictor:
             raise ValueError(
                 f"batch_size is {batch_size} and workers {workers}, expected at least 1"
             )
-        if not Path(cfg.MODEL.WEIGHTS).is_file():
-            raise FileNotFoundError(f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}: no such file")
         self.cfg = cfg.clone()
-        model = build_model(self.cfg).eval()
-        # Nothing may stay random, such as the head for other classes.
-        YOLORCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
+        model = load_model(self.cfg)
         self.divisibility = model.backbone.size_divisibility
         self.model = prepare_for_inference(model, self.cfg)
         self.resize = ResizeForTest.from_config(cfg)

@@ -61,15 +61,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threshold", type=float, default=0.25, help="least score to report")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     args = parser.parse_args(argv)
-    # Overrides right behind --input end the list of inputs.
-    for i, path in enumerate(args.input):
-        if CONFIG_KEY.fullmatch(str(path)):
-            args.opts = [*map(str, args.input[i:]), *args.opts]
-            args.input = args.input[:i]
-            break
+    args.input, opts = split_overrides(args.input)
+    args.opts = [*opts, *args.opts]
     if not any((args.output, args.json, args.coco_json, args.csv)):
         parser.error("nothing to write: give --output, --json, --coco-json or --csv")
     return args
+
+
+def split_overrides(paths: list[Path]) -> tuple[list[Path], list[str]]:
+    """Overrides right behind a list of paths end the list: paths, and KEY VALUE pairs."""
+    for i, path in enumerate(paths):
+        if CONFIG_KEY.fullmatch(str(path)):
+            return paths[:i], list(map(str, paths[i:]))
+    return paths, []
 
 
 def is_camera(path: Path) -> bool:

@@ -1,0 +1,188 @@
+"""The network as exported files hold it: images in, boxes out, tensors of fixed form only.
+
+One module serves all formats. It does what `modeling.YOLOR` does at inference (normalise, network,
+`ops.decode`, suppression), but for what no file needs to know: sizes of single images, and
+`Instances`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..layers.fuse import fuse_for_inference
+from ..modeling import YOLOR
+from ..ops import decode
+from ..ops.nms import MAX_CANDIDATES, class_thresholds
+
+# (N, R, 4) boxes, (N, R, K) scores, IoU threshold, most survivors of a class -> (N, R, K) scores, 0
+# where a better box of the same class and image overlaps more.
+Suppression = Callable[[Tensor, Tensor, float, int], Tensor]
+
+# Images (N, C, H, W) float32 to the outputs of a file.
+Run = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+
+INPUT = "images"
+ROWS = ("rows",)
+DETECTIONS = ("boxes", "scores", "labels", "counts")
+
+
+class LoadedFile(NamedTuple):
+    """An exported file as its own runtime reads it.
+
+    Attributes:
+        run: what it computes.
+        metadata: its description, see `metadata.describe`.
+    """
+
+    run: Run
+    metadata: dict
+
+
+def on_arrays(module: Callable) -> Run:
+    """A function of tensors as one of arrays."""
+
+    def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        with torch.no_grad():
+            found = module(torch.from_numpy(images))
+        return tuple(x.numpy() for x in (found if isinstance(found, tuple) else (found,)))
+
+    return run
+
+
+def survivors(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
+    """Scores of what non-maximum suppression keeps, for formats that know torch's operators.
+
+    Only the best `ops.nms.MAX_CANDIDATES` of an image are compared, as in `ops.detect`.
+
+    Args:
+        boxes: (N, R, 4) xyxy.
+        scores: (N, R, K), 0 where the threshold is not passed.
+        iou_threshold: a box that overlaps a better one of its class by more is dropped.
+        most: not used; other implementations stop after so many of a class.
+
+    Returns:
+        (N, R, K) scores, 0 for what was dropped.
+    """
+    from torchvision.ops import nms
+
+    n, r, k = scores.shape
+    flat = scores.reshape(n, r * k)
+    # Padded, as there may be fewer than are asked for.
+    limit = nn.functional.pad(flat, (0, MAX_CANDIDATES)).topk(MAX_CANDIDATES).values[:, -1:]
+    image, place = ((flat > 0) & (flat >= limit)).nonzero(as_tuple=True)
+    candidates = boxes[image, place // k]
+    # Every image and class gets a place of its own, where boxes of others do not reach; in double
+    # precision, as far from the origin single precision would round boxes.
+    extent = (boxes.amax() - boxes.amin()).double() + 1
+    group = image * k + place % k
+    moved = candidates.double() + (group * extent)[:, None]
+    chosen = flat[image, place]
+    keep = nms(moved, chosen.double(), iou_threshold)
+    kept = torch.zeros_like(flat)
+    kept[image[keep], place[keep]] = chosen[keep]
+    return kept.view(n, r, k)
+
+
+def example_input(model: YOLOR) -> Tensor:
+    """Images to trace a model with: two, not square, so that no size passes for a constant."""
+    side = model.backbone.size_divisibility
+    return torch.zeros(2, len(model.pixel_mean), 2 * side, 3 * side)
+
+
+def dynamic_shapes(model: YOLOR, least_cells: int) -> dict:
+    """What may vary of the input: the batch, and sides in multiples of the greatest stride."""
+    side = model.backbone.size_divisibility
+    batch = torch.export.Dim("batch", min=1)
+    rows, columns = (torch.export.Dim(name, min=least_cells) for name in ("h", "w"))
+    return {INPUT: {0: batch, 2: side * rows, 3: side * columns}}
+
+
+class ExportedDetector(nn.Module):
+    """A detector on tensors alone.
+
+    Args:
+        model: weights already loaded; unchanged, a folded copy is used.
+        suppression: how boxes are suppressed; None leaves that to the user of the file.
+    """
+
+    anchors: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    thresholds: Tensor
+
+    def __init__(self, model: YOLOR, *, suppression: Suppression | None):
+        super().__init__()
+        fused = fuse_for_inference(model)
+        self.backbone, self.head = fused.backbone, fused.head
+        self.in_features, self.strides = model.in_features, model.strides
+        self.multi_label = model.multi_label
+        self.class_agnostic = model.class_agnostic_nms
+        self.nms_threshold = model.nms_threshold
+        self.max_detections = model.max_detections
+        self.suppression = suppression
+        wanted = model.class_score_thresholds
+        least = class_thresholds(
+            torch.tensor(wanted) if wanted else model.score_threshold,
+            None,
+            torch.empty(model.head.num_classes),
+        )
+        for name in ("anchors", "pixel_mean", "pixel_std"):
+            self.register_buffer(name, getattr(model, name).clone())
+        self.register_buffer("thresholds", least.clone())
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the results of `forward`."""
+        return ROWS if self.suppression is None else DETECTIONS
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Boxes in pixels of the input.
+
+        Args:
+            images: (N, C, H, W) with values 0-255, sides multiples of the greatest stride.
+
+        Returns:
+            Without suppression (N, R, 5 + K) rows, see `ops.decode`. With it, best first and filled
+            up with zeros: boxes (N, D, 4) as xyxy, scores (N, D), labels (N, D) int64; and counts
+            (N,) int64 of what is no filling.
+        """
+        features = self.backbone((images - self.pixel_mean) / self.pixel_std)
+        levels = self.head([features[name] for name in self.in_features])
+        rows = decode(levels, self.anchors, self.strides)
+        return rows if self.suppression is None else self.detect(rows)
+
+    def detect(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows (N, R, 5 + K) to detections, see `forward`."""
+        assert self.suppression is not None
+        boxes, objectness, class_scores = rows[..., :4], rows[..., 4:5], rows[..., 5:]
+        scores = objectness * class_scores  # (N, R, K)
+        passing = (scores > self.thresholds) & (objectness > self.thresholds)
+        if not self.multi_label:
+            best = class_scores.argmax(dim=-1, keepdim=True)
+            passing &= torch.arange(class_scores.shape[-1], device=rows.device) == best
+        scores = torch.where(passing, scores, torch.zeros_like(scores))
+        labels = None
+        if self.class_agnostic:
+            # A row's other classes have the same box, so its best one would suppress them.
+            scores, labels = scores.max(dim=-1, keepdim=True)  # (N, R, 1)
+        scores = self.suppression(boxes, scores, self.nms_threshold, self.max_detections)
+        k = scores.shape[2]
+        # Padded, as a small image may have fewer rows than the detections asked for.
+        padded = nn.functional.pad(scores.flatten(1), (0, self.max_detections))
+        scores, place = padded.topk(self.max_detections)  # (N, D)
+        real = scores > 0
+        row = torch.where(real, place // k, 0)
+        boxes = boxes.gather(1, row[..., None].expand(-1, -1, 4))
+        label = place % k if labels is None else labels[..., 0].gather(1, row)
+        zero = torch.zeros_like(boxes)
+        return (
+            torch.where(real[..., None], boxes, zero),
+            scores,
+            torch.where(real, label, 0),
+            real.sum(dim=1),
+        )

@@ -1,0 +1,55 @@
+"""Files of torch.export (.pt2), which torch loads, compiles or lowers without this package."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from pathlib import Path
+
+import torch
+
+from ..modeling import YOLOR
+from .graph import (
+    ExportedDetector,
+    LoadedFile,
+    dynamic_shapes,
+    example_input,
+    on_arrays,
+    survivors,
+)
+
+SUFFIX = ".pt2"
+# Least side of an image in cells of the greatest stride.
+LEAST_CELLS = 2  # torch.export tells one cell and several apart
+METADATA_FILE = "yolor_d2.json"
+
+
+def serialise(model: YOLOR, *, suppress: bool, metadata: dict) -> bytes:
+    """The file's content; arguments as in `export_model`."""
+    detector = ExportedDetector(model, suppression=survivors if suppress else None).eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        # torchvision describes its suppression by a name that torch has since replaced.
+        warnings.filterwarnings("ignore", message=".*create_unbacked_symint")
+        program = torch.export.export(
+            detector, (example_input(model),), dynamic_shapes=dynamic_shapes(model, LEAST_CELLS)
+        )
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(metadata)})
+    return buffer.getvalue()
+
+
+def load(path: str | Path) -> LoadedFile:
+    """Read a file."""
+    import torchvision  # noqa: F401  registers the operator of suppression
+
+    extra = {METADATA_FILE: ""}
+    # By its content: torch warns about names that end otherwise, such as that of a file that is
+    # still being written.
+    program = torch.export.load(io.BytesIO(Path(path).read_bytes()), extra_files=extra)
+    return LoadedFile(on_arrays(program.module()), json.loads(extra[METADATA_FILE]))
+
+
+def versions() -> dict[str, str]:
+    """Of packages that take part beside torch: none."""
+    return {}

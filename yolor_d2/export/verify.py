@@ -1,0 +1,238 @@
+"""Does an exported file compute what the model computes?
+
+Rows without suppression must be equal up to rounding. After suppression two right answers may
+differ: where two boxes score alike or overlap just about as much as is allowed, rounding decides.
+So the file's detections must be what suppression may give, up to a tolerance, for the model's own
+rows:
+
+- each is one of the model's rows with a class whose score passes;
+- no two of a class overlap by more than the threshold;
+- whatever the model detects and the file does not is overlapped by a better box of the file, or
+  scores no more than its last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..modeling import YOLOR
+from ..modeling.meta_arch import PAD_VALUE
+from ..ops import decode
+from .graph import Run
+
+
+class ExportMismatch(ValueError):
+    """An exported file does not compute what the model computes."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What rounding may do.
+
+    Attributes:
+        pixels: of a box's sides, plus this share of its longer side:
+        share: see `pixels`.
+        score: of objectness, class scores and their product.
+        overlap: of the IoU of two boxes.
+    """
+
+    pixels: float = 0.01
+    share: float = 1e-4
+    score: float = 1e-4
+    overlap: float = 1e-3
+
+    def of_boxes(self, boxes: Tensor) -> Tensor:
+        """(...,) pixels that each box (..., 4) may be off."""
+        return self.pixels + self.share * (boxes[..., 2:] - boxes[..., :2]).amax(dim=-1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images to compare on.
+
+    Attributes:
+        name: what they are, for the report.
+        images: (C, H, W) each with values 0-255, in the model's channel order and test size. Those
+            of a batch have one size.
+    """
+
+    name: str
+    images: Sequence[Tensor]
+
+
+@torch.no_grad()
+def rows_of(model: YOLOR, images: Sequence[Tensor]) -> Tensor:
+    """(N, R, 5 + K) decoded rows of the model itself, which prepares the images its own way."""
+    pixels = model.preprocess([{"image": image} for image in images]).tensor
+    by_name = model.backbone(pixels)
+    levels = model.head([by_name[name] for name in model.in_features])
+    return decode(levels, model.anchors, model.strides)
+
+
+def padded(image: Tensor, divisor: int) -> Tensor:
+    """(C, H, W) float32 as the description of a file asks for it."""
+    height, width = image.shape[1:]
+    return F.pad(image.float(), (0, -width % divisor, 0, -height % divisor), value=PAD_VALUE)
+
+
+def compare(
+    model: YOLOR, run: Run, batch: Batch, *, suppress: bool, tolerance: Tolerance = Tolerance()
+) -> dict:
+    """Compare a file with the model on some images.
+
+    Args:
+        model: in evaluation mode, as it was trained: nothing folded.
+        run: what the file computes.
+        batch: the images.
+        suppress: whether suppression is in the file.
+        tolerance: what rounding may do.
+
+    Returns:
+        Differences for the report, as plain data.
+
+    Raises:
+        ExportMismatch: when the file differs by more.
+    """
+    rows = rows_of(model, batch.images)
+    pixels = torch.stack([padded(x, model.backbone.size_divisibility) for x in batch.images])
+    outputs = [torch.from_numpy(np.asarray(x)) for x in run(pixels.numpy())]
+    result = {"name": batch.name, "shape": list(pixels.shape)}
+    try:
+        if not suppress:
+            return {**result, **compare_rows(outputs[0], rows, tolerance)}
+        found = [
+            compare_detections(model, one_row, outputs_of_image(outputs, i), tolerance)
+            for i, one_row in enumerate(rows)
+        ]
+    except ExportMismatch as error:
+        raise ExportMismatch(f"{batch.name}, shape {tuple(pixels.shape)}: {error}") from None
+    worst = ("largest_box_difference", "largest_score_difference")
+    counts = ("detections", "decided_by_rounding")
+    return {
+        **result,
+        **{key: max(x[key] for x in found) for key in worst},
+        **{key: sum(x[key] for x in found) for key in counts},
+    }
+
+
+def compare_rows(found: Tensor, expected: Tensor, tolerance: Tolerance) -> dict:
+    """Compare rows (N, R, 5 + K) one by one; see `compare`."""
+    if found.shape != expected.shape:
+        raise ExportMismatch(
+            f"the file gives shape {tuple(found.shape)}, the model {tuple(expected.shape)}"
+        )
+    boxes = (found[..., :4] - expected[..., :4]).abs().amax(dim=-1)
+    scores = (found[..., 4:] - expected[..., 4:]).abs().amax(dim=-1)
+    # Written so that NaN is a difference.
+    wrong = ~((boxes <= tolerance.of_boxes(expected[..., :4])) & (scores <= tolerance.score))
+    if wrong.any():
+        raise ExportMismatch(
+            f"{int(wrong.sum())} of {wrong.numel()} rows differ, boxes by up to "
+            f"{boxes.max():.3g} px, scores by up to {scores.max():.3g}"
+        )
+    return {
+        "rows": expected.shape[0] * expected.shape[1],
+        "largest_box_difference": float(boxes.max()),
+        "largest_score_difference": float(scores.max()),
+    }
+
+
+def outputs_of_image(outputs: Sequence[Tensor], image: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, scores and labels of one image without the filling."""
+    boxes, scores, labels, counts = outputs
+    count = int(counts[image])
+    if scores[image, count:].any() or not (scores[image, :count] > 0).all():
+        raise ExportMismatch(f"image {image}: {count} detections are counted, others given")
+    return boxes[image, :count], scores[image, :count], labels[image, :count]
+
+
+def compare_detections(
+    model: YOLOR, rows: Tensor, found: tuple[Tensor, Tensor, Tensor], tolerance: Tolerance
+) -> dict:
+    """Compare the detections of one image; see `compare` and the head of this file.
+
+    Args:
+        model: whose settings of suppression count.
+        rows: (R, 5 + K) of the model itself.
+        found: boxes, scores and labels of the file.
+        tolerance: what rounding may do.
+    """
+    # Here, as it takes a second.
+    from torchvision.ops import box_iou
+
+    boxes, scores, labels = found
+    expected = model.detect(rows)
+    box_errors, score_errors = nearest_candidates(model, rows, found, tolerance)
+    if (scores.diff() > tolerance.score).any():
+        raise ExportMismatch("the detections are not in falling score")
+
+    overlap = box_iou(boxes, boxes).triu(diagonal=1)
+    rivals = torch.ones_like(overlap, dtype=torch.bool)
+    if not model.class_agnostic_nms:
+        rivals = labels[:, None] == labels
+    too_much = (overlap > model.nms_threshold + tolerance.overlap) & rivals
+    if too_much.any():
+        raise ExportMismatch(f"{int(too_much.sum())} pairs of boxes overlap by more than allowed")
+
+    # What the model detects and the file does not.
+    same = (expected.labels[:, None] == labels) & close_boxes(expected.boxes, boxes, tolerance)
+    same &= (expected.scores[:, None] - scores).abs() <= tolerance.score
+    missing = ~same.any(dim=1)
+    beaten = box_iou(expected.boxes, boxes) > model.nms_threshold - tolerance.overlap
+    beaten &= scores >= expected.scores[:, None] - tolerance.score
+    if not model.class_agnostic_nms:
+        beaten &= expected.labels[:, None] == labels
+    least = torch.tensor(model.class_score_thresholds or [model.score_threshold])
+    least = least.expand(rows.shape[1] - 5)[expected.labels]
+    explained = beaten.any(dim=1) | (expected.scores <= least + tolerance.score)
+    if len(scores) == model.max_detections:
+        explained |= expected.scores <= scores[-1] + tolerance.score
+    if (missing & ~explained).any():
+        raise ExportMismatch(
+            f"{int((missing & ~explained).sum())} of {len(missing)} detections are missing"
+        )
+    return {
+        "detections": len(scores),
+        "decided_by_rounding": int(missing.sum()),
+        "largest_box_difference": box_errors,
+        "largest_score_difference": score_errors,
+    }
+
+
+def close_boxes(expected: Tensor, found: Tensor, tolerance: Tolerance) -> Tensor:
+    """(E, F) whether boxes (E, 4) and (F, 4) are the same up to rounding."""
+    distance = (expected[:, None] - found).abs().amax(dim=-1)
+    return distance <= tolerance.of_boxes(expected)[:, None]
+
+
+def nearest_candidates(
+    model: YOLOR, rows: Tensor, found: tuple[Tensor, Tensor, Tensor], tolerance: Tolerance
+) -> tuple[float, float]:
+    """Largest difference of boxes and scores between detections and the rows that they come from.
+
+    Raises:
+        ExportMismatch: when a detection comes from no row.
+    """
+    least = min(model.class_score_thresholds or [model.score_threshold])
+    rows = rows[rows[:, 4] > least - tolerance.score]
+    worst_box = worst_score = 0.0
+    for box, score, label in zip(*found):
+        boxes = (rows[:, :4] - box).abs().amax(dim=1)
+        scores = (rows[:, 4] * rows[:, 5 + label] - score).abs()
+        fits = (boxes <= tolerance.of_boxes(rows[:, :4])) & (scores <= tolerance.score)
+        if not fits.any():
+            raise ExportMismatch(
+                f"a detection of class {int(label)}, score {float(score):.4f}, at "
+                f"{[round(x, 2) for x in box.tolist()]} comes from no row of the model"
+            )
+        # Of several that fit, the one that fits best.
+        best = int(torch.where(fits, scores, torch.inf).argmin())
+        worst_box = max(worst_box, float(boxes[best]))
+        worst_score = max(worst_score, float(scores[best]))
+    return worst_box, worst_score
