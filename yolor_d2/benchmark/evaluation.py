@@ -21,7 +21,7 @@ from ..engine import Trainer
 from ..modeling import YOLOR
 from ..modeling.inference import prepare_for_inference
 from . import timing
-from .model import load_model
+from .model import build
 from .report import Report, describe_machine
 from .timing import Clock, Stages
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> Report:
     name = cfg.DATASETS.TEST[0]
     for runtime in ("detectron2", "yolor_d2"):
         logging.getLogger(runtime).setLevel(logging.WARNING)
-    model = prepare_for_inference(load_model(cfg), cfg)
+    model = prepare_for_inference(build(cfg), cfg)
     if not isinstance(model, YOLOR):
         raise ValueError("TEST.AUG.ENABLED is True, expected False: stages are those of one view")
     with tempfile.TemporaryDirectory() as folder:

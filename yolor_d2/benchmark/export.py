@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from ..config import load_config
+from ..export.onnx import require
+from ..export.verify import rows_of
 from ..modeling import YOLOR
 from ..modeling.inference import prepare_for_inference
-from ..ops import decode
 from . import timing
-from .model import load_model, random_images
+from .model import build, random_images
 from .report import Report, describe_machine
 from .timing import Clock
 
@@ -37,16 +38,11 @@ def open_session(path: Path, threads: int):
     """The file in onnxruntime, on the CPU.
 
     Raises:
-        ModuleNotFoundError: when onnxruntime is not installed.
+        ImportError: when onnxruntime is not installed.
         FileNotFoundError: when there is no such file.
         ValueError: when it is no ONNX file.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            'onnxruntime is needed for exported files: pip install "yolor_d2[export]"'
-        ) from error
+    onnxruntime = require("onnxruntime")
     if not path.is_file():
         raise FileNotFoundError(f"--onnx: no such file {str(path)!r}")
     options = onnxruntime.SessionOptions()
@@ -62,10 +58,7 @@ def eager_pass(model: YOLOR, images: list[dict], *, suppress: bool) -> Callable[
 
     @torch.no_grad()
     def forward() -> object:
-        if suppress:
-            return model(images)
-        _, levels = model.run_network(model.preprocess(images).tensor)
-        return decode(levels, model.anchors, model.strides)
+        return model(images) if suppress else rows_of(model, [x["image"] for x in images])
 
     return forward
 
@@ -80,7 +73,7 @@ def run(args: argparse.Namespace) -> Report:
     session = open_session(args.onnx, args.threads)
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     size = args.size or cfg.INPUT.MAX_SIZE_TEST
-    model = prepare_for_inference(load_model(cfg), cfg)
+    model = prepare_for_inference(build(cfg), cfg)
     if not isinstance(model, YOLOR):
         raise ValueError("TEST.AUG.ENABLED is True, expected False: files have one view")
     divisor = model.backbone.size_divisibility

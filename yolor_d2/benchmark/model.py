@@ -11,18 +11,19 @@ with the same threads.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 from collections.abc import Callable
 
 import torch
 
-from ..checkpoint import YOLORCheckpointer
 from ..config import load_config
 from ..d2.config import CfgNode
 from ..d2.modeling import build_model
 from ..modeling import YOLOR
 from ..modeling.complexity import config_complexity
 from ..modeling.inference import DTYPES, prepare_for_inference
+from ..predictor import load_model
 from . import timing
 from .report import Report, describe_machine
 from .timing import Clock
@@ -40,8 +41,9 @@ ALL_OFF = [
     *("MODEL.INFERENCE.COMPILE", False, "MODEL.INFERENCE.DTYPE", "float32"),
     *("TEST.AUG.ENABLED", False),
 ]
-# Sides of the matrices: a product takes a small part of a second.
-MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
+# Matrices are doubled in size until their product takes this long, where types are slow to compute.
+MATRIX_SECONDS = 0.02
+MATRIX_SIDES = {"cpu": (256, 1024), "cuda": (2048, 8192)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,20 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     timing.add_arguments(parser, rounds=5)
 
 
-def load_model(cfg: CfgNode) -> YOLOR:
+def build(cfg: CfgNode) -> YOLOR:
     """The model of a configuration in evaluation mode; random weights where it names none.
 
     Raises:
-        ValueError: when it is none of this project's.
+        ValueError: when it is none of this project's, or the weights do not fit.
+        FileNotFoundError: when MODEL.WEIGHTS is no file.
     """
-    model = build_model(cfg).eval()
-    if not isinstance(model, YOLOR):
+    if cfg.MODEL.META_ARCHITECTURE != "YOLOR":
         raise ValueError(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, expected 'YOLOR'"
         )
-    if cfg.MODEL.WEIGHTS:
-        YOLORCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
-    return model
+    return load_model(cfg) if cfg.MODEL.WEIGHTS else build_model(cfg).eval()
 
 
 def build_variant(model: YOLOR, cfg: CfgNode, variant: str) -> YOLOR:
@@ -110,12 +110,16 @@ def forward_pass(model: YOLOR, images: list[dict]) -> Callable[[], object]:
     return forward
 
 
-def matrix_product(dtype: torch.dtype, device: torch.device) -> tuple[Callable[[], object], int]:
+def matrix_product(dtype: torch.dtype, clock: Clock) -> tuple[Callable[[], object], int]:
     """A large product of matrices, and its floating-point operations."""
-    side = MATRIX_SIDE.get(device.type, MATRIX_SIDE["cpu"])
-    matrix = torch.rand(side, side, device=device).to(dtype)
-    out = torch.empty_like(matrix)
-    return lambda: torch.mm(matrix, matrix, out=out), 2 * side**3
+    side, largest = MATRIX_SIDES["cuda" if clock.device.type == "cuda" else "cpu"]
+    while True:
+        matrix = torch.rand(side, side, device=clock.device).to(dtype)
+        product = functools.partial(torch.mm, matrix, matrix, out=torch.empty_like(matrix))
+        product()  # warms up
+        if side == largest or clock(product)[1] > MATRIX_SECONDS:
+            return product, 2 * side**3
+        side *= 2
 
 
 def run(args: argparse.Namespace) -> Report:
@@ -127,12 +131,12 @@ def run(args: argparse.Namespace) -> Report:
     timing.prepare(args, "size", "batch")
     cfg = load_config(args.config_file, args.opts)
     size = args.size or cfg.INPUT.MAX_SIZE_TEST
-    model = load_model(cfg)
+    model = build(cfg)
     clock = Clock(model.device)
     variants = {name: build_variant(model, cfg, name) for name in args.variants}
     calls, peaks = {}, {}
     for dtype in {x.compute_dtype for x in variants.values()}:
-        calls[dtype], peaks[dtype] = matrix_product(dtype, model.device)
+        calls[dtype], peaks[dtype] = matrix_product(dtype, clock)
     for batch in args.batch:
         images = random_images(cfg, batch, size)
         for name, variant in variants.items():
@@ -163,7 +167,7 @@ def run(args: argparse.Namespace) -> Report:
     settings = {
         "model": cfg.MODEL.YOLOR.VARIANT,
         "size": size,
-        "GFLOP / image": round(flops / 1e9, 3),
+        "GFLOP / image": float(f"{flops / 1e9:.4g}"),
         "rounds": args.rounds,
         **{
             f"matrix peak {names[dtype]}, GFLOP / s": round(speed(dtype, peaks[dtype]), 1)

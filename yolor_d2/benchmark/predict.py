@@ -23,7 +23,7 @@ from ..data.toy import write_toy_dataset
 from ..modeling import YOLOR
 from ..predictor import BatchPredictor
 from . import timing
-from .model import load_model
+from .model import build
 from .report import Report, describe_machine
 from .timing import Clock, Stages
 
@@ -72,7 +72,7 @@ def find_images(args: argparse.Namespace, scratch: Path) -> list[Path]:
 def use_random_weights(cfg: CfgNode, scratch: Path) -> None:
     """Name a file of random weights where the configuration names none."""
     if not cfg.MODEL.WEIGHTS:
-        state = load_model(cfg).state_dict()
+        state = build(cfg).state_dict()
         cfg.MODEL.WEIGHTS = str(scratch / "random.pth")
         torch.save({"model": state}, cfg.MODEL.WEIGHTS)
 

@@ -17,10 +17,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from yolor_d2.benchmark import data, evaluation, export, model, nms, predict, step
+
+from .demo import CONFIG_KEY
 
 COMMANDS = {
     "data": data,
@@ -44,7 +47,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         module.add_arguments(command)
         command.add_argument("--json", type=Path, help="write the report here too")
         command.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
-    return parser.parse_args(argv)
+    # Pairs end a list in front of them, which would take them otherwise.
+    words = list(map(str, sys.argv[1:] if argv is None else argv))
+    first = next((i for i, word in enumerate(words) if CONFIG_KEY.fullmatch(word)), len(words))
+    args = parser.parse_args(words[:first])
+    args.opts += words[first:]
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
