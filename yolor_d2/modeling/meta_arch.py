@@ -224,7 +224,7 @@ class YOLOR(nn.Module):
             self.backbone.size_divisibility,
             pad_value=PAD_VALUE,
         )
-        pixels = (images.tensor - self.pixel_mean) / self.pixel_std
+        pixels = (images.tensor - self.pixel_mean).div_(self.pixel_std)
         pixels = pixels.to(dtype=self.compute_dtype, memory_format=self.memory_format)
         return ImageList(pixels, images.image_sizes)
 
@@ -322,7 +322,7 @@ class YOLOR(nn.Module):
         return decode_passing(levels, image, self.anchors, self.strides, least)
 
     def candidate_rows(self, image: Tensor) -> Tensor:
-        """(R', 5 + K) decoded rows of one image (C, H, W), 0-255, whose objectness passes."""
+        """(R', 5 + K) decoded rows of one image (C, H, W), 0-255, that may be detections."""
         images = self.preprocess([{"image": image}])
         _, levels = self.run_network(images.tensor)
         return self.passing_rows(levels, 0)[0]
