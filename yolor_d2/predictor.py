@@ -22,6 +22,9 @@ from .data.loader import ResizeForTest, resize_for_test
 from .modeling import YOLOR
 from .modeling.inference import prepare_for_inference
 
+# Batches that are read ahead of the network.
+BATCHES_AHEAD = 4
+
 Source = str | Path | np.ndarray | Tensor
 
 
@@ -127,31 +130,38 @@ class BatchPredictor:
 
     def prepare(self, source: Source) -> dict:
         """What the model takes of one input; runs in a worker thread."""
-        image = to_array(source, self.channel_order, self.input_format, self.channels)
+        return self.to_input(self.read(source))
+
+    def read(self, source: Source) -> np.ndarray:
+        """The image in the model's channel order, see `to_array`."""
+        return to_array(source, self.channel_order, self.input_format, self.channels)
+
+    def to_input(self, image: np.ndarray) -> dict:
+        """What the model takes of an image."""
         height, width = image.shape[:2]
         image = resize_for_test(self.resize, image)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return {"image": pixels, "height": height, "width": width}
 
     def stream(self, sources: Iterable[Source]) -> Iterator[Instances | FailedInput]:
-        """The same over any iterable, also an endless one; at most two batches are read ahead."""
+        """The same over any iterable, also an endless one; few batches are read ahead."""
         upcoming = enumerate(sources)
         pending: deque[tuple[int, Future]] = deque()
+        finished: dict[int, Instances | FailedInput] = {}
+        wanted = 0  # next in the order of the inputs
+        # Of several batches one size fills a batch, also where images differ.
+        ahead = BATCHES_AHEAD * self.batch_size if self.batch_size > 1 else 2
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="yolor_d2-read")
-
-        def read_ahead() -> None:
-            missing = 2 * self.batch_size - len(pending)
-            for index, source in itertools.islice(upcoming, missing):
-                pending.append((index, pool.submit(self.prepare, source)))
-
         try:
-            read_ahead()
-            while pending:
-                batch = [pending.popleft() for _ in range(min(self.batch_size, len(pending)))]
-                if self.batch_size > 1:
-                    read_ahead()
-                yield from self.detect_batch(batch)
-                read_ahead()
+            while True:
+                for index, source in itertools.islice(upcoming, ahead - len(pending)):
+                    pending.append((index, pool.submit(self.prepare, source)))
+                if not pending:
+                    return
+                finished.update(self.detect_next(pending))
+                while wanted in finished:
+                    yield finished.pop(wanted)
+                    wanted += 1
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -160,23 +170,33 @@ class BatchPredictor:
         height, width = (-(-side // self.divisibility) for side in pixels.shape[1:])
         return height * self.divisibility, width * self.divisibility
 
-    def detect_batch(self, batch: list[tuple[int, Future]]) -> list[Instances | FailedInput]:
-        """Results of some inputs, in their order."""
-        results: list[Instances | FailedInput | None] = [None] * len(batch)
-        groups: dict[tuple[int, int], list[tuple[int, dict]]] = {}
-        for place, (index, future) in enumerate(batch):
-            try:
-                inputs = future.result()
-            except (OSError, ValueError) as error:
-                results[place] = FailedInput(index, str(error))
-                continue
-            groups.setdefault(self.padded_size(inputs["image"]), []).append((place, inputs))
-        for members in groups.values():
+    def detect_next(self, pending: deque[tuple[int, Future]]) -> dict[int, Instances | FailedInput]:
+        """Results by number of the first pending input and of those that fit into its batch.
+
+        They are taken from `pending`. Which ones depends on the inputs alone, not on how fast they
+        are read, so that the results can be repeated.
+        """
+        results: dict[int, Instances | FailedInput] = {}
+        batch: dict[int, dict] = {}
+        size = None
+        for _ in range(len(pending)):
+            index, future = pending.popleft()
+            if len(batch) < self.batch_size:
+                try:
+                    inputs = future.result()
+                except (OSError, ValueError) as error:
+                    results[index] = FailedInput(index, str(error))
+                    continue
+                size = size or self.padded_size(inputs["image"])
+                if self.padded_size(inputs["image"]) == size:
+                    batch[index] = inputs
+                    continue
+            pending.append((index, future))  # once around: the order stays
+        if batch:
             with torch.no_grad():
-                outputs = self.model([inputs for _, inputs in members])
-            for (place, _), output in zip(members, outputs):
-                results[place] = output["instances"]
-        return results  # pyright: ignore[reportReturnType]
+                outputs = self.model(list(batch.values()))
+            results.update(zip(batch, (output["instances"] for output in outputs)))
+        return results
 
     def detect_tiled(
         self,

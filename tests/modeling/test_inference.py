@@ -10,6 +10,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from yolor_d2.config import load_config
 from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.modeling import build_model
+from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.data.loader import ResizeForTest
 from yolor_d2.modeling.inference import prepare_for_inference
 from yolor_d2.predictor import BatchPredictor, FailedInput, take_from_tile, tile_windows
@@ -146,8 +147,29 @@ def test_an_endless_stream_is_read_as_it_is_used(cfg):
 
     stream = BatchPredictor(cfg, batch_size=2).stream(frames())
     first = next(stream)
-    assert len(first) and len(taken) <= 6
+    assert len(first) and len(taken) <= 8  # four batches
     stream.close()
+
+
+def test_images_of_one_size_share_batches_and_the_order_stays(cfg):
+    """Two sizes in turn, a broken input among them: the network sees two whole batches."""
+    images = [noise(64, 128, 0), noise(128, 64, 1)] * 2 + [np.zeros(3)]
+    predict = BatchPredictor(cfg, batch_size=2)
+    sizes = []
+    network = predict.model.forward
+
+    def spy(inputs):
+        sizes.append([tuple(x["image"].shape[1:]) for x in inputs])
+        return network(inputs)
+
+    predict.model.forward = spy
+    found = list(predict.stream(iter(images)))
+    assert sizes == [[(64, 128)] * 2, [(128, 64)] * 2]
+    assert [type(x) is FailedInput for x in found] == [False] * 4 + [True]
+    assert found[4].index == 4
+    alone = BatchPredictor(cfg, batch_size=1)
+    for result, image in zip(found, images[:4]):
+        assert_same(result, alone([image])[0], count=30)
 
 
 def test_one_plain_view_is_the_plain_model_and_more_views_are_joined(cfg):
@@ -190,3 +212,35 @@ def test_an_object_that_a_tile_cuts_is_left_to_its_neighbour():
     # Cut by the inner border; larger than the overlap; at the border of the image.
     kept = take_from_tile(found, (0, 0, 100, 100), (100, 250), overlap=20)
     assert kept.pred_boxes.tensor.tolist() == boxes[1:].tolist()
+
+
+def test_an_object_on_a_seam_is_found_once(cfg):
+    """White squares of 20 px on black, on seams of tiles and off them; what stands in for the model
+    finds every white area of its view, halves of squares too."""
+    image = np.zeros((180, 260, 3), np.uint8)
+    corners = [(30, 30), (72, 20), (90, 70), (100, 150), (230, 90), (152, 120)]  # left, top
+    for left, top in corners:
+        image[top : top + 20, left : left + 20] = 255
+    cfg = cfg.clone()
+    cfg.INPUT.MIN_SIZE_TEST = cfg.INPUT.MAX_SIZE_TEST = 100  # tiles are not resized
+    predict = BatchPredictor(cfg, batch_size=3)
+    views = []
+
+    def find_areas(inputs):
+        views.extend(inputs)
+        found = []
+        for x in inputs:
+            white = x["image"][0].numpy()
+            areas = cv2.connectedComponentsWithStats(white)[2][1:, :4]  # x, y, w, h
+            boxes = torch.from_numpy(areas).float().view(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            scores, labels = boxes.new_full((len(boxes),), 0.5), torch.zeros(len(boxes)).long()
+            fields = {"pred_boxes": Boxes(boxes), "scores": scores, "pred_classes": labels}
+            found.append({"instances": Instances(white.shape, **fields)})
+        return found
+
+    predict.model.forward = find_areas
+    found = predict.detect_tiled(image, tile=100, overlap=24, whole=False)
+    assert len(views) == 12 and {tuple(x["image"].shape[1:]) for x in views} == {(100, 100)}
+    boxes = sorted(found.pred_boxes.tensor.tolist())
+    assert boxes == sorted([x, y, x + 20, y + 20] for x, y in corners)

@@ -86,13 +86,24 @@ def test_decode_after_encode_is_the_identity(column, row, offset, ratio, stride)
     torch.testing.assert_close(xyxy_to_cxcywh(decoded), box, rtol=1e-9, atol=1e-6)
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.9, 1.0])
 def test_passing_rows_are_those_of_all_rows(threshold):
     torch.manual_seed(0)
     anchors = torch.tensor([[[10.0, 13], [16, 30]], [[30.0, 61], [62, 45]]])
     levels = [torch.randn(2, 2, 4, 6, 7), torch.randn(2, 2, 2, 3, 7)]
     for image, everything in enumerate(decode(levels, anchors, [8, 16])):
         rows, numbers = decode_passing(levels, image, anchors, [8, 16], threshold)
-        expected = (everything[:, 4] > threshold).nonzero()[:, 0]
+        best = everything[:, 4] * everything[:, 5:].amax(dim=1)
+        expected = ((everything[:, 4] > threshold) & (best > threshold)).nonzero()[:, 0]
         assert numbers.tolist() == expected.tolist()
+        assert (0 < len(numbers) < len(everything)) or threshold in (0.0, 0.9, 1.0)
         torch.testing.assert_close(rows, everything[expected])
+
+
+def test_a_row_with_one_class_that_is_no_number_passes():
+    """Objectness and the other class are sure; see `ops.nms.select_candidates`."""
+    level = torch.full((1, 1, 1, 2, 7), 8.0)
+    level[..., 5] = torch.nan
+    level[0, 0, 0, 1, 4] = -8.0
+    rows, numbers = decode_passing([level], 0, torch.ones(1, 1, 2), [8], 0.5)
+    assert numbers.tolist() == [0] and rows[0, 6] > 0.99

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -23,6 +22,7 @@ from ..engine import Trainer
 from ..engine.ema import EMAHook
 from ..engine.step import StepTrainer, precision_from_config
 from .report import Report, describe_machine
+from .timing import Clock
 
 MIB = 1024**2
 
@@ -65,25 +65,6 @@ def build_step(cfg: CfgNode, batch: list[dict], count: int) -> StepTrainer:
         step.register_hooks([average])
         average.before_train()
     return step
-
-
-class Clock:
-    """Wall and CPU time of calls, work on a GPU included."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-
-    def __call__(self, function: Callable, *args: object) -> tuple[object, float, float]:
-        """The function's result, its seconds and its CPU seconds."""
-        self.wait()
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = function(*args)
-        self.wait()
-        return result, time.perf_counter() - wall, time.process_time() - cpu
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def run(args: argparse.Namespace) -> Report:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-import torch
 from tabulate import tabulate
 
 from yolor_d2.config import load_config
-from yolor_d2.modeling.backbone import variant_from_config
-from yolor_d2.networks import build_network
-from yolor_d2.networks.complexity import measure_complexity
+from yolor_d2.modeling.complexity import config_complexity
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,16 +27,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    # Nothing is computed: the network lives on the "meta" device.
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     size = args.size or cfg.INPUT.MAX_SIZE_TEST
-    with torch.device("meta"):
-        network = build_network(
-            variant_from_config(cfg),
-            cfg.MODEL.YOLOR.NUM_CLASSES,
-            in_channels=len(cfg.MODEL.PIXEL_MEAN),
-        )
-        image = torch.empty(1, len(cfg.MODEL.PIXEL_MEAN), size, size)
     rows = [
         (
             name,
@@ -48,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{2 * cost.macs / 1e9:.4f}",
             f"{cost.flops / 1e9:.4f}",
         )
-        for name, cost in measure_complexity(network, image).items()
+        for name, cost in config_complexity(cfg, size).items()
     ]
     headers = ["part", "parameters", "norms fused", "2 x MACs (G)", "FLOPs, the paper's way (G)"]
     title = f"{cfg.MODEL.YOLOR.VARIANT}, {cfg.MODEL.YOLOR.NUM_CLASSES} classes, {size} x {size}"

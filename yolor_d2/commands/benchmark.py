@@ -4,17 +4,36 @@ r"""Measure speed on this machine.
     python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/ \
         --workers 0 4 8 --json output/data.json INPUT.CACHE ram
     python tools/benchmark.py step --config-file yolor_p6.yaml --size 640 --batch 4
+    python tools/benchmark.py model --config-file yolor_p6.yaml --size 640 --batch 1 8 \
+        --variants plain fused fused+channels_last fused+compile
+    python tools/benchmark.py predict --config-file output/mine/config.yaml --images photos/ \
+        MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py nms
+    python tools/benchmark.py evaluation --config-file output/mine/config.yaml \
+        --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py export --config-file output/mine/config.yaml --onnx model.onnx
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolor_d2.benchmark import data, step
+from yolor_d2.benchmark import data, evaluation, export, model, nms, predict, step
 
-COMMANDS = {"data": data, "step": step}
+from .demo import CONFIG_KEY
+
+COMMANDS = {
+    "data": data,
+    "evaluation": evaluation,
+    "export": export,
+    "model": model,
+    "nms": nms,
+    "predict": predict,
+    "step": step,
+}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -28,7 +47,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         module.add_arguments(command)
         command.add_argument("--json", type=Path, help="write the report here too")
         command.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
-    return parser.parse_args(argv)
+    # Pairs end a list in front of them, which would take them otherwise.
+    words = list(map(str, sys.argv[1:] if argv is None else argv))
+    first = next((i for i, word in enumerate(words) if CONFIG_KEY.fullmatch(word)), len(words))
+    args = parser.parse_args(words[:first])
+    args.opts += words[first:]
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -70,8 +70,7 @@ class Batch:
 def rows_of(model: YOLOR, images: Sequence[Tensor]) -> Tensor:
     """(N, R, 5 + K) decoded rows of the model itself, which prepares the images its own way."""
     pixels = model.preprocess([{"image": image} for image in images]).tensor
-    by_name = model.backbone(pixels)
-    levels = model.head([by_name[name] for name in model.in_features])
+    _, levels = model.run_network(pixels)
     return decode(levels, model.anchors, model.strides)
 
 

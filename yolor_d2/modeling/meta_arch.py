@@ -203,15 +203,19 @@ class YOLOR(nn.Module):
             instances "image_scores", (K,) in 0-1.
         """
         images = self.preprocess(batched_inputs)
-        by_name = self.backbone(images.tensor)
-        features = [by_name[name] for name in self.in_features]
-        levels = self.head(features)
+        features, levels = self.run_network(images.tensor)
         logits = maps = None
         if self.tasks is not None:
             logits, maps = self.tasks(features, images.image_sizes)
         if self.training:
             return self.forward_training(levels, batched_inputs, logits, maps)
         return self.forward_inference(levels, images.image_sizes, batched_inputs, logits, maps)
+
+    def run_network(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Normalised pixels (N, C, H, W) to the backbone's features and the head's logits."""
+        by_name = self.backbone(pixels)
+        features = [by_name[name] for name in self.in_features]
+        return features, self.head(features)
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Move to the device, pad to the right and below into one batch, normalise."""
@@ -220,7 +224,7 @@ class YOLOR(nn.Module):
             self.backbone.size_divisibility,
             pad_value=PAD_VALUE,
         )
-        pixels = (images.tensor - self.pixel_mean) / self.pixel_std
+        pixels = (images.tensor - self.pixel_mean).div_(self.pixel_std)
         pixels = pixels.to(dtype=self.compute_dtype, memory_format=self.memory_format)
         return ImageList(pixels, images.image_sizes)
 
@@ -318,10 +322,9 @@ class YOLOR(nn.Module):
         return decode_passing(levels, image, self.anchors, self.strides, least)
 
     def candidate_rows(self, image: Tensor) -> Tensor:
-        """(R', 5 + K) decoded rows of one image (C, H, W), 0-255, whose objectness passes."""
+        """(R', 5 + K) decoded rows of one image (C, H, W), 0-255, that may be detections."""
         images = self.preprocess([{"image": image}])
-        by_name = self.backbone(images.tensor)
-        levels = self.head([by_name[name] for name in self.in_features])
+        _, levels = self.run_network(images.tensor)
         return self.passing_rows(levels, 0)[0]
 
     def detect(self, rows: Tensor) -> Detections:

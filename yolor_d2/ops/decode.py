@@ -99,16 +99,17 @@ def decode_passing(
     image: int,
     anchors: Tensor,
     strides: Sequence[int],
-    objectness_threshold: float,
+    score_threshold: float,
 ) -> tuple[Tensor, Tensor]:
-    """The rows of `decode` of one image whose objectness passes; nothing is made of the others.
+    """The rows of `decode` of one image that may be detections; nothing is made of the others.
 
     Args:
         levels: logits of each level, see `decode_level`.
         image: index in the batch.
         anchors: (L, A, 2) in input pixels.
         strides: L strides.
-        objectness_threshold: objectness must exceed this.
+        score_threshold: objectness must exceed this, and so must its product with the best class
+            score; in the product rounding is allowed for, so that a few rows too many may come.
 
     Returns:
         (R', 5 + K) rows, see `decode_level`, and (R',) int64, their places among all rows.
@@ -120,16 +121,22 @@ def decode_passing(
         objectness = x[..., 4]
         if x.dtype in (torch.float16, torch.bfloat16):
             objectness = objectness.float()
+        objectness = objectness.sigmoid().flatten()
         # The order of rows: anchor, cell row, column.
-        number = (objectness.sigmoid().flatten() > objectness_threshold).nonzero()[:, 0]
+        number = (objectness > score_threshold).nonzero()[:, 0]
         anchor, cell = number // (h * w), number % (h * w)
         logits = x[anchor, cell // w, cell % w]  # (R'', 5 + K)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
+        best = objectness[number] * logits[:, 5:].amax(dim=1).sigmoid()
+        # Written so that rows with a class that is no number stay: `ops.nms` drops that class.
+        kept = (~(best < score_threshold * (1 - 1e-5))).nonzero()[:, 0]
+        number, anchor, cell, logits = number[kept], anchor[kept], cell[kept], logits[kept]
         offsets, extents = decode_offsets(logits[:, :4], sizes.to(logits.dtype)[anchor])
         centres = (offsets + cell_grid(h, w, logits).view(h * w, 2)[cell]) * stride
-        boxes = cxcywh_to_xyxy(torch.cat([centres, extents], dim=-1))
-        passing.append(torch.cat([boxes, logits[:, 4:].sigmoid()], dim=-1))
+        rows = logits.sigmoid()
+        rows[:, :4] = cxcywh_to_xyxy(torch.cat([centres, extents], dim=-1))
+        passing.append(rows)
         numbers.append(number + start)
         start += a * h * w
     return torch.cat(passing), torch.cat(numbers)
