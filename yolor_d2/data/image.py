@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, ImageSequence
+from PIL import ExifTags, Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 # Second bytes of JPEG markers.
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
@@ -181,6 +181,9 @@ def decode_image(
         if channels == 3:
             return decode_colour(content, channel_order)
         return decode_channels(content, channels)
+    except UnidentifiedImageError as error:
+        reason = "its content is no image of a known format" if content else "the file is empty"
+        raise ImageReadError(f"cannot read image {str(path)!r}: {reason}") from error
     except Exception as error:  # a damaged file can make PIL's readers raise almost anything
         raise ImageReadError(f"cannot read image {str(path)!r}: {error}") from error
 
