@@ -1,4 +1,4 @@
-"""The dataset doctor: a hand-made case of every kind of finding, and what the repair makes of it."""
+"""The dataset doctor: a hand-made case of every kind of finding, and of its repair."""
 
 from __future__ import annotations
 
@@ -389,7 +389,7 @@ def test_sizes_that_lack_are_taken_from_the_file(folder):
 
 
 def test_leaks_and_files_that_nobody_names(folder):
-    train, val = checked(folder, [("a.png",), ("b.png",)], [("png.jpg",), ("c.png",)])
+    train, _ = checked(folder, [("a.png",), ("b.png",)], [("png.jpg",), ("c.png",)])
     (leak,) = (x for x in train.findings if x.kind == "leak")
     assert leak.image_id == 2 and "'png.jpg' of 'val'" in leak.message
     unnamed = {x.file for x in train.findings if x.kind == "image_unreferenced"}
@@ -454,7 +454,7 @@ def test_a_copy_and_its_list_of_changes(tmp_path):
 def test_nothing_left_is_an_error(tmp_path):
     data = content()
     data["annotations"] = []
-    with pytest.raises(ValueError, match="nothing of .* would be left"):
+    with pytest.raises(ValueError, match=r"nothing of .* would be left"):
         write_repaired(check(data), tmp_path / "fixed.json")
     assert not list(tmp_path.iterdir())
 
@@ -486,7 +486,7 @@ def test_quick_form_for_evaluation(folder):
     data = content()
     del data["annotations"][0]["area"]
     assert [x.kind for x in quick(folder, data)] == ["field_missing"]
-    with pytest.raises(ValueError, match="annotation 1.*'area' None"):
+    with pytest.raises(ValueError, match=r"annotation 1.*'area' None"):
         quick(folder, data, train=False)
     del data["annotations"]  # a file to detect on alone
     assert quick(folder, data, train=False) == []
