@@ -225,7 +225,8 @@ def check_sizes(source: Source, usable: np.ndarray, settings: InputSettings) -> 
     matched = [best_ratios(sizes, anchors) > 1 / settings.max_ratio for anchors in settings.anchors]
     any_level = torch.stack(matched).any(dim=0)
     for i in np.flatnonzero(smaller < MIN_SIDE).tolist():
-        message = f"{sides[i, 0]:.2f} x {sides[i, 1]:.2f} pixels at {settings.size}"
+        size = f"{sides[i, 0]:.2f} x {sides[i, 1]:.2f}"
+        message = f"{size} pixels at {settings.size}, too small to be trained on"
         source.report("box_tiny", message, "annotations", source.annotations[rows[i]])
     for i in (~any_level).nonzero().flatten().tolist():
         message = f"{sides[i, 0]:.1f} x {sides[i, 1]:.1f} pixels at {settings.size} fit no anchor"

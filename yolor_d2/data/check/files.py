@@ -135,13 +135,13 @@ def check_folders(sources: Sequence[Source]) -> None:
                 continue
             seen.add(os.path.abspath(folder))
             try:
-                with os.scandir(folder or ".") as entries:
-                    names = sorted(x.name for x in entries if is_image_name(x.name) and x.is_file())
+                names = sorted(filter(is_image_name, os.listdir(folder or ".")))
             except OSError:  # its images are reported as missing
                 continue
             for name in names:
                 path = os.path.join(folder, name)
-                if os.path.abspath(path) not in named:
+                # No folder, and no link that leads nowhere or to itself.
+                if os.path.abspath(path) not in named and os.path.isfile(path):
                     relative = os.path.relpath(path, source.image_root)
                     message = "no entry names this file"
                     source.report("image_unreferenced", message, file=relative)

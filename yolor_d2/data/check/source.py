@@ -315,7 +315,8 @@ def check_annotations(source: Source) -> None:
             source.report("unknown_category", message, "annotations", place)
             continue
         if not is_segmentation(entry.get("segmentation")):
-            message = f"'segmentation' is {shorten(entry['segmentation'])}"
+            found = shorten(entry["segmentation"])
+            message = f"'segmentation' is {found}, expected polygons or run lengths"
             source.report("segmentation_malformed", message, "annotations", place)
         if entry.get("ignore"):
             message = f"'ignore' is {shorten(entry['ignore'])}, expected 'iscrowd'"

@@ -1,0 +1,144 @@
+"""Labels of YOLO's and Pascal VOC's formats, by hand, and the commands that take them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+from yolor_d2.commands import check_dataset, convert_dataset
+from yolor_d2.commands.shell import run
+from yolor_d2.data.formats import read_labelled
+
+
+def write_image(path: Path, size: tuple[int, int] = (100, 200)) -> None:
+    """Noise of (H, W) pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seed = sum(str(path).encode())
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def boxes(data: dict) -> list[tuple]:
+    return [(x["image_id"], x["category_id"], x["bbox"]) for x in data["annotations"]]
+
+
+@pytest.fixture
+def yolo(tmp_path) -> Path:
+    """Two parts; in "train" a box, a polygon, an image without labels and one with none in it."""
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / f"images/train/{name}.png")
+    write_image(tmp_path / "images/val/d.png")
+    labels = tmp_path / "labels/train"
+    labels.mkdir(parents=True)
+    (labels / "a.txt").write_text("1 0.5 0.5 0.2 0.4\n\n0 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n")
+    (labels / "b.txt").touch()
+    (tmp_path / "data.yaml").write_text(
+        "train: images/train\nval: images/val\nnc: 2\nnames: [cat, dog]\n"
+    )
+    return tmp_path
+
+
+def test_yolo_boxes_and_polygons(yolo):
+    labelled = read_labelled(yolo / "data.yaml", "train")
+    data = labelled.data
+    assert [x["name"] for x in data["categories"]] == ["cat", "dog"]
+    assert len(data["images"]) == 3 and not labelled.faults
+    assert {(x["height"], x["width"]) for x in data["images"]} == {(100, 200)}
+    # Centre (100, 50), 40 wide, 40 high; and the hull of the polygon.
+    found = boxes(data)
+    assert [x[:2] for x in found] == [(1, 2), (1, 1)]
+    np.testing.assert_allclose([x[2] for x in found], [[80, 30, 40, 40], [20, 20, 40, 40]])
+    assert len(read_labelled(yolo / "data.yaml", "val").data["images"]) == 1
+
+
+def test_yolo_names_by_number_and_in_a_file(yolo):
+    (yolo / "data.yaml").write_text("train: images/train\nnames: {0: cat, 1: dog}\n")
+    assert [x["name"] for x in read_labelled(yolo, "train").data["categories"]] == ["cat", "dog"]
+    (yolo / "data.yaml").unlink()
+    (yolo / "classes.txt").write_text("cat\ndog\n")
+    assert len(boxes(read_labelled(yolo, "train").data)) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2 0.5 0.5 0.1 0.1", "class '2' is none of 0 to 1"),
+        ("0 0.5 0.5 0.1", "has 4 numbers, expected class, cx, cy, w, h"),
+        ("0 50 50 10 10", "is not in shares of the image"),
+        ("cat 0.5 0.5 0.1 0.1", "has a word that is no number"),
+        ("nan 0.5 0.5 0.1 0.1", "class 'nan' is none of"),
+    ],
+)
+def test_wrong_lines_are_named(yolo, line, message, tmp_path, capsys):
+    (yolo / "labels/train/c.txt").write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    (fault,) = read_labelled(yolo / "data.yaml", "train").faults
+    assert fault.file.endswith("c.txt:2") and message in fault.message
+    output = tmp_path / "out.json"
+    argv = [str(yolo / "data.yaml"), "--output", str(output)]
+    assert run(convert_dataset.main, argv, program="convert") == 1
+    assert "c.txt:2" in capsys.readouterr().err and not output.exists()
+    assert run(convert_dataset.main, [*argv, "--skip"], program="convert") == 0
+    assert len(json.loads(output.read_text())["annotations"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [cat]\nnc: 2\ntrain: images", "'nc' is 2, but 'names' has 1"),
+        ("names: 3\ntrain: images", "expected a list of names"),
+        ("names: [cat]\ntrain: nowhere", "no such file or folder"),
+        ("names: [cat]", "'train' is None, expected a folder"),
+        ("names: !!python/object:os.system", "cannot be read as YAML"),
+    ],
+)
+def test_wrong_data_files_are_named(yolo, text, message):
+    (yolo / "data.yaml").write_text(text)
+    with pytest.raises((ValueError, OSError), match=message):
+        read_labelled(yolo / "data.yaml", "train")
+
+
+VOC = """<annotation><filename>a.png</filename><size><width>200</width><height>100</height></size>
+<object><name>dog</name><difficult>0</difficult><bndbox>
+<xmin>11</xmin><ymin>21</ymin><xmax>50</xmax><ymax>60</ymax></bndbox></object></annotation>"""
+
+
+@pytest.fixture
+def voc(tmp_path) -> Path:
+    write_image(tmp_path / "JPEGImages/a.png")
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations/a.xml").write_text(VOC)
+    return tmp_path
+
+
+def test_voc_corners_count_from_one_and_are_inside(voc):
+    labelled = read_labelled(voc, "train")
+    assert not labelled.faults
+    # Columns 11 to 50 are 40 of them, the first with its left edge at 10.
+    assert boxes(labelled.data) == [(1, 1, [10, 20, 40, 40])]
+    zero = read_labelled(voc, "train", one_based=False)
+    assert boxes(zero.data)[0][2][:2] == [11, 21]
+
+
+def test_entities_are_refused(voc):
+    bomb = '<!DOCTYPE a [<!ENTITY b "c"><!ENTITY d "&b;&b;">]>' + VOC.replace("dog", "&d;")
+    (voc / "Annotations/a.xml").write_text(bomb)
+    try:
+        faults = [x.message for x in read_labelled(voc, "train").faults]
+    except ValueError as error:
+        faults = [str(error)]
+    assert faults and "declares a document type or entities" in faults[0]
+
+
+def test_what_is_converted_is_checked_without_errors(yolo, voc, tmp_path, capsys):
+    output = tmp_path / "train.json"
+    assert not convert_dataset.main([str(yolo / "data.yaml"), "--output", str(output)])
+    assert "3 images, 2 boxes and 2 categories" in capsys.readouterr().out
+    folder = read_labelled(yolo / "data.yaml", "train").image_root
+    options = ["--quiet", "--workers", "1"]
+    assert check_dataset.main(["--train", str(output), str(folder), *options]) == 0
+    assert check_dataset.main(["--train", str(yolo / "data.yaml"), *options]) == 0
+    assert "2 boxes to train on" in capsys.readouterr().out
