@@ -1,6 +1,8 @@
 """What the documents state about networks, computed again."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ import torch
 import yaml
 
 from yolor_d2 import model_zoo
+from yolor_d2.cli import COMMANDS
+from yolor_d2.config import get_yolor_cfg, list_keys
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.networks import VARIANTS, build_network
@@ -68,3 +72,41 @@ def test_the_example_of_a_network_of_ones_own_trains(example):
     losses = model([{"image": torch.zeros(3, 64, 64), "instances": truth}])
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def shell_commands() -> list[tuple[str, str]]:
+    """File and command of every indented or fenced line of the documents that calls ours."""
+    found = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = re.sub(r" *\\\n *", " ", path.read_text(encoding="utf-8"))
+        for line in re.findall(
+            r"^ *(?:\w+=\S+ )*((?:yolor-d2|python tools/\w+\.py) .*)", text, re.M
+        ):
+            command = line.split(" #")[0].rstrip()
+            # Whole commands alone: no sentences, and nothing left out.
+            if "..." not in command and not re.search(r"`|\. ", command):
+                found.append((path.name, command))
+    return found
+
+
+@pytest.mark.parametrize(("file", "command"), shell_commands())
+def test_commands_of_the_documents_are_understood(file, command):
+    program, *words = shlex.split(command)
+    if program == "python":
+        name, first = Path(words.pop(0)).stem, []
+    else:
+        known = COMMANDS[words.pop(0)]
+        name, first = known.module, list(known.arguments)
+    module = importlib.import_module(f"yolor_d2.commands.{name}")
+    args = module.parse_args([*first, *words])
+    opts = getattr(args, "opts", [])
+    assert len(opts) % 2 == 0
+    known_keys = set(list_keys(get_yolor_cfg()))
+    assert set(opts[::2]) <= known_keys, file
+
+
+def test_links_of_the_documents_lead_somewhere():
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
