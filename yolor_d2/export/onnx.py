@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,22 +76,26 @@ def serialise(model: YOLOR, *, suppress: bool, metadata: dict) -> bytes:
     require("onnx")
     require("onnxscript")
     detector = ExportedDetector(model, suppression=opaque_suppression() if suppress else None)
-    program = torch.onnx.export(
-        detector.eval(),
-        (example_input(model),),
-        dynamo=True,
-        dynamic_shapes=dynamic_shapes(model, LEAST_CELLS),
-        input_names=[INPUT],
-        output_names=list(detector.outputs),
-        opset_version=OPSET,
-        custom_translation_table={
-            torch.ops.yolor_d2.survivors.default: suppression_in_onnx  # type: ignore[attr-defined]
-        }
-        if suppress
-        else None,
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # Parts of torch and of the exporter tell each other what is deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        program = torch.onnx.export(
+            detector.eval(),
+            (example_input(model),),
+            dynamo=True,
+            dynamic_shapes=dynamic_shapes(model, LEAST_CELLS),
+            input_names=[INPUT],
+            output_names=list(detector.outputs),
+            opset_version=OPSET,
+            custom_translation_table={
+                torch.ops.yolor_d2.survivors.default: suppression_in_onnx  # type: ignore[attr-defined]
+            }
+            if suppress
+            else None,
+            external_data=False,
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props[METADATA_KEY] = json.dumps(metadata)
     return program.model_proto.SerializeToString()

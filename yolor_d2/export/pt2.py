@@ -29,8 +29,8 @@ def serialise(model: YOLOR, *, suppress: bool, metadata: dict) -> bytes:
     """The file's content; arguments as in `export_model`."""
     detector = ExportedDetector(model, suppression=survivors if suppress else None).eval()
     with warnings.catch_warnings(), torch.no_grad():
-        # torchvision describes its suppression by a name that torch has since replaced.
-        warnings.filterwarnings("ignore", message=".*create_unbacked_symint")
+        # Parts of torch and torchvision tell each other what is deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
         program = torch.export.export(
             detector, (example_input(model),), dynamic_shapes=dynamic_shapes(model, LEAST_CELLS)
         )
@@ -46,7 +46,10 @@ def load(path: str | Path) -> LoadedFile:
     extra = {METADATA_FILE: ""}
     # By its content: torch warns about names that end otherwise, such as that of a file that is
     # still being written.
-    program = torch.export.load(io.BytesIO(Path(path).read_bytes()), extra_files=extra)
+    with warnings.catch_warnings():
+        # Some versions of torch find that their own reader's buffers cannot be written to.
+        warnings.simplefilter("ignore", UserWarning)
+        program = torch.export.load(io.BytesIO(Path(path).read_bytes()), extra_files=extra)
     return LoadedFile(on_arrays(program.module()), json.loads(extra[METADATA_FILE]))
 
 
