@@ -196,7 +196,7 @@ def coco(content: bytes) -> None:
         write_repaired(source, folder() / "repaired.json")
         repaired = Source("train", path, root, read_coco(folder() / "repaired.json"))
         again = check_sources([repaired], settings=None, workers=1, progress=False)
-        # Where nothing but crowds is left there is no box to train on; that is no mistake of a file.
+        # Where nothing but crowds is left there is no box to train on: not what a repair can mend.
         errors = [x for x in again.findings if x.severity == "error" and x.kind != "no_boxes"]
         if errors:
             raise AssertionError(f"errors are left after the repair: {errors[:3]}")
