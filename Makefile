@@ -35,14 +35,15 @@ demo: venv
 	    OUTPUT_DIR $(DEMO)/run
 	$(RUN) tools/show_run.py $(DEMO)/run
 
-# Where Detectron2 is installed, what depends on the runtime is tested with the built-in one too, but
-# for long trainings that differ in nothing else.
+# Where Detectron2 is installed, what depends on the runtime is tested with the built-in one too: the
+# unit tests of that side, the commands and the trainer. That both runtimes train to the same bits is
+# a test of the first lane.
+CORE := $(addprefix --ignore tests/,layers networks ops checkpoint export fuzz test_docs.py)
 test: venv
 	$(RUN) -m pytest -n 2 -m "not gpu"
-	@if $(RUN) -c 'import detectron2' 2> /dev/null; then set -x; \
-	    YOLOR_D2_RUNTIME=builtin $(RUN) -m pytest -n 2 -m "not gpu" \
-	        --ignore tests/layers --ignore tests/networks --ignore tests/ops --ignore tests/evaluation \
-	        --deselect tests/engine/test_multi_task.py::test_joint_tasks_are_learned; \
+	@if $(RUN) -c 'import detectron2' 2> /dev/null; then set -x; export YOLOR_D2_RUNTIME=builtin; \
+	    $(RUN) -m pytest -n 2 -m "not gpu and not slow" $(CORE) && \
+	    $(RUN) -m pytest -n 2 -m "slow and not gpu" tests/test_tools.py tests/engine/test_trainer.py; \
 	fi
 
 lint: venv
