@@ -35,6 +35,8 @@ def test_help_shows_an_example_of_this_program(name, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert re.search(rf"^ *yolor-d2 {name}( |$)", text, re.M), text
     assert "python tools" not in text
+    # A line that goes on ends with a backslash.
+    assert not re.search(r"\S {3,}--", text.split("\n\n", 2)[2].partition("options:")[0]), text
 
 
 def test_the_list_of_commands(capsys):

@@ -76,7 +76,14 @@ ANNOTATIONS = [
     (annotation(2, 1, 1, math.inf, 5), "box_not_finite", None),
     (annotation(2, 10**400, 1, 5, 5), "box_not_finite", None),
     (annotation(2, 1, 2, 3), "box_malformed", None),
-    (annotation(2, "1", 2, 3, 4), "box_malformed", None),
+    (annotation(2, "one", 2, 3, 4), "box_malformed", None),
+    (annotation(2, "40", 4, 9, 9), "number_malformed", [40, 4, 9, 9]),
+    (annotation("2", 40, 4, 9, 9), "number_malformed", [40, 4, 9, 9]),
+    (annotation(2.0, 40, 4, 9, 9), "number_malformed", [40, 4, 9, 9]),
+    (annotation(2, 40, 4, 9, 9, image="1"), "number_malformed", [40, 4, 9, 9]),
+    (annotation(2, 40, 4, 9, 9, category="01"), "number_malformed", [40, 4, 9, 9]),
+    (annotation(2, 40, 4, 9, 9, area="81"), "number_malformed", [40, 4, 9, 9]),
+    (annotation(2, segmentation=[[40, 4, 49, 4, 49, 13]]), "box_missing", [40, 4, 9, 9]),
     (annotation(2, True, 2, 3, 4), "box_malformed", None),
     (annotation(2, 0, 0, 64, 48), "box_whole_image", [0, 0, 64, 48]),
     (annotation(2, 4, 4, 20, 20), "box_duplicate", None),
@@ -86,7 +93,8 @@ ANNOTATIONS = [
     (annotation(2, 2, 30, 60, 7), "box_without_anchor", [2, 30, 60, 7]),  # 60 > 32, 7 < 8
     (annotation(2, 40, 4, 9, 9, image=5), "unknown_image", None),
     (annotation(2, 40, 4, 9, 9, category=5), "unknown_category", None),
-    (annotation(2, 40, 4, 9, 9, image="1"), "entry_malformed", None),
+    (annotation(2, 40, 4, 9, 9, image="one"), "entry_malformed", None),
+    (annotation(2, 40, 4, 9, 9, image=1.5), "entry_malformed", None),
     (annotation(2, 40, 4, 9, 9, category=None), "entry_malformed", None),
     ("no object", "entry_malformed", None),
     (annotation(1, 40, 4, 9, 9), "annotation_id_collision", [40, 4, 9, 9]),
@@ -134,7 +142,12 @@ IMAGES = [
     ([image_entry(1), None], ["entry_malformed"], [1]),
     ([image_entry(1), image_entry(2, "")], ["entry_malformed"], [1]),
     ([image_entry(1), image_entry(2, "a\0.png")], ["entry_malformed"], [1]),
-    ([image_entry(1), image_entry("2", "b.png")], ["entry_malformed"], [1]),
+    ([image_entry(1), image_entry("b", "b.png")], ["entry_malformed"], [1]),
+    (
+        [image_entry(1), image_entry("2", "b.png", "48", 64.0)],
+        ["image_without_boxes", "number_malformed"],
+        [1, 2],
+    ),
     ([image_entry(1), image_entry(1)], ["image_id_collision"], [1]),
     ([image_entry(1), image_entry(1, "b.png")], ["image_id_collision"], []),
     ([image_entry(1), image_entry(2)], ["image_file_repeated", "image_without_boxes"], [1, 2]),
@@ -153,6 +166,69 @@ def test_images(images, found, left):
     fixed, _ = repair(source)
     assert [x["id"] for x in fixed["images"]] == left
     assert len(fixed["annotations"]) == (1 if left else 0)  # whose would it be?
+
+
+def boxes_of(*boxes: object, area: float = 1) -> dict:
+    """A data set of one image of 48 x 64 pixels with these boxes alone."""
+    data = content()
+    data["annotations"] = [annotation(i, *box, area=area) for i, box in enumerate(boxes, 1)]  # pyright: ignore
+    return data
+
+
+# Boxes as a file has them, the kind that is found, and pixels.
+FORMS = [
+    ([[0.25, 0.5, 0.5, 0.25]], "boxes_are_shares", [[16, 24, 32, 12]]),
+    # From 0.6 to 1.1 would be outside: these are centres.
+    (
+        [[0.6, 0.5, 0.5, 0.25], [0.25, 0.25, 0.5, 0.5]],
+        "boxes_are_shares",
+        [[22.4, 18, 32, 12], [0, 0, 32, 24]],
+    ),
+    (
+        [[30, 30, 60, 40], [8, 4, 32, 20], [20, 20, 64, 48]],
+        "boxes_are_corners",
+        [[30, 30, 30, 10], [8, 4, 24, 16], [20, 20, 44, 28]],
+    ),
+    # Only one of five would leave the image: a careless box, not another form.
+    (
+        [[30, 30, 60, 40], *([x, 1, 20, 20] for x in (2, 3, 4, 5))],
+        None,
+        [[30, 30, 34, 18], *([x, 1, 20, 20] for x in (2, 3, 4, 5))],
+    ),
+    # One that is no corner among few.
+    (
+        [[30, 30, 60, 40], [20, 20, 64, 48], [30, 2, 5, 9]],
+        None,
+        [[30, 30, 34, 18], [20, 20, 44, 28], [30, 2, 5, 9]],
+    ),
+    ([[0.25, 0.5, 0.5, 0.25], [4, 4, 20, 20]], None, [[0.25, 0.5, 0.5, 0.25], [4, 4, 20, 20]]),
+]
+
+
+@pytest.mark.parametrize("boxes, kind, pixels", FORMS)
+def test_boxes_in_another_form(boxes, kind, pixels):
+    data = boxes_of(*boxes)
+    source = check(data)
+    forms = [x for x in source.findings if x.kind in ("boxes_are_shares", "boxes_are_corners")]
+    assert [x.kind for x in forms] == ([kind] if kind else [])
+    assert [x["bbox"] for x in data["annotations"]] == boxes  # untouched
+    fixed, changes = repair(source)
+    found = [x["bbox"] for x in fixed["annotations"]]
+    np.testing.assert_allclose(found, pixels)
+    if kind:
+        assert [x["before"]["bbox"] for x in changes] == boxes
+        assert [x["after"]["bbox"] for x in changes] == found
+        again = check(fixed)
+        assert not [x for x in again.findings if KINDS[x.kind].severity == "error"]
+    if kind == "boxes_are_shares":
+        assert [x["area"] for x in fixed["annotations"]] == [w * h for _, _, w, h in found]
+    if kind == "boxes_are_corners":
+        assert [x["area"] for x in fixed["annotations"]] == [1] * len(boxes)  # possible, so kept
+
+
+def test_training_stops_at_boxes_in_another_form(folder):
+    with pytest.raises(ValueError, match=r"lie within 0 to 1.*--fix cleaned\.json"):
+        quick(folder, boxes_of([0.25, 0.5, 0.5, 0.25]))
 
 
 def test_categories():

@@ -1,6 +1,7 @@
 """Labels of YOLO's and Pascal VOC's formats, by hand, and the commands that take them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,16 @@ def test_wrong_lines_are_named(yolo, line, message, tmp_path, capsys):
     assert len(json.loads(output.read_text())["annotations"]) == 3
 
 
+def test_images_without_any_label_file(yolo, tmp_path, capsys):
+    shutil.rmtree(yolo / "labels")
+    (fault,) = read_labelled(yolo, "train").faults
+    assert fault.kind == "labels_missing" and "labels/train" in fault.file
+    argv = [str(yolo), "--output", str(tmp_path / "out.json")]
+    assert run(convert_dataset.main, argv, program="convert") == 1
+    assert "has a label file" in capsys.readouterr().err
+    assert run(convert_dataset.main, [*argv, "--skip"], program="convert") == 0
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -121,6 +132,20 @@ def test_voc_corners_count_from_one_and_are_inside(voc):
     assert boxes(labelled.data) == [(1, 1, [10, 20, 40, 40])]
     zero = read_labelled(voc, "train", one_based=False)
     assert boxes(zero.data)[0][2][:2] == [11, 21]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("annotation>", "html>", "its root is <html>, expected <annotation>"),
+        ("<name>dog</name>", "", "object 1: it has no <name>"),
+        ("<xmin>11", "<xmin>eleven", "xmin is 'eleven', expected a number"),
+    ],
+)
+def test_what_is_wrong_in_xml_is_named(voc, old, new, message):
+    (voc / "Annotations/a.xml").write_text(VOC.replace(old, new))
+    (fault,) = read_labelled(voc, "train").faults
+    assert fault.file.endswith("a.xml") and message in fault.message
 
 
 def test_entities_are_refused(voc):

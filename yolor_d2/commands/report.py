@@ -1,4 +1,4 @@
-"""Report on an evaluation, or compare two, on one page.
+r"""Report on an evaluation, or compare two, on one page.
 
     python tools/report.py output/mine
     python tools/report.py output/mine output/other --output comparison.html

@@ -27,7 +27,7 @@ from ..modeling.backbone import variant_from_config
 from ..ops.anchors import best_possible_recall
 from .accumulation import Accumulation
 from .augment import by_channels
-from .check.source import read_category_names
+from .check.entries import read_category_names
 from .dataset import (
     IDENTITY_KEY,
     TrainingDataset,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...ops.anchors import best_possible_recall, best_ratios
 from ..warp import MIN_SIDE
+from .forms import read_box_form
 from .source import Source
 
 # Boxes may reach so many pixels beyond the image: labelling tools round.
@@ -51,11 +52,11 @@ def check_boxes(source: Source) -> np.ndarray:
     Returns:
         (M,) bool: those of `source.boxes` that can be trained on; no crowds.
     """
+    read_box_form(source)
     boxes, places = source.boxes, source.annotations
     entries = source.data["annotations"]
     image_places = [source.images[entries[place]["image_id"]] for place in places]
-    unknown = (np.nan, np.nan)
-    sizes = [source.sizes.get(place, unknown) for place in image_places]
+    sizes = [source.size_of(place) for place in places]
     height, width = np.array(sizes, dtype=np.float64).reshape(-1, 2).T
     crowd = np.array([entries[place].get("iscrowd") == 1 for place in places], dtype=bool)
     malformed = {x.place for x in source.findings if x.kind == "box_malformed"}
@@ -110,7 +111,8 @@ def near_pairs(boxes: np.ndarray, groups: np.ndarray) -> Iterator[tuple[np.ndarr
     boxes, groups = boxes[order], groups[order]
     left, right = boxes[:, 0], boxes[:, 0] + boxes[:, 2]
     top, bottom = boxes[:, 1], boxes[:, 1] + boxes[:, 3]
-    area = boxes[:, 2] * boxes[:, 3]
+    with np.errstate(over="ignore"):
+        area = boxes[:, 2] * boxes[:, 3]
     rows = np.arange(len(boxes))
     for step in range(1, MOST_NEIGHBOURS + 1):
         rows = rows[rows + step < len(boxes)]
@@ -123,8 +125,9 @@ def near_pairs(boxes: np.ndarray, groups: np.ndarray) -> Iterator[tuple[np.ndarr
         rows, others = rows[close], others[close]
         across = np.minimum(right[rows], right[others]) - left[others]
         down = np.minimum(bottom[rows], bottom[others]) - np.maximum(top[rows], top[others])
-        shared = across.clip(0) * down.clip(0)
-        iou = shared / (area[rows] + area[others] - shared)
+        with np.errstate(over="ignore", invalid="ignore"):
+            shared = across.clip(0) * down.clip(0)
+            iou = shared / (area[rows] + area[others] - shared)
         near = iou > NEAR_IOU
         if near.any():
             yield order[rows[near]], order[others[near]], iou[near]

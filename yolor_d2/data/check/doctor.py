@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .boxes import InputSettings, check_boxes, check_sizes, check_use
+from .entries import check_entries
 from .files import check_copies, check_files, check_folders
 from .findings import SEVERITIES, Finding, count_severities
-from .source import Source, check_entries
+from .source import Source
 
 # Findings of a kind that the text shows.
 EXAMPLES = 3

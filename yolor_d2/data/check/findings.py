@@ -30,6 +30,9 @@ DROP = "left out"
 KINDS = {
     # Entries of the annotation file
     "entry_malformed": Kind(ERROR, "an entry is no object, or lacks a key that it needs", DROP),
+    "number_malformed": Kind(
+        ERROR, "a number is text, or a whole one is written as 1.0", "the number"
+    ),
     "image_id_collision": Kind(
         ERROR,
         "two images have one id",
@@ -65,6 +68,15 @@ KINDS = {
         "segmentation left out, box kept",
     ),
     # Boxes
+    "boxes_are_shares": Kind(
+        ERROR, "all boxes of the file lie within 0 to 1", "times the size of the image"
+    ),
+    "boxes_are_corners": Kind(
+        ERROR,
+        "the boxes of the file make sense as [x1, y1, x2, y2], but not as [x, y, width, height]",
+        "[x, y, width, height]",
+    ),
+    "box_missing": Kind(ERROR, "polygons without 'bbox'", "the box around the polygons"),
     "box_malformed": Kind(ERROR, "'bbox' is not four numbers", DROP),
     "box_not_finite": Kind(ERROR, "a number of the box is NaN or infinite", DROP),
     "box_negative": Kind(ERROR, "width or height is negative", DROP),
@@ -98,6 +110,7 @@ KINDS = {
     ),
     # Files of other formats
     "label_malformed": Kind(ERROR, "a line or element of a label file cannot be read", DROP),
+    "labels_missing": Kind(ERROR, "no image has a label file"),
     "label_without_image": Kind(WARNING, "a label file without an image", DROP),
 }
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from ...visualize import draw_boxes, to_rgb, write_image
 from ..image import ImageReadError, read_image
+from .entries import box_of
 from .findings import SEVERITIES, Finding
-from .source import Source, box_of, is_whole
+from .source import Source, is_whole
 
 # Longer side of a picture in pixels.
 LONGEST = 1280

@@ -12,10 +12,11 @@ import numpy as np
 from ...d2.config import CfgNode
 from ...d2.data import MetadataCatalog
 from .boxes import check_boxes, check_use
+from .entries import check_entries
 from .files import nearest_name
 from .findings import ERROR, WARNING, Finding, count_severities
 from .images import inspect_image
-from .source import Source, check_entries, read_coco
+from .source import Source, read_coco
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +24,19 @@ logger = logging.getLogger(__name__)
 LARGEST_FILE = 64 * 2**20
 # Images whose existence, and whose header, is looked at.
 EXISTING, HEADERS = 20_000, 200
-# Findings that stop Detectron2's reader, or the first batch with the image.
+# Findings that stop Detectron2's reader or the first batch with the image, or that make training
+# learn nonsense.
 FATAL = (
     "entry_malformed",
+    "number_malformed",
     "annotation_id_collision",
     "annotation_id_invalid",
     "category_id_collision",
     "unknown_category",
     "ignore_flag",
+    "boxes_are_shares",
+    "boxes_are_corners",
+    "box_missing",
     "box_malformed",
     "image_size_missing",
     "image_missing",

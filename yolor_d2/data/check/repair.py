@@ -63,6 +63,16 @@ class Repair:
         after = {key: value for key, value in values.items() if value is not None}
         self.note("changed", section, place, reason, before=before, after=after)
 
+    def note_replaced(self) -> None:
+        """What the source's content already has in another form than the file."""
+        for (section, place), (before, reason) in self.source.replaced.items():
+            after = self.source.data[section][place]
+            keys = [key for key in after if key not in before or after[key] is not before[key]]
+            values = [
+                {key: entry[key] for key in keys if key in entry} for entry in (before, after)
+            ]
+            self.note("changed", section, place, reason, before=values[0], after=values[1])
+
     def apply(self, finding: Finding) -> None:
         """Do what `KINDS` says about a finding."""
         kind, section, place = finding.kind, finding.section, finding.place
@@ -160,6 +170,7 @@ class Repair:
 def repair(source: Source) -> tuple[dict, list[dict]]:
     """The content of a source without what its findings complain about, and the changes."""
     work = Repair(source)
+    work.note_replaced()
     for finding in source.findings:
         if finding.section and not (
             finding.section == "annotations" and finding.place in work.dropped["annotations"]

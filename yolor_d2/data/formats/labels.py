@@ -17,7 +17,8 @@ class LabelFault(NamedTuple):
     """A line or element that cannot be read.
 
     Attributes:
-        kind: "label_malformed" or "label_without_image", see `check.findings.KINDS`.
+        kind: "label_malformed", "labels_missing" or "label_without_image", see
+            `check.findings.KINDS`.
         file: path of the label file, with the number of the line.
         message: what is there, and what was expected.
     """

@@ -29,7 +29,8 @@ def read_xml(path: Path) -> Element:
     """The root of an XML file.
 
     Raises:
-        ValueError: when it is none, or has declarations, which annotations have no use for.
+        ValueError: when it is none or no annotation, or has declarations, which annotations have no
+            use for.
     """
     text = read_text(path)
     if DECLARATIONS.search(text):
@@ -37,9 +38,12 @@ def read_xml(path: Path) -> Element:
     # A declaration of another encoding is void, as the text is decoded.
     text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text)
     try:
-        return ElementTree.fromstring(text)
+        root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, RecursionError) as error:
         raise ValueError(f"it is no XML: {error}") from error
+    if root.tag != "annotation":
+        raise ValueError(f"its root is <{root.tag[:40]}>, expected <annotation>")
+    return root
 
 
 def read_voc(
@@ -149,6 +153,8 @@ def read_object(
         ValueError: when the object has none.
     """
     name = text_of(element, "name")
+    if not name:
+        raise ValueError("it has no <name>, expected that of its class")
     if name not in numbers:
         raise ValueError(f"class {name!r} is none of {', '.join(numbers)[:100]}")
     corners = []

@@ -55,6 +55,9 @@ def read_yolo(path: Path, split: str = "train", *, names: Sequence[str] | None =
         labels = label_path(image)
         used.add(labels)
         add_image(labelled, image, labels, len(names))
+    if not any(labels.exists() for labels in used):
+        message = f"none of {len(images)} images has a label file, expected such as this one"
+        labelled.faults.append(LabelFault("labels_missing", str(min(used)), message))
     for labels in sorted({x for y in {z.parent for z in used} for x in y.glob("*.txt")} - used):
         if labels.name not in NAME_FILES and labels.stem not in ("train", "val", "test"):
             message = "no image belongs to this label file"
