@@ -1,5 +1,6 @@
 """Configurations: files, overrides, defaults of the paper, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,20 @@ def test_yaml_that_runs_code_is_refused(tmp_path, in_base):
     with pytest.raises(Exception, match=r"python/object/apply:os\.system"):
         load(name=path)
     assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("SOLVER.IMS_PER_BATCH", 0, "SOLVER.IMS_PER_BATCH is 0, expected at least 1"),
+        ("INPUT.MIN_SIZE_TEST", -4, "INPUT.MIN_SIZE_TEST is -4, expected at least 1"),
+        ("MODEL.PIXEL_STD", [1.0, 0.0, 1.0], "expected numbers above 0"),
+        ("MODEL.DEVICE", "abacus", "MODEL.DEVICE is 'abacus', expected one that torch knows"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(key, value, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load(key, value)
 
 
 def test_cuda_without_a_gpu_says_what_to_do(monkeypatch):

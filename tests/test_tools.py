@@ -16,6 +16,7 @@ import torch
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2 import model_zoo
+from yolor_d2.commands import demo
 from yolor_d2.data.image import read_image
 from yolor_d2.data.toy import ToyDataset
 
@@ -344,6 +345,17 @@ def test_demo_with_nothing_to_write_is_a_usage_error(inputs):
     done = run("demo.py", "--config-file", "any.yaml", "--input", inputs)
     assert done.returncode == 2
     assert "nothing to write" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--threshold", 7), ("--tile", 0), ("--batch-size", 0), ("--frames", -1)],
+)
+def test_demo_refuses_numbers_that_make_no_sense(option, value, capsys):
+    given = ["--config-file", "any.yaml", "--input", "a.jpg", "--output", "b"]
+    with pytest.raises(SystemExit):
+        demo.parse_args([*given, option, str(value)])
+    assert f"{option} is {value}" in capsys.readouterr().err
 
 
 def test_demo_names_a_missing_input(weights, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,18 @@ import torch
 from . import model_zoo
 from .config_files import check_config_file
 from .d2.config import CfgNode, get_cfg
+
+# Keys and the least value that makes sense.
+LEAST_VALUES = {
+    "DATALOADER.NUM_WORKERS": 0,
+    "INPUT.MAX_SIZE_TEST": 1,
+    "INPUT.MAX_SIZE_TRAIN": 1,
+    "INPUT.MIN_SIZE_TEST": 1,
+    "MODEL.YOLOR.NUM_CLASSES": 1,
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.MAX_ITER": 0,
+    "TEST.DETECTIONS_PER_IMAGE": 1,
+}
 
 
 def add_yolor_config(cfg: CfgNode) -> None:
@@ -311,8 +324,8 @@ def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
 
     Raises:
         KeyError: when a key is unknown.
-        ValueError: when a value is missing or has the wrong type, or when MODEL.DEVICE is a GPU and
-            there is none.
+        ValueError: when a value is missing, has the wrong type or makes no sense, or when
+            MODEL.DEVICE is a GPU and there is none.
     """
     if len(opts) % 2:
         raise ValueError(f"overrides are KEY VALUE pairs, but {opts[-1]!r} has no value")
@@ -323,7 +336,25 @@ def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise KeyError(f"unknown configuration key {key!r}{hint}")
     cfg.merge_from_list(list(opts))
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+    check_values(cfg)
+
+
+def check_values(cfg: CfgNode) -> None:
+    """Raise a ValueError for a value that would fail somewhere deep, or train nothing."""
+    for key, least in LEAST_VALUES.items():
+        value = functools.reduce(getattr, key.split("."), cfg)
+        if value < least:
+            raise ValueError(f"{key} is {value}, expected at least {least}")
+    if not all(x > 0 for x in cfg.MODEL.PIXEL_STD):
+        raise ValueError(f"MODEL.PIXEL_STD is {cfg.MODEL.PIXEL_STD}, expected numbers above 0")
+    try:
+        kind = torch.device(cfg.MODEL.DEVICE).type
+    except RuntimeError as error:
+        raise ValueError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, expected one that torch knows, such as 'cpu', "
+            "'cuda' or 'cuda:1'"
+        ) from error
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU: add `MODEL.DEVICE cpu`"
         )
@@ -343,3 +374,15 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     cfg = read_config(config_file)
     apply_overrides(cfg, opts)
     return cfg
+
+
+def load_run_config(folder: Path) -> CfgNode:
+    """The configuration of a run, wherever its folder has been moved to, on the CPU.
+
+    Raises:
+        FileNotFoundError: when the folder is not that of a run.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} is no run: it has no config.yaml")
+    return load_config(path, ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(folder)])

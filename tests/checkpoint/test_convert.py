@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import subprocess
 import sys
 import types
@@ -178,6 +179,15 @@ def test_missing_unused_and_wrong_tensors_are_errors_unless_allowed(tmp_path):
         "backbone.stages.0.1.entry.conv.weight",
         "backbone.stages.1.0.conv.weight",
     }
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    state = random_network(SMALL).state_dict()
+    name = next(key for key in state if key.startswith("head."))
+    state[name].view(-1)[0] = math.nan
+    torch.save({"model": state}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=rf"a\.pth.*{name!r} is not finite"):
+        convert_checkpoint(tmp_path / "a.pth", SMALL)
 
 
 def test_the_other_form_is_named(tmp_path):

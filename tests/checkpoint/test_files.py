@@ -21,6 +21,7 @@ from yolor_d2.checkpoint.files import (
     find_fault,
     find_not_finite,
     find_resumable,
+    require_writable,
 )
 
 REPOSITORY = Path(__file__).parents[2]
@@ -91,6 +92,30 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, error, expected):
         raise error
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_links_and_devices_are_written_through(tmp_path):
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("target")
+    with atomic_write(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "target").read_bytes() == b"new"
+    assert (tmp_path / "link").is_symlink()
+    with atomic_write(Path("/dev/null")) as file:
+        file.write(b"gone")
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(OSError, match="/dev/full"), atomic_write(Path("/dev/full")) as file:
+        file.write(b"too much")
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path):
+    require_writable(tmp_path / "new" / "a.json")
+    assert (tmp_path / "new").is_dir() and not (tmp_path / "new" / "a.json").exists()
+    with pytest.raises(IsADirectoryError, match="expected a file to write"):
+        require_writable(tmp_path / "new")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        require_writable(tmp_path / "file" / "a.json")
 
 
 FULL_DISK = """

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..layers import ConvNormAct
 from ..networks import AnchorHead, PANNeck, Variant, YOLORBackbone, YOLORNetwork, build_network
+from .files import find_not_finite
 from .safe_load import ForeignWeights, read_weights
 from .schemes import cfg_names, cfg_walk, rename_keys, yaml_names
 
@@ -351,7 +352,8 @@ def name_tensors(weights: ForeignWeights, parts: Parts, source: str) -> NamedTen
     """Tensors of a file by the names of its scheme.
 
     Raises:
-        ValueError: when the file belongs to another kind of network altogether.
+        ValueError: when the file belongs to another kind of network altogether, or when weights
+            are not finite.
     """
     tensors = {name.removeprefix("module."): value for name, value in weights.tensors.items()}
     try:
@@ -404,6 +406,9 @@ def convert_weights(
         else:
             state[ours] = given.to(initial.dtype)
             report.used[theirs] = ours
+    broken = find_not_finite(state)
+    if broken is not None:
+        raise ValueError(f"the weights in {source!r} are of no use: {broken!r} is not finite")
     for name, value in tensors.items():
         (report.constants if CONSTANTS.search(name) else report.unused).append(name)
         if name.endswith("anchor_grid"):  # (L, 1, A, 1, 1, 2)

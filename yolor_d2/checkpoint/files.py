@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -27,21 +28,27 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name when everything is on the disk, and not before.
 
     Until then the data are in a temporary file of the same folder; whatever had the name before
-    stays as it is if writing fails.
+    stays as it is if writing fails. Of a link the file that it leads to is written. A device, such
+    as /dev/stdout, is written at once.
 
     Raises:
         OSError: when writing fails, naming the file.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    path = Path(os.path.realpath(path))
+    device = path.exists() and not path.is_file() and not path.is_dir()
+    temporary = path if device else path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+            if not device:
+                os.fsync(file.fileno())
+        if not device:
+            os.replace(temporary, path)
+            sync_folder(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        if not device:
+            temporary.unlink(missing_ok=True)
         reason = os_error_behind(error)
         if reason is None:
             raise
@@ -49,6 +56,19 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             reason.errno,
             f"cannot write {str(path)!r} ({reason.strerror}); earlier files are intact",
         ) from error
+
+
+def require_writable(path: Path) -> None:
+    """Make the folder of a file that is written later, and see that it can be.
+
+    Raises:
+        OSError: when it cannot, naming the file, so that nothing is computed in vain.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file to write", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "cannot be written", str(path))
 
 
 def os_error_behind(error: BaseException) -> OSError | None:

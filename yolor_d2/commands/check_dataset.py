@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from yolor_d2.checkpoint.files import atomic_write
+from yolor_d2.checkpoint.files import atomic_write, require_writable
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.data.check import Source, check_sources
@@ -139,6 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources = open_sources(args, cfg)
     if args.fix is not None:
         check_target(args.fix, sources)
+    for path in (args.json, args.fix):
+        if path is not None:
+            require_writable(path)
     channels = len(cfg.MODEL.PIXEL_MEAN)
     report = check_sources(
         sources,
@@ -151,7 +154,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A name in a file may be no text that a terminal can show.
     print(report.as_text(args.examples).encode("utf-8", "backslashreplace").decode())
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(args.json) as file:
             file.write(json.dumps(report.as_record(), indent=1, default=str).encode())
     if args.pictures is not None:

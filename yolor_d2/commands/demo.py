@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from yolor_d2.checkpoint.files import atomic_write, require_writable
 from yolor_d2.config import load_config
 from yolor_d2.d2.structures import Instances
 from yolor_d2.d2.utils import setup_logger
@@ -78,6 +79,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.opts = [*opts, *args.opts]
     if not any((args.output, args.json, args.coco_json, args.csv)):
         parser.error("nothing to write: give --output, --json, --coco-json or --csv")
+    for name in ("batch_size", "frames", "tile"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} is {value}, expected at least 1")
+    if args.tile is not None and not 0 <= args.tile_overlap < args.tile:
+        parser.error(f"--tile-overlap is {args.tile_overlap}, expected 0 to below --tile")
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold is {args.threshold}, expected a score from 0 to 1")
     if args.threshold is None:
         args.threshold = DEFAULT_THRESHOLD if args.thresholds is None else 0.0
     return args
@@ -271,8 +280,8 @@ def flat(results: list[dict]) -> Iterator[tuple[str, int, dict]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))  # as names of files are
 
 
 def open_video(path: Path) -> tuple[Iterator[np.ndarray], float, int]:
@@ -319,6 +328,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.thresholds is not None:
         cfg.MODEL.YOLOR.CLASS_SCORE_THRESHOLDS = read_thresholds(args.thresholds, names)
     files = expand(args.input)
+    for path in (args.json, args.coco_json, args.csv):
+        if path is not None:
+            require_writable(path)
+    if args.output is not None:
+        args.output.mkdir(parents=True, exist_ok=True)
     cameras = any(map(is_camera, files))
     predictor = BatchPredictor(
         cfg, batch_size=1 if cameras else args.batch_size, channel_order="RGB"
@@ -329,19 +343,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     targets = [output_path(args.output, path, taken) for path in files]
     done: dict[int, dict] = {}  # by place among the inputs
     images = [i for i, path in enumerate(files) if not is_video(path)]
-    progress = tqdm(total=len(files), unit="image" if len(images) == len(files) else "file")
-    records = demo.run_images([files[i] for i in images], [targets[i] for i in images])
-    for i, record in zip(images, records):
-        if record is not None:  # the other files still get their results
-            done[i] = record
-        progress.update()
-    for i in sorted(set(range(len(files))) - set(images)):
-        try:
-            done[i] = demo.run_video(files[i], targets[i])
-        except ImageReadError as error:
-            logger.error("%s", error)
-        progress.update()
-    progress.close()
+    unit = "image" if len(images) == len(files) else "file"
+    with tqdm(total=len(files), unit=unit) as progress:
+        records = demo.run_images([files[i] for i in images], [targets[i] for i in images])
+        for i, record in zip(images, records):
+            if record is not None:  # the other files still get their results
+                done[i] = record
+            progress.update()
+        for i in sorted(set(range(len(files))) - set(images)):
+            try:
+                done[i] = demo.run_video(files[i], targets[i])
+            except ImageReadError as error:
+                logger.error("%s", error)
+            progress.update()
     results = [done[i] for i in sorted(done)]
     if args.json is not None:
         write_text(args.json, json.dumps(results, indent=1))

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from yolor_d2.checkpoint.files import atomic_write
+from yolor_d2.checkpoint.files import atomic_write, require_writable
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
@@ -121,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The proof needs one device and full precision.
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     register_datasets(cfg)
+    require_writable(args.output)
     model = load_model(cfg)
     side, channels = model.backbone.size_divisibility, len(cfg.MODEL.PIXEL_MEAN)
     generator = torch.Generator().manual_seed(0)

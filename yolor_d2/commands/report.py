@@ -18,8 +18,8 @@ from pathlib import Path
 
 from jinja2 import UndefinedError
 
-from ..checkpoint.files import atomic_write
-from ..config import load_config
+from ..checkpoint.files import atomic_write, require_writable
+from ..config import load_run_config
 from ..data.loader import register_datasets
 from ..evaluation.report import (
     REPORT_NAME,
@@ -66,13 +66,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def report_on_run(folder: Path) -> list[Path]:
     """Pages of the data sets that a run was evaluated on."""
-    config = folder / "config.yaml"
-    if not config.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} is no run: it has no config.yaml")
-    # Wherever the folder has been moved to, and on a machine without a GPU too.
-    cfg = load_config(config, ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(folder)])
+    cfg = load_run_config(folder)
     if not cfg.DATASETS.TEST:
-        raise ValueError(f"{str(config)!r}: DATASETS.TEST is empty, so nothing was evaluated")
+        raise ValueError(
+            f"{str(folder / 'config.yaml')!r}: DATASETS.TEST is empty, so nothing was evaluated"
+        )
     register_datasets(cfg)
     return write_reports(cfg)
 
@@ -101,6 +99,7 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
     # Here, as it brings matplotlib.
     from ..evaluation.report_page import render_comparison
 
+    require_writable(output)
     reports = [read_run(path) for path in runs]
     try:
         text = render_comparison(reports, name_runs(runs))
@@ -108,7 +107,6 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
         raise ValueError(
             f"one of {', '.join(map(str, runs))} is a damaged report: {error!r}"
         ) from error
-    output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output) as file:
         file.write(text.encode("utf-8", errors="replace"))
     return output

@@ -7,18 +7,24 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# What a user can mend: a value, a key, a file. Anything else is our mistake.
-USER_ERRORS = (ValueError, KeyError, OSError)
+# What a user can mend: a value, a key, a file, a training that diverges. Anything else is our
+# mistake.
+USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError)
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 
 
 def describe(error: BaseException) -> str:
     """The message of an error in one line.
 
-    A KeyError prints its message with quotes, and torch's messages go on with hints for
-    programmers.
+    A KeyError prints its message with quotes, an OSError its number, and torch's messages go on
+    with hints for programmers.
     """
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text: object = error
+    if isinstance(error, KeyError) and error.args:
+        text = error.args[0]
+    elif isinstance(error, OSError) and error.strerror:
+        name = "" if error.filename is None else f"{str(error.filename)!r}: "
+        text = f"{name}{error.strerror}"
     return " ".join(str(text).split()) or type(error).__name__
 
 

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolor_d2.config import load_config
+from yolor_d2.config import load_run_config
 from yolor_d2.d2.data import MetadataCatalog
 from yolor_d2.data.loader import register_datasets
 from yolor_d2.visualize import draw_results, plot_curves
@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = load_config(args.run / "config.yaml", ["MODEL.DEVICE", "cpu"])
+    cfg = load_run_config(args.run)
     register_datasets(cfg)
     pictures = args.run / "pictures"
     plot_curves(args.run / "metrics.json", pictures / "curves.png")
