@@ -542,9 +542,14 @@ def test_nothing_left_is_an_error(tmp_path):
 # ---- Before training
 
 
+def write_json(folder: Path, data: dict) -> Path:
+    path = folder / "set.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
 def quick(folder: Path, data: dict, *, train: bool = True) -> list:
-    (folder / "set.json").write_text(json.dumps(data))
-    return quick_check("set", str(folder / "set.json"), str(folder), train=train)
+    return quick_check("set", str(write_json(folder, data)), str(folder), train=train)
 
 
 def test_quick_form(folder):
@@ -552,7 +557,7 @@ def test_quick_form(folder):
     found = quick(folder, content([annotation(2, 1, 1, 0, 5)]))
     assert [x.kind for x in found] == ["box_empty"]
     for name, entry in [("missing.png", "image_missing"), ("empty.jpg", "image_empty")]:
-        with pytest.raises(ValueError, match=rf"'set': image 1, '{name}'.*check_dataset\.py"):
+        with pytest.raises(ValueError, match=rf"'set': image 1, '{name}'.*yolor_d2 check"):
             quick(folder, content(images=[image_entry(1, name)]))
         assert KINDS[entry].severity == "error"
     with pytest.raises(ValueError, match=r"a\.png'.*64 x 48, its entry says 64 x 49"):
@@ -560,6 +565,28 @@ def test_quick_form(folder):
     with pytest.raises(ValueError, match=r"annotation 2, image 1.*'bbox' is 'x'.*\(2 such"):
         broken = [annotation(i, 1, 1, 5, 5, bbox="x") for i in (2, 3)]
         quick(folder, content(broken))
+
+
+@pytest.mark.parametrize(
+    ("root", "name", "message"),
+    [
+        ("photos/train", "train/x.png", r"no image is in '.*photos/train', but .*/photos': give"),
+        (".", "x.png", r"'x\.png' is in '.*photos/train': give that folder"),
+        (".", "train/x.png", r"'train/x\.png' is in '.*photos': give that folder"),
+        (".", "C:\\old\\x.png", r"a file of the name of .*photos/train', expected names"),
+        (".", "none.png", r"image 1, 'none\.png'.*no such file"),
+    ],
+)
+def test_the_right_folder_is_told(folder, root, name, message):
+    (folder / "photos" / "train").mkdir(parents=True)
+    (folder / "a.png").rename(folder / "photos" / "train" / "x.png")
+    data = content(images=[image_entry(1, name)])
+    with pytest.raises(ValueError, match=message):
+        quick_check("set", str(write_json(folder, data)), str(folder / root), train=True)
+    source = source_of(data, folder / root)
+    check_sources([source])
+    assert ("image_folder_wrong" in kinds(source)) == (name != "none.png")
+    assert "image_missing" in kinds(source)
 
 
 def test_quick_form_for_evaluation(folder):

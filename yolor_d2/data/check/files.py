@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
 
 from .images import ImageFacts, inspect_images, named_format
 from .source import Source
 
 # Both sides below this, in pixels, is small.
 SMALL = 32
+# Folders in which missing images are looked for.
+MOST_FOLDERS = 1000
 # What PIL calls colour without further channels.
 COLOUR_MODES = ("RGB", "YCbCr")
 
@@ -30,6 +34,53 @@ def nearest_name(path: str, folders: dict[str, dict[str, str]]) -> str:
         folders[folder] = {os.path.splitext(x)[0].casefold(): x for x in names if is_image_name(x)}
     near = folders[folder].get(os.path.splitext(name)[0].casefold())
     return f"; there is {near!r}" if near and near != name else ""
+
+
+def find_folder(root: Path, name: str) -> tuple[Path | None, Path | None]:
+    """Where the file of an image is that is not below the root.
+
+    Returns:
+        The folder that its name is relative to, above the root or in it; and if there is none, a
+        folder that has a file of this name at all.
+    """
+    for folder in root.absolute().parents:
+        if (folder / name).is_file():
+            return folder, None
+    stem = PureWindowsPath(name).name  # which knows both kinds of slashes
+    for place, _, names in itertools.islice(os.walk(root), MOST_FOLDERS):
+        if stem in names:
+            for folder in (Path(place), *Path(place).parents):
+                if (folder / name).is_file() and not Path(name).is_absolute():
+                    return folder, None
+            return None, Path(place)
+    return None, None
+
+
+def report_missing(source: Source, missing: dict[int, str], looked_at: int) -> None:
+    """Report images without a file, and where they are if all are elsewhere.
+
+    Args:
+        source: of the images.
+        missing: what is there in place of the file, by place of the image.
+        looked_at: images whose file was looked for.
+    """
+    folders: dict[str, dict[str, str]] = {}
+    if missing and len(missing) == looked_at:
+        name = source.data["images"][next(iter(missing))]["file_name"]
+        right, other = find_folder(source.image_root, name)
+        start = f"no image is in {str(source.image_root)!r}, but"
+        if right is not None:
+            message = f"{start} {name!r} is in {str(right)!r}: give that folder"
+            source.report("image_folder_wrong", message)
+        elif other is not None:
+            message = (
+                f"{start} a file of the name of {name!r} is in {str(other)!r}, expected names that "
+                "are relative to the folder of the images"
+            )
+            source.report("image_folder_wrong", message)
+    for place, reason in missing.items():
+        message = reason + nearest_name(source.image_path(place), folders)
+        source.report("image_missing", message, "images", place)
 
 
 def check_files(
@@ -60,13 +111,12 @@ def check_files(
             inspect_images(paths, workers=workers, channels=channels, progress=progress),
         )
     )
-    folders: dict[str, dict[str, str]] = {}
-    for place, path in zip(places, paths):
-        fact = facts[place]
-        if fact.fault == "image_missing":
-            message = fact.message + nearest_name(path, folders)
-            source.report("image_missing", message, "images", place)
-        elif fact.fault:
+    missing = {k: fact.message for k, fact in facts.items() if fact.fault == "image_missing"}
+    report_missing(source, missing, len(places))
+    for place, fact in facts.items():
+        if place in missing:
+            continue
+        if fact.fault:
             source.report(fact.fault, fact.message, "images", place)
         else:
             check_content(source, place, fact, channels, input_size, least_side)

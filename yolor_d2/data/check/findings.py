@@ -89,6 +89,7 @@ KINDS = {
     "box_tiny": Kind(NOTICE, "a side below two pixels of the network's input: not trained on"),
     "box_without_anchor": Kind(NOTICE, "no anchor matches, so it cannot be learned"),
     # Image files
+    "image_folder_wrong": Kind(ERROR, "all images are in another folder than the one given"),
     "image_missing": Kind(ERROR, "there is no such file", DROP_IMAGE),
     "image_empty": Kind(ERROR, "the file has no bytes", DROP_IMAGE),
     "image_truncated": Kind(ERROR, "the file ends before the image does", DROP_IMAGE),

@@ -13,14 +13,14 @@ from ...d2.config import CfgNode
 from ...d2.data import MetadataCatalog
 from .boxes import check_boxes, check_use
 from .entries import check_entries
-from .files import nearest_name
+from .files import report_missing
 from .findings import ERROR, WARNING, Finding, count_severities
 from .images import inspect_image
 from .source import Source, read_coco
 
 logger = logging.getLogger(__name__)
 
-# Larger annotation files, in bytes, are left to `tools/check_dataset.py`: they take longer.
+# Larger annotation files, in bytes, are left to the command: they take longer.
 LARGEST_FILE = 64 * 2**20
 # Images whose existence, and whose header, is looked at.
 EXISTING, HEADERS = 20_000, 200
@@ -39,6 +39,7 @@ FATAL = (
     "box_missing",
     "box_malformed",
     "image_size_missing",
+    "image_folder_wrong",
     "image_missing",
     "image_empty",
     "image_unreadable",
@@ -48,7 +49,7 @@ FATAL = (
 EVALUATED = {"area", "iscrowd"}
 # Findings that the log names; errors are always named.
 LOGGED = (WARNING,)
-COMMAND = "python tools/check_dataset.py"
+COMMAND = "python -m yolor_d2 check"
 
 
 def sample(count: int, most: int) -> list[int]:
@@ -60,18 +61,17 @@ def check_some_files(source: Source, channels: int) -> None:
     """Report missing files among many, and unreadable or wrongly sized ones among some."""
     places = list(source.images.values())
     headers = set(sample(len(places), HEADERS))
-    folders: dict[str, dict[str, str]] = {}
-    for i in sample(len(places), EXISTING):
+    looked_at = sample(len(places), EXISTING)
+    missing: dict[int, str] = {}
+    for i in looked_at:
         place, path = places[i], source.image_path(places[i])
         if i not in headers:
             if not os.path.exists(path):
-                message = f"there is no such file{nearest_name(path, folders)}"
-                source.report("image_missing", message, "images", place)
+                missing[place] = "there is no such file"
             continue
         fact = inspect_image(path, decode=False, channels=channels)
         if fact.fault == "image_missing":
-            message = fact.message + nearest_name(path, folders)
-            source.report("image_missing", message, "images", place)
+            missing[place] = fact.message
         elif fact.fault:
             source.report(fact.fault, fact.message, "images", place)
         elif place in source.sizes and source.sizes[place] != fact.size:
@@ -80,6 +80,7 @@ def check_some_files(source: Source, channels: int) -> None:
                 f"the image is {width} x {height}, its entry says {said_width} x {said_height}"
             )
             source.report("image_size_differs", message, "images", place)
+    report_missing(source, missing, len(looked_at))
 
 
 def quick_check(
