@@ -12,7 +12,10 @@ import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
+from torch.multiprocessing import ProcessRaisedException
+
 from yolor_d2 import cli, commands
+from yolor_d2.commands import shell
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +54,29 @@ def test_an_unknown_command_names_the_nearest(capsys):
     assert "unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err
     assert cli.main(["zzz"]) == 2
     assert "known are check, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("last", "line"),
+    [
+        ("ValueError: a: b\nand more", "a: b and more"),
+        ("KeyError: 'no such key'", "no such key"),
+        ("FileNotFoundError: [Errno 2] no file: 'x'", "no file: 'x'"),
+        ("yolor_d2.checkpoint.errors.WeightsFileError: bad", "bad"),
+        ("AssertionError", "AssertionError:  (--debug shows where)"),
+        ("other.Error: odd", "ProcessRaisedException: odd (--debug shows where)"),
+    ],
+)
+def test_errors_of_other_processes_are_one_line_too(last, line, capsys):
+    text = (
+        f"-- Process 0\nTraceback (most recent call last):\n  File 'x', line 3\n    f(x)\n{last}\n"
+    )
+
+    def command(_):
+        raise ProcessRaisedException(text, 0, 1)
+
+    assert shell.run(command, [], program="p") == 1
+    assert capsys.readouterr().err == f"p: error: {line}\n"
 
 
 def test_errors_are_one_line_and_debug_shows_where(capsys, monkeypatch):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from torch.multiprocessing import ProcessRaisedException
 
 # What a user can mend: a value, a key, a file, a training that diverges. Anything else is our
 # mistake.
@@ -26,6 +29,18 @@ def describe(error: BaseException) -> str:
         name = "" if error.filename is None else f"{str(error.filename)!r}: "
         text = f"{name}{error.strerror}"
     return " ".join(str(text).split()) or type(error).__name__
+
+
+def from_process(error: ProcessRaisedException) -> tuple[type, str]:
+    """Class and message of what a process raised, which its parent knows as a printed traceback."""
+    # The last line that begins as "module.Name: message" does; those of the frames are indented.
+    found = list(re.finditer(r"^(?:([\w.]+)\.)?(\w+)(?:: |$)", str(error), re.MULTILINE))
+    if not found:
+        return type(error), describe(error)
+    module, name = found[-1].groups()
+    kind = getattr(sys.modules.get(module or "builtins"), name, type(error))
+    text = " ".join(re.sub(r"^\[Errno \d+\] ", "", str(error)[found[-1].end() :]).split())
+    return kind, text.strip("'\"") if kind is KeyError else text
 
 
 def run(
@@ -57,7 +72,10 @@ def run(
     except Exception as error:
         if debug:
             traceback.print_exc()
-        kind = "" if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: "
-        hint = "" if debug or not kind else " (--debug shows where)"
-        print(f"{program}: error: {kind}{describe(error)}{hint}", file=sys.stderr)
+        kind, text = type(error), describe(error)
+        if isinstance(error, ProcessRaisedException):
+            kind, text = from_process(error)
+        if not issubclass(kind, USER_ERRORS):
+            text = f"{kind.__name__}: {text}" + ("" if debug else " (--debug shows where)")
+        print(f"{program}: error: {text}", file=sys.stderr)
         return 1
