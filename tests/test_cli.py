@@ -1,8 +1,11 @@
 """The one command of an installed package."""
 
+import errno
 import importlib
 import importlib.util
+import io
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
+import torch
 from torch.multiprocessing import ProcessRaisedException
 
 from yolor_d2 import cli, commands
@@ -77,6 +81,21 @@ def test_errors_of_other_processes_are_one_line_too(last, line, capsys):
 
     assert shell.run(command, [], program="p") == 1
     assert capsys.readouterr().err == f"p: error: {line}\n"
+
+
+def test_a_full_disk_is_told_as_such(capsys):
+    """torch.save hides it behind an error of its own, and each line of the log would tell of it."""
+
+    class Full(io.BytesIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def command(_):
+        logging.StreamHandler(Full()).handle(logging.makeLogRecord({"msg": "a line"}))
+        torch.save({"a": torch.zeros(100_000)}, Full())
+
+    assert shell.run(command, [], program="p") == 1
+    assert capsys.readouterr().err == "p: error: No space left on device\n"
 
 
 def test_errors_are_one_line_and_debug_shows_where(capsys, monkeypatch):

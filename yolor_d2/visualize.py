@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .checkpoint.files import atomic_write
 from .data.image import read_image
 
 # RGB, told apart easily and readable on most images; classes beyond the list start over.
@@ -73,7 +74,8 @@ def write_image(path: Path, image: np.ndarray) -> None:
     done, data = cv2.imencode(path.suffix or ".png", image[:, :, ::-1])
     if not done:
         raise OSError(f"cannot encode {str(path)!r}")
-    path.write_bytes(data.tobytes())
+    with atomic_write(path) as file:
+        file.write(data.tobytes())
 
 
 def beside(left: np.ndarray, right: np.ndarray, titles: tuple[str, str]) -> np.ndarray:

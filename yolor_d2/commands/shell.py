@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import re
 import sys
 import traceback
@@ -9,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch.multiprocessing import ProcessRaisedException
+
+from ..checkpoint.files import os_error_behind
 
 # What a user can mend: a value, a key, a file, a training that diverges. Anything else is our
 # mistake.
@@ -37,8 +41,10 @@ def from_process(error: ProcessRaisedException) -> tuple[type, str]:
     found = list(re.finditer(r"^(?:([\w.]+)\.)?(\w+)(?:: |$)", str(error), re.MULTILINE))
     if not found:
         return type(error), describe(error)
-    module, name = found[-1].groups()
-    kind = getattr(sys.modules.get(module or "builtins"), name, type(error))
+    module, name = found[-1].groups(default="builtins")
+    if module.partition(".")[0] == __package__.partition(".")[0]:
+        importlib.import_module(module)
+    kind = getattr(sys.modules.get(module), name, type(error))
     text = " ".join(re.sub(r"^\[Errno \d+\] ", "", str(error)[found[-1].end() :]).split())
     return kind, text.strip("'\"") if kind is KeyError else text
 
@@ -63,6 +69,8 @@ def run(
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
+    # Where the log cannot be written, as on a full disk, there is no traceback for each line.
+    logging.raiseExceptions = debug
     program = program or Path(sys.argv[0]).stem
     try:
         return command(argv) or 0
@@ -73,8 +81,11 @@ def run(
         if debug:
             traceback.print_exc()
         kind, text = type(error), describe(error)
+        behind = os_error_behind(error)
         if isinstance(error, ProcessRaisedException):
             kind, text = from_process(error)
+        elif isinstance(error, RuntimeError) and behind is not None:  # of torch.save
+            kind, text = type(behind), describe(behind)
         if not issubclass(kind, USER_ERRORS):
             text = f"{kind.__name__}: {text}" + ("" if debug else " (--debug shows where)")
         print(f"{program}: error: {text}", file=sys.stderr)

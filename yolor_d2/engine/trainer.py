@@ -68,10 +68,13 @@ WITHOUT_EFFECT = {
 }
 
 
-def shorten_image_error(record: logging.LogRecord) -> bool:
-    """Take the traceback off a line in the log that is about an image that cannot be read."""
+def shorten_error(record: logging.LogRecord) -> bool:
+    """Take the traceback off a line in the log about what the user can mend.
+
+    That is an image that cannot be read, a loss that is not finite, or a full disk.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, ImageReadError):
+    if isinstance(error, ImageReadError | FloatingPointError | OSError):
         record.msg, record.args = f"{record.getMessage()} {error}", ()
         record.exc_info = record.exc_text = None
     return True
@@ -220,7 +223,7 @@ class Trainer(DefaultTrainer):
             logger.info("The run has all its %d iterations: nothing is left to do", self.max_iter)
             return None
         runtime_logger = logging.getLogger(TrainerBase.__module__)
-        runtime_logger.addFilter(shorten_image_error)
+        runtime_logger.addFilter(shorten_error)
         try:
             return super().train()
         except Interrupted as interrupted:
@@ -234,7 +237,7 @@ class Trainer(DefaultTrainer):
             )
             raise
         finally:
-            runtime_logger.removeFilter(shorten_image_error)
+            runtime_logger.removeFilter(shorten_error)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in OUTPUT_DIR if there is one, else that of SOLVER.CONTINUE_FROM, else
