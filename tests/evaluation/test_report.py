@@ -236,6 +236,17 @@ def test_hostile_names_of_many_classes_stay_text(tmp_path):
     assert "<script>alert(1)<…" in page.words
 
 
+def test_hundreds_of_classes_are_thinned_out(tmp_path):
+    """Curves and confusion of the hundred most frequent ones; the numbers of all."""
+    names = [f"class {i}" for i in range(400)]
+    report = to_json(build_report(write_case(tmp_path, names, images=2)))
+    assert len(report["confusion"]["matrix"]) == 401
+    text = render_report(report)
+    assert "The 100 classes with most objects" in text
+    assert len(text) < 1_000_000
+    assert "class 399" in text  # in the table
+
+
 def test_pictures_are_embedded_small(tmp_path):
     source = write_case(tmp_path)
     big = np.zeros((900, 1200, 3), dtype=np.uint8)

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 PICTURE_SIZE, PICTURE_QUALITY = 512, 80
 # A confusion matrix with more classes becomes a picture.
 MOST_CELLS = 12
+# Curves and that picture show at most so many classes, those with most objects.
+MOST_SHOWN = 100
 # Classes with a colour of their own in the curves; the first colour is that of all together.
 MOST_LINES = NUM_COLOURS - 1
 # Losses that differ by a greater factor get a logarithmic axis.
@@ -132,6 +134,7 @@ def render_report(report: dict) -> str:
             where it says.
     """
     shown = chosen_classes(report)
+    shares = row_shares(report["confusion"]["matrix"])
     root = report["dataset"]["image_root"]
     return render(
         "report.html.jinja",
@@ -139,14 +142,20 @@ def render_report(report: dict) -> str:
         title=f"{report['dataset']['name']}: evaluation",
         legend=[(place, name) for place, (_, name) in enumerate(shown, start=1)],
         curves=plot_curves(report, shown),
-        heat=confusion_heat(report["confusion"]),
-        shares=row_shares(report["confusion"]["matrix"]),
+        heat=confusion_heat(report["confusion"], shares),
+        most_shown=MOST_SHOWN,
+        shares=shares.tolist(),
         training=plot_training([("", report["training"])]),
         pictures={
             name: [embed_picture(picture, root, report) for picture in pictures]
             for name, pictures in report["pictures"].items()
         },
     )
+
+
+def largest(values: Sequence[float], count: int) -> list[int]:
+    """Places of the largest values, in their order."""
+    return sorted(sorted(range(len(values)), key=lambda i: -values[i])[:count])
 
 
 def chosen_classes(report: dict) -> list[tuple[int, str]]:
@@ -156,9 +165,8 @@ def chosen_classes(report: dict) -> list[tuple[int, str]]:
         for i, entry in enumerate(report["classes"])
         if report["curves"]["classes"][i] is not None
     ]
-    if len(known) > MOST_LINES:
-        known = sorted(known, key=lambda x: -x[1]["objects"])[:MOST_LINES]
-    return sorted((i, entry["name"]) for i, entry in known)
+    chosen = largest([entry["objects"] for _, entry in known], MOST_LINES)
+    return [(known[i][0], known[i][1]["name"]) for i in chosen]
 
 
 def plot_curves(report: dict, shown: Sequence[tuple[int, str]]) -> list[tuple[str, str, Markup]]:
@@ -167,6 +175,7 @@ def plot_curves(report: dict, shown: Sequence[tuple[int, str]]) -> list[tuple[st
     if curves["all"] is None:
         return []
     places = {number: place for place, (number, _) in enumerate(shown, start=1)}
+    drawn = largest([entry["objects"] for entry in report["classes"]], MOST_SHOWN)
     plots = []
     for key, title, text in (
         ("precision_by_recall", "Precision over recall", "COCO's, at IoU 0.5: the area is AP50."),
@@ -177,7 +186,7 @@ def plot_curves(report: dict, shown: Sequence[tuple[int, str]]) -> list[tuple[st
         axis = curves["recall"] if key == "precision_by_recall" else curves["score"]
         lines: list[Line] = [
             (axis, curve[key], places.get(i))
-            for i, curve in enumerate(curves["classes"])
+            for i, curve in ((i, curves["classes"][i]) for i in drawn)
             if curve is not None and len(curves["classes"]) > 1
         ]
         lines.append((axis, curves["all"][key], 0))
@@ -189,17 +198,20 @@ def plot_curves(report: dict, shown: Sequence[tuple[int, str]]) -> list[tuple[st
     return plots
 
 
-def row_shares(matrix: Sequence[Sequence[int]]) -> list[list[float]]:
+def row_shares(matrix: Sequence[Sequence[int]]) -> np.ndarray:
     """Each entry as a share of its row."""
-    return [[x / max(sum(row), 1) for x in row] for row in matrix]
+    counts = np.array(matrix, dtype=np.float64)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def confusion_heat(confusion: dict) -> Markup | None:
+def confusion_heat(confusion: dict, shares: np.ndarray) -> Markup | None:
     """The matrix as a picture, where a table of it would be too large."""
-    if len(confusion["labels"]) <= MOST_CELLS:
-        return None
     labels = [*confusion["labels"], "background"]
-    return plot_heat(np.array(row_shares(confusion["matrix"])), labels, "Confusion of classes")
+    if len(labels) <= MOST_CELLS + 1:
+        return None
+    objects = [sum(row) for row in confusion["matrix"][:-1]]
+    shown = [*largest(objects, MOST_SHOWN), len(labels) - 1]
+    return plot_heat(shares[np.ix_(shown, shown)], [labels[i] for i in shown], "Confusion")
 
 
 def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, list, Markup]]:
