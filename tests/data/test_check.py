@@ -105,6 +105,11 @@ ANNOTATIONS = [
     (annotation(2, 40, 4, 9, 9, ignore=1), "ignore_flag", [40, 4, 9, 9]),
     (annotation(2, 40, 4, 9, 9, segmentation=[[1, 2]]), "segmentation_malformed", [40, 4, 9, 9]),
     (annotation(2, 40, 4, 9, 9, segmentation={"x": 1}), "segmentation_malformed", [40, 4, 9, 9]),
+    (
+        annotation(2, 40, 4, 9, 9, segmentation={"counts": [-1, 9], "size": [2, 4]}),
+        "segmentation_malformed",
+        [40, 4, 9, 9],
+    ),
 ]
 
 
@@ -245,6 +250,8 @@ def test_categories():
     assert fixed["categories"] == [named[1]] and fixed["annotations"] == []
     assert kinds(check(content(categories=[named[0], named[0]]))) == ["category_id_collision"]
     assert kinds(check(content(categories=[named[0], {"id": 3}]))) == ["entry_malformed"]
+    half = {"id": 3, "name": "\ud800"}  # half a character, which nothing can write
+    assert kinds(check(content(categories=[named[0], half]))) == ["entry_malformed"]
 
 
 def test_crowds_are_left_alone():
@@ -562,6 +569,12 @@ def test_quick_form(folder):
         assert KINDS[entry].severity == "error"
     with pytest.raises(ValueError, match=r"a\.png'.*64 x 48, its entry says 64 x 49"):
         quick(folder, content(images=[image_entry(1, height=49)]))
+    with pytest.raises(ValueError, match="number that is not finite"):
+        quick(folder, content([annotation(2, 1, 1, math.nan, 5)]))
+    polygon = annotation(2, 40, 4, 9, 9, segmentation=[[1, 2]])
+    assert [x.kind for x in quick(folder, content([polygon]))] == ["segmentation_malformed"]
+    with pytest.raises(ValueError, match="expected polygons or run lengths"):
+        quick(folder, content([annotation(2, 40, 4, 9, 9, segmentation={"size": [1]})]))
     with pytest.raises(ValueError, match=r"annotation 2, image 1.*'bbox' is 'x'.*\(2 such"):
         broken = [annotation(i, 1, 1, 5, 5, bbox="x") for i in (2, 3)]
         quick(folder, content(broken))

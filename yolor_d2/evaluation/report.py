@@ -333,7 +333,6 @@ def report_or_log(cfg: CfgNode, weights: str) -> None:
             "`python -m yolor_d2 report %s --debug` tries again and shows where",
             *(type(error).__name__, error, cfg.OUTPUT_DIR),
         )
-        logger.debug("Where the report failed:", exc_info=True)
 
 
 # ---- Reading

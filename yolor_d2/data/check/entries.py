@@ -24,12 +24,15 @@ def read_category_names(path: Path) -> list[str]:
         raise AnnotationFileError(f"{str(path)!r} is not in COCO format: it has no 'categories'")
     if not isinstance(data["categories"], list):
         raise AnnotationFileError(f"{str(path)!r} is not in COCO format: 'categories' is no list")
-    source = Source("", path, path.parent, data)
+    sections = {"images": [], "annotations": [], "categories": data["categories"]}
+    source = Source("", path, path.parent, sections)
+    read_numbers(source)  # of which the checks before training tell
     check_categories(source)
     for finding in source.findings:
-        if finding.severity == ERROR:
+        if finding.severity == ERROR and finding.kind != "number_malformed":
             raise AnnotationFileError(finding.describe())
-    return [data["categories"][source.categories[x]]["name"] for x in sorted(source.categories)]
+    entries = source.data["categories"]
+    return [entries[source.categories[x]]["name"] for x in sorted(source.categories)]
 
 
 def check_entries(source: Source) -> None:
@@ -39,6 +42,15 @@ def check_entries(source: Source) -> None:
     check_categories(source)
     check_images(source)
     check_annotations(source)
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written: JSON may have halves of characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def missing_keys(entry: object, whole: tuple[str, ...], text: tuple[str, ...] = ()) -> str:
@@ -51,7 +63,7 @@ def missing_keys(entry: object, whole: tuple[str, ...], text: tuple[str, ...] = 
             return f"{key!r} is {found}, expected a whole number"
     for key in text:
         value = entry.get(key)
-        if not isinstance(value, str) or not value or "\0" in value:
+        if not isinstance(value, str) or not value or "\0" in value or not is_text(value):
             found = shorten(value) if key in entry else "missing"
             return f"{key!r} is {found}, expected a name"
     return ""

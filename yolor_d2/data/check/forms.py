@@ -94,7 +94,7 @@ def is_segmentation(shape: object) -> bool:
     if isinstance(shape, dict):
         size, counts = shape.get("size"), shape.get("counts")
         sized = isinstance(size, list) and len(size) == 2 and all(map(is_whole, size))
-        listed = isinstance(counts, list) and all(map(is_whole, counts))
+        listed = isinstance(counts, list) and all(type(x) is int and 0 <= x < 2**32 for x in counts)
         return sized and (listed or isinstance(counts, str))
     if not isinstance(shape, list):
         return False

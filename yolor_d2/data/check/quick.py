@@ -38,6 +38,7 @@ FATAL = (
     "boxes_are_corners",
     "box_missing",
     "box_malformed",
+    "box_not_finite",
     "image_size_missing",
     "image_folder_wrong",
     "image_missing",
@@ -109,9 +110,16 @@ def quick_check(
     check_some_files(source, channels)
     if train:
         check_use(source, usable)
+    entries = source.data["annotations"]
     fatal = [finding for finding in source.findings if finding.kind in FATAL]
+    # A malformed polygon loses its object, which the log tells; malformed run lengths end the run.
+    fatal += [
+        finding
+        for finding in source.findings
+        if finding.kind == "segmentation_malformed"
+        and isinstance(entries[finding.place]["segmentation"], dict)
+    ]
     if not train:
-        entries = source.data["annotations"]
         fatal += [
             finding
             for finding in source.findings
