@@ -507,6 +507,18 @@ def test_pictures(folder):
     assert len(draw_findings(sources, folder / "drawn", count=1)) == 1
 
 
+def test_boxes_read_in_another_form_are_drawn(folder):
+    Image.new("RGB", (64, 48)).save(folder / "a.png")
+    source = source_of(boxes_of([0.25, 0.5, 0.5, 0.25]), folder)
+    check_sources([source])
+    (path,) = draw_findings([source], folder / "drawn", count=10)
+    image = np.asarray(Image.open(path)).astype(int)
+    # 64 x 48 is drawn five times as large: the box begins at (16, 24).
+    drawn = image.max(axis=2) > 60
+    assert drawn[25 * 5 : 35 * 5, 16 * 5 - 2 : 16 * 5 + 3].any(axis=1).all()
+    assert not drawn[30 * 5 : 34 * 5, 20 * 5 : 44 * 5].any()
+
+
 # ---- Repaired copies
 
 

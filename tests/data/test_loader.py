@@ -3,6 +3,7 @@
 import itertools
 import json
 import multiprocessing
+import os
 import uuid
 from pathlib import Path
 
@@ -429,6 +430,15 @@ def test_classes_come_from_the_file_in_order_of_their_ids(use_coco):
     # 3, 7 and 90 become 0, 1 and 2.
     assert [x["category_id"] for item in items for x in item["annotations"]] == [0, 1, 2]
     assert cfg.DATASETS.TRAIN == cfg.DATASETS.TEST
+
+
+def test_files_are_known_from_every_folder(cfg, tmp_path, monkeypatch):
+    """So that a run can be gone on with from another one."""
+    annotations, images = map(Path, write_coco(tmp_path / uuid.uuid4().hex, [GOOD]))
+    monkeypatch.chdir(annotations.parent)
+    files = annotations.name, os.path.relpath(images)
+    loader.use_coco_files(cfg, files, files)
+    assert cfg.DATASETS.REGISTER[-1][1:] == [str(annotations), str(images)]
 
 
 def test_either_set_may_stay_as_it_is(cfg, tmp_path):

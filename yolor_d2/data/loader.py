@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -113,10 +114,11 @@ def use_coco_files(
     for split, given in (("TRAIN", train), ("TEST", test)):
         if given is None:
             continue
-        files = list(map(str, given))
+        if not Path(given[0]).is_file():
+            raise FileNotFoundError(f"no annotation file {str(given[0])!r}")
+        # A run can be gone on with from another folder.
+        files = [os.path.abspath(x) for x in given]
         path = Path(files[0])
-        if not path.is_file():
-            raise FileNotFoundError(f"no annotation file {str(path)!r}")
         known = {entry[0]: list(entry[1:]) for entry in cfg.DATASETS.REGISTER}
         # Folder and file tell most data sets apart; the whole path tells the rest.
         name = f"{path.resolve().parent.name}/{path.stem}"

@@ -23,6 +23,8 @@ LARGEST_WHOLE_FLOAT = 2.0**53
 # Boxes of a whole data set are corners if so many could be, and so many would leave their image if
 # they were not; fewer than so many say nothing.
 CORNERS, LEAVING, FEWEST = 0.95, 0.25, 3
+# Kinds of findings that say in which form they were.
+FORMS_OF_BOXES = ("boxes_are_shares", "boxes_are_corners")
 # What rounding adds to a share of the image, and to a corner in pixels.
 SHARE_TOLERANCE, PIXEL_TOLERANCE = 1e-3, 1.0
 

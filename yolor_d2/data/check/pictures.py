@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from ...visualize import draw_boxes, to_rgb, write_image
 from ..image import ImageReadError, read_image
 from .entries import box_of
 from .findings import SEVERITIES, Finding
+from .forms import FORMS_OF_BOXES
 from .source import Source, is_whole
 
 # Longer side of a picture in pixels.
@@ -78,6 +80,12 @@ def draw_findings(
                 place = source.images.get(finding.image_id)  # pyright: ignore[reportArgumentType]
             if place in known:
                 by_place.setdefault(place, []).append(finding)
+        # Boxes that were read in another form, as they were read.
+        for finding in (x for x in source.findings if x.kind in FORMS_OF_BOXES):
+            for place in (p for p in source.annotations if ("annotations", p) in source.replaced):
+                image = source.images[source.data["annotations"][place]["image_id"]]
+                shown = replace(finding, section="annotations", place=place)
+                by_place.setdefault(image, []).append(shown)
         order = sorted(
             by_place, key=lambda p: min(SEVERITIES.index(x.severity) for x in by_place[p])
         )
