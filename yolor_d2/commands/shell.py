@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import re
@@ -17,6 +18,8 @@ from ..checkpoint.files import os_error_behind
 # What a user can mend: a value, a key, a file, a training that diverges. Anything else is our
 # mistake.
 USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError)
+# A full disk, a quota, a limit on the size of a file.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 
 
@@ -84,7 +87,7 @@ def run(
         behind = os_error_behind(error)
         if isinstance(error, ProcessRaisedException):
             kind, text = from_process(error)
-        elif isinstance(error, RuntimeError) and behind is not None:  # of torch.save
+        elif behind is not None and behind.errno in NO_SPACE:  # torch.save hides it
             kind, text = type(behind), describe(behind)
         if not issubclass(kind, USER_ERRORS):
             text = f"{kind.__name__}: {text}" + ("" if debug else " (--debug shows where)")
