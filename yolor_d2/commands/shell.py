@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def run(
     argv = [word for word in argv if word != "--debug"]
     # Where the log cannot be written, as on a full disk, there is no traceback for each line.
     logging.raiseExceptions = debug
+    # What PIL says about metadata names no file, and the pixels are read all the same.
+    warnings.filterwarnings("ignore", ".*corrupt EXIF", UserWarning)
     program = program or Path(sys.argv[0]).stem
     try:
         return command(argv) or 0
