@@ -53,6 +53,16 @@ def from_process(error: ProcessRaisedException) -> tuple[type, str]:
     return kind, text.strip("'\"") if kind is KeyError else text
 
 
+def explain(error: Exception) -> tuple[type, str]:
+    """Class and message of what a user should hear of."""
+    if isinstance(error, ProcessRaisedException):
+        return from_process(error)
+    behind = os_error_behind(error)
+    if behind is not None and behind.errno in NO_SPACE:  # torch.save hides it
+        return type(behind), describe(behind)
+    return type(error), describe(error)
+
+
 def run(
     command: Callable[[Sequence[str]], int | None],
     argv: Sequence[str] | None = None,
@@ -86,12 +96,7 @@ def run(
     except Exception as error:
         if debug:
             traceback.print_exc()
-        kind, text = type(error), describe(error)
-        behind = os_error_behind(error)
-        if isinstance(error, ProcessRaisedException):
-            kind, text = from_process(error)
-        elif behind is not None and behind.errno in NO_SPACE:  # torch.save hides it
-            kind, text = type(behind), describe(behind)
+        kind, text = explain(error)
         if not issubclass(kind, USER_ERRORS):
             text = f"{kind.__name__}: {text}" + ("" if debug else " (--debug shows where)")
         print(f"{program}: error: {text}", file=sys.stderr)

@@ -135,6 +135,7 @@ def render_report(report: dict) -> str:
     """
     shown = chosen_classes(report)
     shares = row_shares(report["confusion"]["matrix"])
+    heat = confusion_heat(report["confusion"], shares)
     root = report["dataset"]["image_root"]
     return render(
         "report.html.jinja",
@@ -142,9 +143,9 @@ def render_report(report: dict) -> str:
         title=f"{report['dataset']['name']}: evaluation",
         legend=[(place, name) for place, (_, name) in enumerate(shown, start=1)],
         curves=plot_curves(report, shown),
-        heat=confusion_heat(report["confusion"], shares),
+        heat=heat,
         most_shown=MOST_SHOWN,
-        shares=shares.tolist(),
+        shares=shares.tolist() if heat is None else None,
         training=plot_training([("", report["training"])]),
         pictures={
             name: [embed_picture(picture, root, report) for picture in pictures]

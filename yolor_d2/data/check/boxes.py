@@ -52,12 +52,14 @@ def check_boxes(source: Source) -> np.ndarray:
     Returns:
         (M,) bool: those of `source.boxes` that can be trained on; no crowds.
     """
-    read_box_form(source)
-    boxes, places = source.boxes, source.annotations
-    entries = source.data["annotations"]
-    image_places = [source.images[entries[place]["image_id"]] for place in places]
-    sizes = [source.size_of(place) for place in places]
-    height, width = np.array(sizes, dtype=np.float64).reshape(-1, 2).T
+    places = source.annotations
+    image_places = [source.images[entry["image_id"]] for _, entry in source.objects()]
+    unknown = (np.nan, np.nan)
+    sizes = np.array([source.sizes.get(place, unknown) for place in image_places], dtype=np.float64)
+    sizes = sizes.reshape(-1, 2)
+    read_box_form(source, sizes)
+    boxes, entries = source.boxes, source.data["annotations"]
+    height, width = sizes.T
     crowd = np.array([entries[place].get("iscrowd") == 1 for place in places], dtype=bool)
     malformed = {x.place for x in source.findings if x.kind == "box_malformed"}
     given = np.array([place not in malformed for place in places], dtype=bool)

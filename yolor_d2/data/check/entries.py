@@ -63,7 +63,7 @@ def missing_keys(entry: object, whole: tuple[str, ...], text: tuple[str, ...] = 
             return f"{key!r} is {found}, expected a whole number"
     for key in text:
         value = entry.get(key)
-        if not isinstance(value, str) or not value or "\0" in value or not is_text(value):
+        if not isinstance(value, str) or not value or "\0" in value:
             found = shorten(value) if key in entry else "missing"
             return f"{key!r} is {found}, expected a name"
     return ""
@@ -73,6 +73,8 @@ def check_categories(source: Source) -> None:
     names: dict[str, object] = {}
     for place, entry in enumerate(source.data["categories"]):
         fault = missing_keys(entry, ("id",), ("name",))
+        if not fault and not is_text(entry["name"]):  # names of files need not be
+            fault = f"'name' is {shorten(entry['name'])}, expected text"
         if fault:
             source.report("entry_malformed", fault, "categories", place)
             continue

@@ -50,7 +50,7 @@ def find_folder(root: Path, name: str) -> tuple[Path | None, Path | None]:
     for place, _, names in itertools.islice(os.walk(root), MOST_FOLDERS):
         if stem in names:
             for folder in (Path(place), *Path(place).parents):
-                if (folder / name).is_file() and not Path(name).is_absolute():
+                if (folder / name).is_file():
                     return folder, None
             return None, Path(place)
     return None, None

@@ -38,10 +38,17 @@ def to_whole(value: object) -> int | None:
     return None
 
 
-def to_number(value: object) -> object:
-    """The number that a text stands for, anything else as it is."""
-    text = type(value) is str and NUMBER_TEXT.fullmatch(value.strip())
-    return float(value) if text else value  # pyright: ignore[reportArgumentType]
+def to_number(text: str) -> float | None:
+    """The number that a text stands for, None if it is none."""
+    return float(text) if NUMBER_TEXT.fullmatch(text.strip()) else None
+
+
+def read_as(
+    source: Source, kind: str, message: str, section: str, place: int, values: dict
+) -> None:
+    """Report an entry, and read keys of it as these values."""
+    source.report(kind, message, section, place)
+    source.replace(section, place, values, f"{kind}: {message}")
 
 
 def read_numbers(source: Source) -> None:
@@ -63,7 +70,7 @@ def read_numbers(source: Source) -> None:
             if values:
                 key, value = next(iter(values.items()))
                 message = f"{key!r} is {shorten(entry[key])}, expected {shorten(value)}"
-                source.replace("number_malformed", message, section, place, values)
+                read_as(source, "number_malformed", message, section, place, values)
 
 
 def read_measures(entry: dict) -> dict[str, object]:
@@ -71,11 +78,12 @@ def read_measures(entry: dict) -> dict[str, object]:
     values: dict[str, object] = {}
     box = entry.get("bbox")
     if isinstance(box, list) and any(type(x) is str for x in box):
-        numbers = [to_number(x) for x in box]
-        if not any(type(x) is str for x in numbers):
+        numbers = [to_number(x) if type(x) is str else x for x in box]
+        if None not in numbers:
             values["bbox"] = numbers
-    if type(entry.get("area")) is str and to_number(entry["area"]) is not entry["area"]:
-        values["area"] = to_number(entry["area"])
+    area = entry.get("area")
+    if type(area) is str and (number := to_number(area)) is not None:
+        values["area"] = number
     return values
 
 
@@ -86,7 +94,7 @@ def read_polygons(source: Source) -> None:
             box = box_around(entry.get("segmentation"))
             if box is not None:
                 message = "'bbox' is missing, expected the box around its polygons"
-                source.replace("box_missing", message, "annotations", place, {"bbox": box})
+                read_as(source, "box_missing", message, "annotations", place, {"bbox": box})
 
 
 def is_segmentation(shape: object) -> bool:
@@ -117,12 +125,16 @@ def box_around(polygons: object) -> list[float] | None:
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]  # pyright: ignore
 
 
-def read_box_form(source: Source) -> None:
-    """Read boxes as shares of the image, or as corners, where all of a data set seem to be."""
+def read_box_form(source: Source, sizes: np.ndarray) -> None:
+    """Read boxes as shares of the image, or as corners, where all of a data set seem to be.
+
+    Args:
+        source: whose `boxes` and entries are changed.
+        sizes: (M, 2) height and width of the image of each box; NaN if unknown.
+    """
     boxes = source.boxes
     if not len(boxes):
         return
-    sizes = np.array([source.size_of(place) for place in source.annotations], dtype=np.float64)
     sides = sizes[:, ::-1]  # (M, 2) width, height
     with np.errstate(over="ignore", invalid="ignore"):
         finite = np.isfinite(boxes).all(axis=1) & np.isfinite(sides).all(axis=1)
@@ -142,7 +154,7 @@ def read_box_form(source: Source) -> None:
             form = "centres and sizes as shares" if centred else "shares"
             message = f"all {count} boxes lie within 0 to 1: read as {form} of the image"
             source.report("boxes_are_shares", f"{message}, expected pixels")
-            replace_boxes(source, finite, read, keep_area=False)
+            replace_boxes(source, finite, read, "boxes_are_shares")
             return
         corners = (
             (first >= -PIXEL_TOLERANCE) & (second > first) & (second <= known + PIXEL_TOLERANCE)
@@ -155,17 +167,17 @@ def read_box_form(source: Source) -> None:
             )
             source.report("boxes_are_corners", message)
             read = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-            replace_boxes(source, finite, read, keep_area=True)
+            replace_boxes(source, finite, read, "boxes_are_corners")
 
 
-def replace_boxes(source: Source, rows: np.ndarray, boxes: np.ndarray, *, keep_area: bool) -> None:
+def replace_boxes(source: Source, rows: np.ndarray, boxes: np.ndarray, kind: str) -> None:
     """Put boxes in the place of those of a source.
 
     Args:
         source: whose `boxes` and entries are changed.
         rows: (M,) bool, which of its boxes.
         boxes: (M, 4) x, y, width, height in pixels.
-        keep_area: whether areas that are possible in the new box stay.
+        kind: of the finding. Areas that are possible in the new box stay, but for shares.
     """
     for row in np.flatnonzero(rows).tolist():
         place = source.annotations[row]
@@ -173,7 +185,7 @@ def replace_boxes(source: Source, rows: np.ndarray, boxes: np.ndarray, *, keep_a
         values: dict[str, object] = {"bbox": box}
         area = to_float(source.data["annotations"][place].get("area"))
         largest = max(box[2], 0) * max(box[3], 0)
-        if not keep_area or area is None or not 0 < area <= largest:
+        if kind == "boxes_are_shares" or area is None or not 0 < area <= largest:
             values["area"] = largest
-        source.replace("", "its box has another form", "annotations", place, values)
+        source.replace("annotations", place, values, kind)
     source.boxes = np.where(rows[:, None], boxes, source.boxes)

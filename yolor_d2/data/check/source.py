@@ -148,11 +148,6 @@ class Source:
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     replaced: dict[tuple[str, int], tuple[dict, str]] = field(default_factory=dict)
 
-    def size_of(self, place: int) -> tuple[float, float]:
-        """(H, W) of the image of an annotation that makes sense; NaN if unknown."""
-        image = self.images[self.data["annotations"][place]["image_id"]]
-        return self.sizes.get(image, (math.nan, math.nan))
-
     def image_path(self, place: int) -> str:
         """Path of the file of an image entry that makes sense."""
         return os.path.join(self.image_root, self.data["images"][place]["file_name"])
@@ -177,15 +172,11 @@ class Source:
         finding = Finding(kind, message, source=self.name, section=section, place=place, **known)
         self.findings.append(finding)
 
-    def replace(self, kind: str, message: str, section: str, place: int, values: dict) -> None:
-        """Read keys of an entry as these values, and report it if `kind` is not ""."""
-        if kind:
-            self.report(kind, message, section, place)
-            message = f"{kind}: {message}"
+    def replace(self, section: str, place: int, values: dict, reason: str) -> None:
+        """Read keys of an entry as these values."""
         entries = self.data[section]
-        before, reason = self.replaced.get((section, place), (entries[place], ""))
-        reason = f"{reason}; {message}" if reason else message
-        self.replaced[section, place] = before, reason
+        before, *reasons = self.replaced.get((section, place), (entries[place],))
+        self.replaced[section, place] = before, "; ".join([*reasons, reason])
         if len(self.replaced) == 1:  # what was given stays as it is
             self.data = {**self.data, **{key: list(self.data[key]) for key in SECTIONS}}
         self.data[section][place] = {**entries[place], **values}
