@@ -243,7 +243,7 @@ def test_hundreds_of_classes_are_thinned_out(tmp_path):
     assert len(report["confusion"]["matrix"]) == 401
     text = render_report(report)
     assert "The 100 classes with most objects" in text
-    assert len(text) < 1_000_000
+    assert len(text) < 700_000  # of all: 900,000
     assert "class 399" in text  # in the table
 
 
