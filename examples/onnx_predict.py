@@ -27,17 +27,22 @@ def resize_axis(image, size):
 
 
 def prepare(image, spec):
-    """(H, W, 3) BGR to (1, 3, H, W) as the file wants it, and the size before the border."""
-    image = image[:, :, ::-1] if spec["channel_order"] == "RGB" else image
+    """(H, W, 3) BGR to (1, 3, H, W) as the file wants it, and the image's place and size there."""
+    image = image[:, :, ::-1].copy() if spec["channel_order"] == "RGB" else image
     sides, rule, pad = np.array(image.shape[:2]), spec["resize"], spec["pad"]
     scale = min(rule["shorter_side"] / sides.min(), rule["longer_side"] / sides.max())
-    h, w = np.maximum((sides * scale + 0.5).astype(int), 1)
-    image = np.asarray(image, np.float64)
-    image = resize_axis(resize_axis(image.transpose(1, 0, 2), w).transpose(1, 0, 2), h)
-    step, least = pad["multiple_of"], pad["at_least"]
-    border = [(0, max(-side % step, least - side)) for side in (h, w)]
-    image = np.pad(image, [*border, (0, 0)], constant_values=pad["value"])
-    return image.transpose(2, 0, 1)[None].astype(np.float32), (h, w)
+    h, w = np.maximum((sides * scale + rule["rounding"]).astype(int), 1).tolist()
+    if rule["filter"].startswith("OpenCV"):
+        image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else 1)
+    else:
+        image = np.asarray(image, np.float64)
+        image = resize_axis(resize_axis(image.transpose(1, 0, 2), w).transpose(1, 0, 2), h)
+    size, step = np.array([h, w]), pad["multiple_of"]
+    canvas = np.maximum(np.ceil(size / step + pad["margin"]).astype(int) * step, pad["at_least"])
+    first = ((canvas - size) * pad["before"]).astype(int)
+    border = [*np.stack([first, canvas - size - first], axis=1), (0, 0)]
+    image = np.pad(image, border, constant_values=pad["value"])
+    return image.transpose(2, 0, 1)[None].astype(np.float32), first[::-1], size[::-1]
 
 
 def main(model, *paths):
@@ -46,10 +51,10 @@ def main(model, *paths):
     for path in paths:
         if (image := cv2.imread(path)) is None:
             sys.exit(f"{path} is no image")
-        pixels, (h, w) = prepare(image, about["input"])
+        pixels, place, size = prepare(image, about["input"])
         boxes, scores, labels, counts = session.run(None, {"images": pixels})
-        ratio = np.array([image.shape[1] / w, image.shape[0] / h] * 2)
-        boxes = np.clip(boxes[0], 0, [w, h, w, h]) * ratio
+        boxes = np.clip(boxes[0] - np.tile(place, 2), 0, np.tile(size, 2))
+        boxes *= np.tile(image.shape[1::-1] / size, 2)
         for box, score, label in list(zip(boxes, scores[0], labels[0]))[: counts[0]]:
             if (box[2:] > box[:2]).all():  # not outside the image
                 print(path, about["classes"][label], f"{score:.4f}", *(f"{x:.1f}" for x in box))

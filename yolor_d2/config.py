@@ -23,6 +23,7 @@ LEAST_VALUES = {
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.MAX_ITER": 0,
     "TEST.DETECTIONS_PER_IMAGE": 1,
+    "TEST.IMS_PER_BATCH": 1,
 }
 
 
@@ -151,6 +152,15 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Least score of each class; [] takes SCORE_THRESHOLD for all.
     cfg.MODEL.YOLOR.CLASS_SCORE_THRESHOLDS = []
 
+    # ---- Border around images (docs/inference.md)
+    cfg.MODEL.YOLOR.PADDING = CfgNode()
+    # Where an image lies on the grey canvas at inference: "centre"; "corner", the upper left one,
+    # without a margin; "reference", in the centre with the authors' rounding.
+    cfg.MODEL.YOLOR.PADDING.PLACE = "centre"
+    # Canvas beyond a centred image, in strides of the network, before it is rounded up to whole
+    # strides. 0.5 is the authors' test command's, 0 their detection command's.
+    cfg.MODEL.YOLOR.PADDING.MARGIN = 0.5
+
     # ---- Inference
     # How evaluation and predictors compute the model (docs/inference.md).
     cfg.MODEL.INFERENCE = CfgNode()
@@ -166,6 +176,16 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.TEST.AUG.SCALES = [1.0, 0.83, 0.67]
     # ... and whether each is mirrored.
     cfg.TEST.AUG.FLIPS = [False, True, False]
+
+    # ---- Test images
+    # "detectron2": its own resize, Pillow's antialiased bilinear filter, sides rounded to the
+    # nearest pixel. "reference": the authors', OpenCV's area filter where it shrinks and its
+    # bilinear one where it enlarges, sides rounded down; DefaultPredictor keeps its own.
+    cfg.INPUT.RESIZE_TEST = "detectron2"
+    # Images that each process evaluates at a time ...
+    cfg.TEST.IMS_PER_BATCH = 1
+    # ... which are taken in the order of their aspect ratios, so that those of a batch are alike.
+    cfg.TEST.ASPECT_RATIO_ORDER = False
 
     # ---- Evaluation report
     # --eval-only and the end of a training write report.html and report.json into OUTPUT_DIR

@@ -18,7 +18,7 @@ from .d2.config import CfgNode
 from .d2.modeling import build_model
 from .d2.structures import Boxes, Instances
 from .data.image import check_channel_order, read_image
-from .data.loader import ResizeForTest, resize_for_test
+from .data.resize import build_test_resize, resize_for_test
 from .modeling import YOLOR
 from .modeling.inference import prepare_for_inference
 
@@ -90,8 +90,8 @@ def load_model(cfg: CfgNode) -> YOLOR:
 class BatchPredictor:
     """`DefaultPredictor` over many inputs: the same boxes, up to rounding in batches of several.
 
-    Worker threads read and resize while the network computes. Only images that are padded to the
-    same size share a batch, so that none sees a border that it would not have alone.
+    Worker threads read and resize while the network computes. Only images whose canvas
+    has the same size share a batch, so that none sees a border that it would not have alone.
 
     Args:
         cfg: the configuration; MODEL.INFERENCE and TEST.AUG apply.
@@ -115,9 +115,9 @@ class BatchPredictor:
             )
         self.cfg = cfg.clone()
         model = load_model(self.cfg)
-        self.divisibility = model.backbone.size_divisibility
+        self.canvas_size = model.canvas_size
         self.model = prepare_for_inference(model, self.cfg)
-        self.resize = ResizeForTest.from_config(cfg)
+        self.resize = build_test_resize(cfg)
         self.input_format = cfg.INPUT.FORMAT
         self.channels = len(cfg.MODEL.PIXEL_MEAN)
         self.batch_size = batch_size
@@ -165,11 +165,6 @@ class BatchPredictor:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def padded_size(self, pixels: Tensor) -> tuple[int, int]:
-        """(H, W) with which an image goes through the network alone."""
-        height, width = (-(-side // self.divisibility) for side in pixels.shape[1:])
-        return height * self.divisibility, width * self.divisibility
-
     def detect_next(self, pending: deque[tuple[int, Future]]) -> dict[int, Instances | FailedInput]:
         """Results by number of the first pending input and of those that fit into its batch.
 
@@ -187,8 +182,8 @@ class BatchPredictor:
                 except (OSError, ValueError) as error:
                     results[index] = FailedInput(index, str(error))
                     continue
-                size = size or self.padded_size(inputs["image"])
-                if self.padded_size(inputs["image"]) == size:
+                size = size or self.canvas_size(inputs)
+                if self.canvas_size(inputs) == size:
                     batch[index] = inputs
                     continue
             pending.append((index, future))  # once around: the order stays

@@ -149,13 +149,13 @@ def test_integer_boxes_are_exact_after_resize(write_item):
 
 
 def test_plain_sample_by_hand(write_item):
-    # 4 wide, 2 high; padded to 4x4 with two rows of grey below.
+    # 4 wide, 2 high; in the middle of 4x4 with a row of grey above and below.
     pixels = np.zeros((2, 4, 3), np.uint8)
     pixels[:, :2] = [255, 0, 0]
     item = write_item(pixels, annotation(0, 0, 4, 2, 3))
     batch = dataset_of([item], size=4, augment=PLAIN)[0, 0]
-    red = [[255, 255, 0, 0], [255, 255, 0, 0], [114] * 4, [114] * 4]
-    blue = [[0] * 4, [0] * 4, [114] * 4, [114] * 4]
+    red = [[114] * 4, [255, 255, 0, 0], [255, 255, 0, 0], [114] * 4]
+    blue = [[114] * 4, [0] * 4, [0] * 4, [114] * 4]
     assert batch["image"].tolist() == [red, blue, blue]
     # 4x2 pixels: the lower side must exceed 2, so the box is dropped.
     assert len(batch["instances"]) == 0

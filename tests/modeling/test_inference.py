@@ -169,7 +169,8 @@ def test_images_of_one_size_share_batches_and_the_order_stays(cfg):
     assert found[4].index == 4
     alone = BatchPredictor(cfg, batch_size=1)
     for result, image in zip(found, images[:4]):
-        assert_same(result, alone([image])[0], count=30)
+        # Not more: cells of the border look alike, and rounding decides the order of their rows.
+        assert_same(result, alone([image])[0], count=15)
 
 
 def test_one_plain_view_is_the_plain_model_and_more_views_are_joined(cfg):

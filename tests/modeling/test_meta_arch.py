@@ -248,8 +248,9 @@ def test_wanted_size_scales_the_boxes():
 
 
 def test_a_batch_of_several_sizes_equals_its_images_one_by_one():
-    # All sizes are padded to 64 x 64, alone as well as together.
-    inputs = [{"image": image(h, w, seed=h)} for h, w in [(64, 64), (50, 60), (64, 40)]]
+    # All have a canvas of 96 x 96, alone as well as together: 64, 50 and 49 pixels and half a
+    # stride of 32.
+    inputs = [{"image": image(h, w, seed=h)} for h, w in [(64, 64), (50, 60), (64, 49)]]
     model = build_finder()
     together = find(model, *inputs)
     for found, single in zip(together, inputs):
@@ -258,15 +259,67 @@ def test_a_batch_of_several_sizes_equals_its_images_one_by_one():
         assert_same(found, alone, count=20, rtol=1e-4, atol=1e-3)  # sums in another order
 
 
-def test_the_border_is_grey_114():
-    images = build("MODEL.PIXEL_MEAN", [14.0] * 3, "MODEL.PIXEL_STD", [50.0] * 3).preprocess(
-        [{"image": image(40, 60)}]
-    )
-    assert images.tensor.shape == (1, 3, 64, 64)
+PADDING = "MODEL.YOLOR.PADDING"
+
+
+@pytest.mark.parametrize(
+    ("options", "canvas", "top", "left"),
+    [
+        # 40 and 60 pixels at stride 32 and half a stride more: 1.75 and 2.375 strides, rounded up.
+        ((), (64, 96), 12, 18),
+        ((f"{PADDING}.MARGIN", 0.0), (64, 64), 12, 2),
+        ((f"{PADDING}.PLACE", "corner"), (64, 64), 0, 0),
+        ((f"{PADDING}.PLACE", "reference"), (64, 96), 12, 18),
+    ],
+)
+def test_the_border_is_grey_114(options, canvas, top, left):
+    model = build("MODEL.PIXEL_MEAN", [14.0] * 3, "MODEL.PIXEL_STD", [50.0] * 3, *options).eval()
+    images = model.preprocess([{"image": image(40, 60)}])
+    assert images.tensor.shape == (1, 3, *canvas)
     assert images.image_sizes == [(40, 60)]
-    outside = torch.cat([images.tensor[:, :, 40:].flatten(), images.tensor[:, :, :, 60:].flatten()])
-    assert (outside == (114 - 14) / 50).all()
-    torch.testing.assert_close(images.tensor[0, :, :40, :60], (image(40, 60) - 14.0) / 50)
+    inside = torch.zeros(canvas, dtype=torch.bool)
+    inside[top : top + 40, left : left + 60] = True
+    assert (images.tensor[0, :, ~inside] == (114 - 14) / 50).all()
+    shown = images.tensor[0, :, inside].view(3, 40, 60)
+    torch.testing.assert_close(shown, (image(40, 60) - 14.0) / 50)
+
+
+def test_boxes_of_centred_images_are_those_of_the_image():
+    """They are what a network finds that is given the canvas as its image, shifted and cut."""
+    canvas = torch.full((3, 96, 96), 114, dtype=torch.uint8)
+    given = image(40, 60)
+    canvas[:, 28:68, 18:78] = given
+    options = "TEST.DETECTIONS_PER_IMAGE", 3000
+    other = {"image": image(64, 64)}  # which makes the canvas of both higher
+    (found, _) = find(build_finder(*options), {"image": given}, other)
+    plain = build_finder(*options, f"{PADDING}.PLACE", "corner")
+    (whole, _) = find(plain, {"image": canvas}, {"image": canvas})
+    boxes = whole.pred_boxes.tensor - torch.tensor([18.0, 28.0, 18.0, 28.0])
+    boxes = boxes.clamp(torch.zeros(4), torch.tensor([60.0, 40.0, 60.0, 40.0]))
+    left = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    assert 10 < left.sum() < len(whole)
+    torch.testing.assert_close(found.pred_boxes.tensor, boxes[left], rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.scores, whole.scores[left], rtol=1e-5, atol=0)
+
+
+def test_training_puts_boxes_where_the_images_are():
+    """Images of two sizes: the smaller one lies in the middle of the batch, its box with it."""
+    boxes = [[4.0, 6.0, 24.0, 36.0]]
+    batch = [sample(boxes, height=64, width=64), sample(boxes, height=40, width=32)]
+    moved = torch.full((3, 64, 64), 114, dtype=torch.uint8)
+    moved[:, 12:52, 16:48] = batch[1]["image"]
+    by_hand = sample([[20.0, 18.0, 40.0, 48.0]], height=64, width=64)
+    by_hand["image"] = moved
+    found, expected = (freeze_norms(build())([batch[0], x]) for x in (batch[1], by_hand))
+    for name in LOSSES:
+        assert torch.equal(found[name], expected[name])
+
+
+def test_an_unknown_place_is_named():
+    with pytest.raises(ValueError, match=r"PADDING\.PLACE is 'left', expected one of"):
+        build(f"{PADDING}.PLACE", "left")
+    with pytest.raises(ValueError, match=r"PADDING\.MARGIN is -1"):
+        build(f"{PADDING}.MARGIN", -1.0)
 
 
 def test_an_image_of_one_pixel():

@@ -89,13 +89,13 @@ def test_embeddings_are_those_of_the_cells_of_the_kept_boxes():
     (found,) = find(model, given)
     assert len(found) > 10
     with torch.no_grad():
-        images = model.preprocess([given]).tensor
+        images, (placement,) = model.preprocess([given])
         features = list(model.backbone(images).values())
         rows = decode(model.head(features), model.anchors, model.strides)[0]
         maps = model.tasks.embedding(features)
     # Rows are by anchor, then cell; a box is looked for among the rows.
     cells = torch.cat([x[0].flatten(1).T.repeat(3, 1) for x in maps])
-    boxes = rows[:, :4].clamp(0, 64)
+    boxes = placement.from_canvas(rows[:, :4]).clamp(0, 64)
     for box, vector in zip(found.pred_boxes.tensor, found.pred_embeddings):
         same = ((boxes - box).abs().amax(dim=1) < 1e-3).nonzero()[:, 0]
         assert len(same) and any(torch.equal(cells[i], vector) for i in same)

@@ -8,7 +8,7 @@ from yolor_d2.networks import ClassificationBranch, EmbeddingBranch, TaskBranche
 from yolor_d2.networks.tasks import mean_over_image
 
 WIDTHS, STRIDES = [4, 6], [8, 16]
-SIZES = [(32, 32), (20, 8)]
+WINDOWS = torch.tensor([[0, 0, 32, 32], [4, 8, 12, 28]])  # xyxy
 
 
 def features(seed=0):
@@ -32,14 +32,15 @@ def embed(**options):
 
 
 def test_the_mean_leaves_out_the_border_of_the_batch():
-    x = torch.tensor([[1.0, 2.0, 9.0], [3.0, 4.0, 9.0]]).expand(2, 1, 2, 3)
-    # 9 pixels at stride 8 touch two cells, 1 pixel one.
-    means = mean_over_image(x, [(9, 16), (1, 24)], 8)
-    assert means.tolist() == [[(1 + 2 + 3 + 4) / 4], [(1 + 2 + 9) / 3]]
+    x = torch.tensor([[1.0, 2.0, 9.0], [3.0, 4.0, 9.0]]).expand(3, 1, 2, 3)
+    # 9 pixels at stride 8 touch two cells, 1 pixel one; the last image lies in the lower right.
+    windows = torch.tensor([[0, 0, 16, 9], [0, 0, 24, 1], [15, 8, 20, 12]])
+    means = mean_over_image(x, windows, 8)
+    assert means.tolist() == [[(1 + 2 + 3 + 4) / 4], [(1 + 2 + 9) / 3], [(4 + 9) / 2]]
 
 
 def test_shapes_and_lengths():
-    logits, maps = TaskBranches(classification=classify(), embedding=embed())(features(), SIZES)
+    logits, maps = TaskBranches(classification=classify(), embedding=embed())(features(), WINDOWS)
     assert logits.shape == (2, 3)
     assert [tuple(x.shape) for x in maps] == [(2, 7, 4, 4), (2, 7, 2, 2)]
     for level in maps:
@@ -49,8 +50,8 @@ def test_shapes_and_lengths():
 def test_what_is_off_has_no_parameters():
     branches = TaskBranches()
     assert list(branches.state_dict()) == []
-    assert branches(features(), SIZES) == (None, None)
-    assert TaskBranches(embedding=embed())(features(), SIZES)[0] is None
+    assert branches(features(), WINDOWS) == (None, None)
+    assert TaskBranches(embedding=embed())(features(), WINDOWS)[0] is None
 
 
 @pytest.mark.parametrize("build", [classify, embed])
@@ -61,7 +62,7 @@ def test_implicit_knowledge_takes_part_and_learns(build):
     count = [sum(p.numel() for p in x.parameters()) for x in (plain, implicit)]
     assert count[1] - count[0] == 2 * 5  # a value for each channel of each level
 
-    inputs = (features(), SIZES) if build is classify else (features(),)
+    inputs = (features(), WINDOWS) if build is classify else (features(),)
     outputs = implicit.train()(*inputs)
     outputs = [outputs] if build is classify else outputs
     weights = [torch.randn_like(x) for x in outputs]

@@ -104,11 +104,14 @@ def build_detection_train_loader(
 
 
 def build_detection_test_loader(
-    dataset: Sequence | Dataset, *, mapper: Callable, num_workers: int = 0
+    dataset: Sequence | Dataset, *, mapper: Callable, batch_size: int = 1, num_workers: int = 0
 ) -> DataLoader:
-    """Single images in their order; see `build_detection_train_loader`."""
+    """Batches of all images in their order; see `build_detection_train_loader`."""
     return DataLoader(
-        prepare(dataset, mapper), batch_size=1, num_workers=num_workers, collate_fn=keep_list
+        prepare(dataset, mapper),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=keep_list,
     )
 
 

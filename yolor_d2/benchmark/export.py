@@ -18,6 +18,7 @@ from ..config import load_config
 from ..export.onnx import require
 from ..export.verify import rows_of
 from ..modeling import YOLOR
+from ..modeling.images import place_images
 from ..modeling.inference import prepare_for_inference
 from . import timing
 from .model import build, random_images
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> Report:
     model = prepare_for_inference(build(cfg), cfg)
     if not isinstance(model, YOLOR):
         raise ValueError("TEST.AUG.ENABLED is True, expected False: files have one view")
-    divisor = model.backbone.size_divisibility
+    divisor = model.stride
     if size % divisor:
         raise ValueError(f"--size is {size}, expected a multiple of {divisor}")
     inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -87,8 +88,8 @@ def run(args: argparse.Namespace) -> Report:
     calls: dict[tuple[str, int], Callable[[], object]] = {}
     for batch in args.batch:
         images = random_images(cfg, batch, size)
-        pixels = np.stack([x["image"].numpy() for x in images]).astype(np.float32)
-        feed = {inputs[0].name: pixels}
+        canvas = place_images(images, model.padding, model.stride).tensor
+        feed = {inputs[0].name: canvas.numpy().astype(np.float32)}
         calls["eager", batch] = eager_pass(model, images, suppress=suppress)
         calls["onnxruntime", batch] = lambda feed=feed: session.run(None, feed)
     samples = timing.alternate(calls, rounds=args.rounds, clock=Clock(model.device))

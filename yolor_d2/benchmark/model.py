@@ -131,6 +131,7 @@ def run(args: argparse.Namespace) -> Report:
     timing.prepare(args, "size", "batch")
     cfg = load_config(args.config_file, args.opts)
     size = args.size or cfg.INPUT.MAX_SIZE_TEST
+    cfg.MODEL.YOLOR.PADDING.PLACE = "corner"  # no margin: the network gets images of this size
     model = build(cfg)
     clock = Clock(model.device)
     variants = {name: build_variant(model, cfg, name) for name in args.variants}

@@ -25,7 +25,8 @@ from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.image import read_image
-from yolor_d2.data.loader import ResizeForTest, register_datasets, resize_for_test
+from yolor_d2.data.loader import register_datasets
+from yolor_d2.data.resize import build_test_resize, resize_for_test
 from yolor_d2.data.toy import make_scene
 from yolor_d2.export import FORMATS, export_model
 from yolor_d2.export.verify import Batch
@@ -107,7 +108,7 @@ def images_to_compare(cfg: CfgNode, sources: Sequence[Path], count: int) -> list
         files = [(f"drawn scene {i}", x[:, :, order]) for i, x in enumerate(scenes)]
     else:
         files = []  # nothing but noise has any number of channels
-    resize = ResizeForTest.from_config(cfg)
+    resize = build_test_resize(cfg)
     batches = []
     for name, image in files:
         image = resize_for_test(resize, image)
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     register_datasets(cfg)
     require_writable(args.output)
     model = load_model(cfg)
-    side, channels = model.backbone.size_divisibility, len(cfg.MODEL.PIXEL_MEAN)
+    side, channels = model.stride, len(cfg.MODEL.PIXEL_MEAN)
     generator = torch.Generator().manual_seed(0)
     least = FORMATS[args.format].LEAST_CELLS
     shapes = [(n, channels, (least + h) * side, (least + w) * side) for n, h, w in SHAPES]

@@ -221,6 +221,12 @@ class TrainingDataset(Dataset):
         """Path of one image."""
         return self.items[index]["file_name"]
 
+    @property
+    def unrounded_sizes(self) -> np.ndarray:
+        """(N, 2) float64 heights and widths that the images as they are read would have without
+        whole pixels; the reference's rectangles go by these."""
+        return self.original_sizes * (self.size / self.original_sizes.max(axis=1, keepdims=True))
+
     def box_sizes(self) -> torch.Tensor:
         """(M, 2) float32 widths and heights of all boxes, in pixels of the images as they are
         read."""
@@ -293,12 +299,13 @@ class TrainingDataset(Dataset):
     def plain_sample(self, index: int, frame: Frame, rng: np.random.Generator) -> Sample:
         """A random view of one image.
 
-        It lies in the upper left corner of a canvas of the frame's shape, as images do in the
-        batches that are put together for inference.
+        It lies in the centre of a canvas of the frame's shape, as images do at inference.
         """
         # Pixels of the image; the margin keeps rounding errors of the zoom from adding one.
         height, width = (math.ceil(x / frame.zoom - 1e-6) for x in (frame.height, frame.width))
-        return self.warp([self.tile(index, 0, 0)], (height, width), frame, rng)
+        image_height, image_width = self.sizes[index].tolist()
+        tile = self.tile(index, (width - image_width) // 2, (height - image_height) // 2)
+        return self.warp([tile], (height, width), frame, rng)
 
     def compose(self, position: int, index: int) -> Sample:
         """The augmented RGB sample of a position."""

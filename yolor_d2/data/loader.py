@@ -17,7 +17,6 @@ from ..d2.config import CfgNode
 from ..d2.data import (
     DatasetCatalog,
     MetadataCatalog,
-    ResizeShortestEdge,
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
@@ -27,19 +26,20 @@ from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
 from ..ops.anchors import best_possible_recall
 from .accumulation import Accumulation
-from .augment import by_channels
 from .check.entries import read_category_names
 from .dataset import (
     IDENTITY_KEY,
     TrainingDataset,
     check_image_size,
     known_identities,
+    original_size,
     read_ground_truth,
     read_objects,
 )
 from .fingerprint import take_fingerprint
 from .image import read_image
 from .image_weights import image_weights
+from .resize import ReferenceResize, ResizeForTest, build_test_resize, resize_for_test
 from .sampler import PositionSampler, epoch_order
 from .settings import augment_config, batch_shapes, build_cache, training_size
 from .workers import shield_worker
@@ -271,7 +271,7 @@ def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
         channels=len(cfg.MODEL.PIXEL_MEAN),
     )
     check_identities(cfg, dataset)
-    dataset.shapes = batch_shapes(cfg, dataset.sizes, seed)
+    dataset.shapes = batch_shapes(cfg, dataset.unrounded_sizes, seed)
     dataset.cache = build_cache(cfg, dataset)
     return dataset
 
@@ -336,31 +336,6 @@ def build_train_loader(
     return loader
 
 
-class ResizeForTest(ResizeShortestEdge):
-    """The resize of the test pipeline; very elongated images keep a side of at least one pixel."""
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> ResizeForTest:
-        size = cfg.INPUT.MIN_SIZE_TEST
-        return cls([size, size], cfg.INPUT.MAX_SIZE_TEST)
-
-    def get_transform(self, image: np.ndarray):
-        transform = super().get_transform(image)
-        transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
-        return transform
-
-
-def resize_for_test(resize: ResizeShortestEdge, image: np.ndarray) -> np.ndarray:
-    """Resize (H, W, C) uint8 with any number of channels; the runtimes' transforms take three."""
-    transform = resize.get_transform(image)
-    if image.shape[2] == 3:
-        return transform.apply_image(image)
-    padding = [image[:, :, -1:]] * (-image.shape[2] % 3)
-    whole = np.concatenate([image, *padding], axis=2)
-    resized = by_channels(whole, transform.apply_image, 3)
-    return resized[:, :, : image.shape[2]]
-
-
 class EvaluationMapper:
     """Dataset dict to model input: read and resize, as `DefaultPredictor` does with an array.
 
@@ -370,7 +345,9 @@ class EvaluationMapper:
         channels: of the images, see `image.read_image`.
     """
 
-    def __init__(self, resize: ResizeShortestEdge, channel_order: str, channels: int = 3):
+    def __init__(
+        self, resize: ResizeForTest | ReferenceResize, channel_order: str, channels: int = 3
+    ):
         self.resize = resize
         self.channel_order = channel_order
         self.channels = channels
@@ -378,7 +355,7 @@ class EvaluationMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> EvaluationMapper:
         channels = len(cfg.MODEL.PIXEL_MEAN)
-        return cls(ResizeForTest.from_config(cfg), cfg.INPUT.FORMAT, channels)
+        return cls(build_test_resize(cfg), cfg.INPUT.FORMAT, channels)
 
     def __call__(self, item: dict) -> dict:
         shield_worker()
@@ -391,14 +368,29 @@ class EvaluationMapper:
         return {"height": height, "width": width, **kept, "image": pixels}
 
 
+def order_by_aspect_ratio(items: Sequence[dict], channels: int = 3) -> list[dict]:
+    """Dataset dicts from the widest image to the highest, stable among equal ratios."""
+
+    def ratio(item: dict) -> float:
+        height, width = original_size(item, channels)
+        return height / width
+
+    return sorted(items, key=ratio)
+
+
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
-    """Loader over one data set, one image a batch, in its order.
+    """Loader over one data set, in its order or, with TEST.ASPECT_RATIO_ORDER, by aspect ratio.
 
     Raises:
         ValueError: when its classes do not fit the model.
     """
     items = get_detection_dataset_dicts([name], filter_empty=False)
     check_classes(cfg, name)
+    if cfg.TEST.ASPECT_RATIO_ORDER:
+        items = order_by_aspect_ratio(items, len(cfg.MODEL.PIXEL_MEAN))
     return build_detection_test_loader(
-        items, mapper=EvaluationMapper.from_config(cfg), num_workers=cfg.DATALOADER.NUM_WORKERS
+        items,
+        mapper=EvaluationMapper.from_config(cfg),
+        batch_size=cfg.TEST.IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
     )

@@ -103,7 +103,7 @@ def batch_shapes(cfg: CfgNode, sizes: np.ndarray, seed: int) -> BatchShapes:
 
     Args:
         cfg: the configuration.
-        sizes: (N, 2) heights and widths of the images as they are read.
+        sizes: (N, 2) heights and widths of the images, see `TrainingDataset.unrounded_sizes`.
         seed: of sizes and order.
 
     Raises:

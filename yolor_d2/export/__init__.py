@@ -70,8 +70,9 @@ def export_model(
         loaded = kind.load(file.name)
         if loaded.metadata != metadata:
             raise ExportMismatch("the description in the file is not what was written")
+        pad = metadata["input"]["pad"]
         checks = [
-            compare(model, loaded.run, batch, suppress=suppress, tolerance=tolerance)
+            compare(model, loaded.run, batch, suppress=suppress, pad=pad, tolerance=tolerance)
             for batch in batches
         ]
         if suppress and not any(check["detections"] for check in checks):

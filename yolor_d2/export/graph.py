@@ -90,13 +90,13 @@ def survivors(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) ->
 
 def example_input(model: YOLOR) -> Tensor:
     """Images to trace a model with: two, not square, so that no size passes for a constant."""
-    side = model.backbone.size_divisibility
+    side = model.stride
     return torch.zeros(2, len(model.pixel_mean), 2 * side, 3 * side)
 
 
 def dynamic_shapes(model: YOLOR, least_cells: int) -> dict:
     """What may vary of the input: the batch, and sides in multiples of the greatest stride."""
-    side = model.backbone.size_divisibility
+    side = model.stride
     batch = torch.export.Dim("batch", min=1)
     rows, columns = (torch.export.Dim(name, min=least_cells) for name in ("h", "w"))
     return {INPUT: {0: batch, 2: side * rows, 3: side * columns}}

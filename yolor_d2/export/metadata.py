@@ -8,8 +8,36 @@ from .. import __version__
 from ..d2.config import CfgNode
 from ..data.loader import class_names
 from ..modeling import YOLOR
-from ..modeling.meta_arch import PAD_VALUE
+from ..modeling.images import PAD_VALUE
 from .graph import DETECTIONS, INPUT, ROWS
+
+# Values of INPUT.RESIZE_TEST. "rounding" is added to the new sides, which are then rounded down.
+RESIZES = {
+    "detectron2": {
+        "filter": "bilinear, antialiased as in Pillow, to 8 bits",
+        "rounding": 0.5,
+    },
+    "reference": {
+        "filter": "OpenCV's INTER_AREA to shrink, INTER_LINEAR to enlarge",
+        "rounding": 0.0,
+    },
+}
+
+
+def describe_padding(model: YOLOR, least_cells: int = 1) -> dict:
+    """The canvas of an image, as `ops.padding` has it.
+
+    Each of its sides is ceil(side / multiple_of + margin) * multiple_of, but `at_least` so long;
+    "before" is the share of the border, rounded down, that lies above and left of the image.
+    """
+    centred = model.padding.place != "corner"
+    return {
+        "multiple_of": model.stride,
+        "margin": model.padding.margin if centred else 0.0,
+        "at_least": model.stride * least_cells,
+        "before": 0.5 if centred else 0.0,
+        "value": PAD_VALUE,
+    }
 
 
 def describe(cfg: CfgNode, model: YOLOR, *, suppress: bool, least_cells: int) -> dict:
@@ -35,17 +63,12 @@ def describe(cfg: CfgNode, model: YOLOR, *, suppress: bool, least_cells: int) ->
             "resize": {
                 "shorter_side": cfg.INPUT.MIN_SIZE_TEST,
                 "longer_side": cfg.INPUT.MAX_SIZE_TEST,
-                "filter": "bilinear, antialiased as in Pillow, to 8 bits",
+                **RESIZES[cfg.INPUT.RESIZE_TEST],
             },
-            "pad": {
-                "multiple_of": model.backbone.size_divisibility,
-                "at_least": model.backbone.size_divisibility * least_cells,
-                "where": "right and bottom",
-                "value": PAD_VALUE,
-            },
+            "pad": describe_padding(model, least_cells),
         },
         "outputs": list(DETECTIONS if suppress else ROWS),
-        "boxes": "xyxy in pixels of the resized image, not clipped to it",
+        "boxes": "xyxy in pixels of the canvas: subtract the image's place, then clip",
         "suppression": {
             "in_graph": suppress,
             "score_thresholds": model.class_score_thresholds or model.score_threshold,

@@ -13,6 +13,7 @@ rows:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..modeling import YOLOR
-from ..modeling.meta_arch import PAD_VALUE
+from ..modeling.images import PAD_VALUE
 from ..ops import decode
 from .graph import Run
 
@@ -74,14 +75,24 @@ def rows_of(model: YOLOR, images: Sequence[Tensor]) -> Tensor:
     return decode(levels, model.anchors, model.strides)
 
 
-def padded(image: Tensor, divisor: int) -> Tensor:
-    """(C, H, W) float32 as the description of a file asks for it."""
-    height, width = image.shape[1:]
-    return F.pad(image.float(), (0, -width % divisor, 0, -height % divisor), value=PAD_VALUE)
+def padded(image: Tensor, pad: dict) -> Tensor:
+    """(C, H, W) float32 on the canvas that the description of a file asks for."""
+    step, border = pad["multiple_of"], []
+    for side in reversed(image.shape[1:]):  # F.pad begins with the last axis
+        whole = max(math.ceil(side / step + pad["margin"]) * step, pad["at_least"]) - side
+        before = int(whole * pad["before"])
+        border += [before, whole - before]
+    return F.pad(image.float(), border, value=PAD_VALUE)
 
 
 def compare(
-    model: YOLOR, run: Run, batch: Batch, *, suppress: bool, tolerance: Tolerance = Tolerance()
+    model: YOLOR,
+    run: Run,
+    batch: Batch,
+    *,
+    suppress: bool,
+    pad: dict,
+    tolerance: Tolerance = Tolerance(),
 ) -> dict:
     """Compare a file with the model on some images.
 
@@ -90,6 +101,7 @@ def compare(
         run: what the file computes.
         batch: the images.
         suppress: whether suppression is in the file.
+        pad: the canvas as the file describes it, see `metadata.describe_padding`.
         tolerance: what rounding may do.
 
     Returns:
@@ -99,7 +111,7 @@ def compare(
         ExportMismatch: when the file differs by more.
     """
     rows = rows_of(model, batch.images)
-    pixels = torch.stack([padded(x, model.backbone.size_divisibility) for x in batch.images])
+    pixels = torch.stack([padded(x, pad) for x in batch.images])
     outputs = [torch.from_numpy(np.asarray(x)) for x in run(pixels.numpy())]
     result = {"name": batch.name, "shape": list(pixels.shape)}
     try:

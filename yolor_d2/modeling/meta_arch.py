@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ..d2.config import CfgNode, configurable
 from ..d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector_postprocess
-from ..d2.structures import Boxes, ImageList, Instances
+from ..d2.structures import Boxes, Instances
 from ..d2.utils import comm, get_event_storage, has_event_storage
 from ..layers import implicit_penalty
 from ..networks import AnchorHead, TaskBranches
@@ -24,6 +25,7 @@ from ..ops import (
     detection_losses,
     xyxy_to_cxcywh,
 )
+from ..ops.padding import Padding, Placement
 from ..ops.task_losses import (
     embeddings_of_rows,
     identity_loss,
@@ -33,11 +35,8 @@ from ..ops.task_losses import (
 )
 from .backbone import YOLORPAN, variant_from_config
 from .head import build_head
+from .images import PaddedImages, canvas_of, normalise, place_images
 from .tasks import build_tasks
-
-# Grey level of the border around images that are smaller than their batch, as in training's
-# mosaics.
-PAD_VALUE = 114
 
 
 def class_thresholds_from_config(cfg: CfgNode) -> list[float]:
@@ -76,6 +75,8 @@ class YOLOR(nn.Module):
         pixel_std: per channel, divides them afterwards.
         input_format: channel order of the images, "RGB" or "BGR".
         channels_last: keep images and features in memory with their channels last.
+        padding: where images lie on the canvas of their batch at inference; training has the same
+            places without a margin.
         tasks: branches of further tasks on the features of the backbone; None detects only.
         classification_gain: weight of the loss of the image's classes.
         embedding_gain: weight of the loss of the embeddings.
@@ -104,6 +105,7 @@ class YOLOR(nn.Module):
         pixel_std: Sequence[float] = (255.0, 255.0, 255.0),
         input_format: str = "RGB",
         channels_last: bool = False,
+        padding: Padding = Padding(),
         tasks: TaskBranches | None = None,
         classification_gain: float = 0.1,
         embedding_gain: float = 0.05,
@@ -128,6 +130,7 @@ class YOLOR(nn.Module):
         # Of the network at inference, see `inference.prepare_for_inference`.
         self.compute_dtype = torch.float32
         self.input_format = input_format
+        self.padding = padding
         self.register_buffer("anchors", anchors, persistent=False)
         if len(pixel_mean) != len(pixel_std):
             raise ValueError(
@@ -169,6 +172,7 @@ class YOLOR(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "input_format": cfg.INPUT.FORMAT,
             "channels_last": cfg.MODEL.CHANNELS_LAST,
+            "padding": Padding(place=node.PADDING.PLACE, margin=node.PADDING.MARGIN),
             "tasks": build_tasks(cfg, shapes),
             "classification_gain": node.TASKS.CLASSIFICATION.GAIN,
             "embedding_gain": node.TASKS.EMBEDDING.GAIN,
@@ -206,10 +210,11 @@ class YOLOR(nn.Module):
         features, levels = self.run_network(images.tensor)
         logits = maps = None
         if self.tasks is not None:
-            logits, maps = self.tasks(features, images.image_sizes)
+            windows = torch.tensor([x.window for x in images.placements], device=self.device)
+            logits, maps = self.tasks(features, windows)
         if self.training:
-            return self.forward_training(levels, batched_inputs, logits, maps)
-        return self.forward_inference(levels, images.image_sizes, batched_inputs, logits, maps)
+            return self.forward_training(levels, images.placements, batched_inputs, logits, maps)
+        return self.forward_inference(levels, images.placements, batched_inputs, logits, maps)
 
     def run_network(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Normalised pixels (N, C, H, W) to the backbone's features and the head's logits."""
@@ -217,20 +222,31 @@ class YOLOR(nn.Module):
         features = [by_name[name] for name in self.in_features]
         return features, self.head(features)
 
-    def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Move to the device, pad to the right and below into one batch, normalise."""
-        images = ImageList.from_tensors(
-            [x["image"].to(self.device, non_blocking=True) for x in batched_inputs],
-            self.backbone.size_divisibility,
-            pad_value=PAD_VALUE,
+    @property
+    def stride(self) -> int:
+        """The sides of the canvas are multiples of this."""
+        return max(self.backbone.size_divisibility, 1)
+
+    def canvas_size(self, inputs: dict) -> tuple[int, int]:
+        """(H, W) with which the image of an input goes through the network alone."""
+        return canvas_of(inputs, self.padding, self.stride)
+
+    def preprocess(self, batched_inputs: list[dict]) -> PaddedImages:
+        """Put the images onto one canvas, see `ops.padding`, move it to the device, normalise."""
+        padding = replace(self.padding, margin=0.0) if self.training else self.padding
+        images = place_images(batched_inputs, padding, self.stride)
+        pixels = normalise(
+            images.tensor.to(self.device, non_blocking=True),
+            self.pixel_mean,
+            self.pixel_std,
+            self.memory_format,
         )
-        pixels = (images.tensor - self.pixel_mean).div_(self.pixel_std)
-        pixels = pixels.to(dtype=self.compute_dtype, memory_format=self.memory_format)
-        return ImageList(pixels, images.image_sizes)
+        return images._replace(tensor=pixels.to(self.compute_dtype))
 
     def forward_training(
         self,
         levels: list[Tensor],
+        placements: list[Placement],
         batched_inputs: list[dict],
         class_logits: Tensor | None = None,
         embedding_maps: list[Tensor] | None = None,
@@ -246,7 +262,9 @@ class YOLOR(nn.Module):
                 "training needs 'instances' in every input; call model.eval() for inference"
             )
         truth = [x["instances"].to(self.device) for x in batched_inputs]
-        boxes = xyxy_to_cxcywh(torch.cat([t.gt_boxes.tensor for t in truth]))
+        boxes = [t.gt_boxes.tensor for t in truth]
+        on_canvas = [x + x.new_tensor(p.window[:2] * 2) for x, p in zip(boxes, placements)]
+        boxes = xyxy_to_cxcywh(torch.cat(on_canvas))
         labels = torch.cat([t.gt_classes for t in truth])
         counts = torch.tensor([len(t) for t in truth], device=self.device)
         image = torch.arange(len(truth), device=self.device).repeat_interleave(counts)
@@ -325,7 +343,9 @@ class YOLOR(nn.Module):
         """(R', 5 + K) decoded rows of one image (C, H, W), 0-255, that may be detections."""
         images = self.preprocess([{"image": image}])
         _, levels = self.run_network(images.tensor)
-        return self.passing_rows(levels, 0)[0]
+        rows, _ = self.passing_rows(levels, 0)
+        boxes = images.placements[0].from_canvas(rows[:, :4])
+        return torch.cat([boxes, rows[:, 4:]], dim=1)
 
     def detect(self, rows: Tensor) -> Detections:
         """`ops.detect` with the settings of this model."""
@@ -342,7 +362,7 @@ class YOLOR(nn.Module):
     def forward_inference(
         self,
         levels: list[Tensor],
-        image_sizes: list[tuple[int, int]],
+        placements: list[Placement],
         batched_inputs: list[dict],
         class_logits: Tensor | None = None,
         embedding_maps: list[Tensor] | None = None,
@@ -351,17 +371,18 @@ class YOLOR(nn.Module):
 
         Args:
             levels: logits of the batch.
-            image_sizes: (H, W) of each image before padding.
+            placements: where each image lies on the canvas.
             batched_inputs: see `forward`.
             class_logits: (N, K), see `networks.ClassificationBranch`.
             embedding_maps: see `networks.EmbeddingBranch`.
         """
         results = []
-        for i, (image_size, inputs) in enumerate(zip(image_sizes, batched_inputs)):
+        for i, (placement, inputs) in enumerate(zip(placements, batched_inputs)):
+            image_size = placement.size
             rows, numbers = self.passing_rows(levels, i)
             found = self.detect(rows)
             found = found._replace(rows=numbers[found.rows])
-            boxes = Boxes(found.boxes)
+            boxes = Boxes(placement.from_canvas(found.boxes))
             boxes.clip(image_size)
             instances = Instances(
                 image_size, pred_boxes=boxes, scores=found.scores, pred_classes=found.labels

@@ -16,21 +16,23 @@ from torch import Tensor, nn
 from ..layers import BlockForm, ConvNormAct, ImplicitOptions, build_implicit, widened
 
 
-def mean_over_image(x: Tensor, image_sizes: Sequence[tuple[int, int]], stride: int) -> Tensor:
-    """Average over the cells of each image, without those of the border that fills the batch.
+def mean_over_image(x: Tensor, windows: Tensor, stride: int) -> Tensor:
+    """Average over the cells of each image, without those of the canvas around it.
 
     Args:
         x: (N, C, H, W) feature.
-        image_sizes: N pairs (height, width) in input pixels.
+        windows: (N, 4) xyxy of each image on the canvas, in input pixels, whole numbers.
         stride: input pixels per cell.
 
     Returns:
         (N, C) means over the cells that an image touches, at least one each.
     """
     height, width = x.shape[2:]
-    sizes = torch.tensor(image_sizes, device=x.device)  # (N, 2)
-    rows = torch.arange(height, device=x.device) * stride < sizes[:, :1]  # (N, H)
-    columns = torch.arange(width, device=x.device) * stride < sizes[:, 1:]  # (N, W)
+    left, top, right, bottom = windows[:, :, None].unbind(dim=1)  # (N, 1)
+    down = torch.arange(height, device=x.device) * stride
+    across = torch.arange(width, device=x.device) * stride
+    rows = (down < bottom) & (down + stride > top)  # (N, H)
+    columns = (across < right) & (across + stride > left)  # (N, W)
     inside = (rows[:, None, :, None] & columns[:, None, None, :]).to(x.dtype)  # (N, 1, H, W)
     # float32, as the sum over many cells leaves the range of half precision.
     return (x * inside).sum(dim=(2, 3), dtype=torch.float32) / inside.sum(
@@ -75,10 +77,10 @@ class ClassificationBranch(nn.Module):
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, features: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """Features (N, Ci, Hi, Wi) and N image sizes (H, W) in input pixels to (N, K) logits."""
+    def forward(self, features: Sequence[Tensor], windows: Tensor) -> Tensor:
+        """Features (N, Ci, Hi, Wi) and windows, see `mean_over_image`, to (N, K) logits."""
         means = [
-            mean_over_image(implicit(conv(x)), image_sizes, stride)
+            mean_over_image(implicit(conv(x)), windows, stride)
             for x, conv, implicit, stride in zip(features, self.convs, self.implicit, self.strides)
         ]
         return self.linear(torch.cat(means, dim=1))
@@ -153,12 +155,12 @@ class TaskBranches(nn.Module):
         self.embedding = embedding
 
     def forward(
-        self, features: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]
+        self, features: Sequence[Tensor], windows: Tensor
     ) -> tuple[Tensor | None, list[Tensor] | None]:
         """Logits of the classes and embedding maps, see the branches; None for what is off."""
         logits = maps = None
         if self.classification is not None:
-            logits = self.classification(features, image_sizes)
+            logits = self.classification(features, windows)
         if self.embedding is not None:
             maps = self.embedding(features)
         return logits, maps

@@ -1,0 +1,90 @@
+"""A batch of images on one grey canvas, normalised: the first step of training and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ops.padding import Padding, Placement
+
+# Grey of the canvas, as in training's mosaics.
+PAD_VALUE = 114
+
+
+class PaddedImages(NamedTuple):
+    """N images in one tensor.
+
+    Attributes:
+        tensor: (N, C, H, W).
+        placements: where each image lies.
+    """
+
+    tensor: Tensor
+    placements: list[Placement]
+
+    @property
+    def image_sizes(self) -> list[tuple[int, int]]:
+        """(H, W) of each image without its border."""
+        return [placement.size for placement in self.placements]
+
+
+def original_size(inputs: dict) -> tuple[int, int] | None:
+    """(H, W) of the file that an input says it comes from, which is also the size in which
+    detections are wanted; None where it says nothing."""
+    if "height" not in inputs or "width" not in inputs:
+        return None
+    return inputs["height"], inputs["width"]
+
+
+def canvas_of(inputs: dict, padding: Padding, stride: int) -> tuple[int, int]:
+    """(H, W) of the canvas on which the image of an input would lie alone."""
+    height, width = inputs["image"].shape[1:]
+    return padding.canvas_size((height, width), stride, original_size(inputs))
+
+
+def place_images(batched_inputs: Sequence[dict], padding: Padding, stride: int) -> PaddedImages:
+    """Put images onto one canvas, where they are in memory and as they are: bytes stay bytes.
+
+    Args:
+        batched_inputs: dicts with "image" (C, H, W), 0-255, all of one type and device; "height"
+            and "width" as in `original_size`.
+        padding: how.
+        stride: the greatest of the network.
+
+    Raises:
+        ValueError: when the images have different numbers of channels.
+    """
+    images = [x["image"] for x in batched_inputs]
+    channels = {image.shape[0] for image in images}
+    if len(channels) > 1:
+        raise ValueError(f"the images of a batch have {sorted(channels)} channels, expected one")
+    canvases = [canvas_of(x, padding, stride) for x in batched_inputs]
+    canvas = max(height for height, _ in canvases), max(width for _, width in canvases)
+    placements = [
+        padding.put((image.shape[1], image.shape[2]), canvas, original_size(x))
+        for image, x in zip(images, batched_inputs)
+    ]
+    if all(image.shape[1:] == canvas for image in images):
+        return PaddedImages(torch.stack(images), placements)
+    whole = images[0].new_full((len(images), *channels, *canvas), PAD_VALUE)
+    for place, image, placement in zip(whole, images, placements):
+        left, top, right, bottom = placement.window
+        place[:, top:bottom, left:right] = image
+    return PaddedImages(whole, placements)
+
+
+def normalise(
+    images: Tensor, mean: Tensor, std: Tensor, memory_format: torch.memory_format
+) -> Tensor:
+    """(N, C, H, W) values 0-255 of any type to float32 (value - mean) / std.
+
+    Bytes are written as numbers into their final place, and all else happens there: a fresh tensor
+    for each step costs more than the arithmetic.
+    """
+    pixels = torch.empty(
+        images.shape, dtype=mean.dtype, device=images.device, memory_format=memory_format
+    )
+    return pixels.copy_(images).sub_(mean).div_(std)
