@@ -45,11 +45,27 @@ def test_model_is_built_on_the_asked_device():
     assert sum(parameter.numel() for parameter in model.parameters()) == 9_216_634
 
 
-@pytest.mark.parametrize("name", model_zoo.list_configs())
+# Those below evaluation/ go behind that of a model.
+COMPLETE = [name for name in model_zoo.list_configs() if not name.startswith("evaluation/")]
+
+
+@pytest.mark.parametrize("name", COMPLETE)
 def test_every_config_builds(name):
     with torch.device("meta"):  # no memory, no time
         model = model_zoo.get(name, trained=False, device="meta")
     assert isinstance(model, YOLOR) and model.training
+
+
+def test_the_reference_evaluation_goes_behind_a_model(tmp_path):
+    root = model_zoo.config_root()
+    path = tmp_path / "mine.yaml"
+    bases = [str(root / "quick/fast_start.yaml"), str(root / "evaluation/reference.yaml")]
+    path.write_text(f"_BASE_: {bases}\nMODEL:\n  DEVICE: cpu\n")
+    cfg = load_config(path)
+    assert cfg.MODEL.YOLOR.VARIANT == "yolor_ssss_s2d" and cfg.INPUT.MAX_SIZE_TEST == 320
+    assert cfg.MODEL.YOLOR.NMS_THRESHOLD == 0.65  # fast_start's own is 0.5
+    assert cfg.MODEL.YOLOR.PADDING.PLACE == cfg.INPUT.RESIZE_TEST == "reference"
+    assert (cfg.TEST.IMS_PER_BATCH, cfg.TEST.ASPECT_RATIO_ORDER) == (32, True)
 
 
 def test_every_network_has_a_config_that_names_it():

@@ -58,7 +58,7 @@ from yolor_d2.d2.modeling import (
     detector_postprocess,
 )
 from yolor_d2.d2.solver import maybe_add_gradient_clipping
-from yolor_d2.d2.structures import Boxes, BoxMode, ImageList, Instances
+from yolor_d2.d2.structures import Boxes, BoxMode, Instances
 from yolor_d2.d2.utils import EventStorage, comm, get_event_storage, has_event_storage
 from yolor_d2.data.loader import register_datasets, use_coco_files
 from yolor_d2.data.sampler import PositionSampler
@@ -264,24 +264,6 @@ def instances(folder: Path) -> dict:
         "iteration": error_of(lambda: iter(found)),
         "sizes differ": error_of(Instances.cat, [found, other]),
     }
-
-
-@fact
-def image_lists(folder: Path) -> dict:
-    images = [torch.full((3, 5, 9), 1.0), torch.full((3, 7, 4), 2.0)]
-    cases = {}
-    for count in (1, 2):
-        for divisor in (0, 1, 8):
-            batch = ImageList.from_tensors(images[:count], divisor, pad_value=0.5)
-            cases[f"{count} images, divisor {divisor}"] = {
-                "shape": list(batch.tensor.shape),
-                "sizes": [list(size) for size in batch.image_sizes],
-                "sum": batch.tensor.sum().item(),
-                "corner": batch.tensor[-1, 0, -1, -1].item(),
-                "contiguous": batch.tensor.is_contiguous(),
-                "without border": [list(batch[i].shape) for i in range(len(batch))],
-            }
-    return cases
 
 
 @fact

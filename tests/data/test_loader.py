@@ -548,6 +548,18 @@ def test_evaluation_loader(cfg, toy):
         assert max(item["image"].shape) == 64 and item["image"].shape[0] == 3
 
 
+def test_evaluation_loader_by_aspect_ratio(cfg, toy):
+    """Batches of images of like shape, the widest first, and no image twice."""
+    cfg.TEST.IMS_PER_BATCH, cfg.TEST.ASPECT_RATIO_ORDER = 3, True
+    found = list(loader.build_test_loader(cfg, cfg.DATASETS.TEST[0]))
+    assert [len(batch) for batch in found] == [3, 3, 2]
+    items = [item for batch in found for item in batch]
+    ratios = [item["height"] / item["width"] for item in items]
+    assert ratios == sorted(ratios) and len(set(ratios)) > 1
+    expected = [x["id"] for x in json.loads(toy.val_json.read_text())["images"]]
+    assert sorted(item["image_id"] for item in items) == sorted(expected)
+
+
 @pytest.mark.real_data
 def test_real_data_sets_load(cfg, real_data):
     for name, folder, classes, count in [("bccd", "", 3, 205), ("coco_mini", "train", 80, 27)]:

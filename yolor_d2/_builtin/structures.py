@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -208,44 +207,3 @@ class Instances:
 
     def __repr__(self) -> str:
         return f"Instances((H, W) = {self._image_size}, {self._fields})"
-
-
-class ImageList:
-    """A batch of images that were padded to one size.
-
-    Args:
-        tensor: (N, C, H, W).
-        image_sizes: (H, W) of each image before padding.
-    """
-
-    def __init__(self, tensor: Tensor, image_sizes: list[tuple[int, int]]):
-        self.tensor = tensor
-        self.image_sizes = image_sizes
-
-    @staticmethod
-    def from_tensors(
-        tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0
-    ) -> ImageList:
-        """Pad to the right and below, and stack.
-
-        Args:
-            tensors: (C, H_i, W_i) images.
-            size_divisibility: the common size becomes a multiple of this; 0 and 1 do nothing.
-            pad_value: value of the border.
-        """
-        sizes = [(image.shape[-2], image.shape[-1]) for image in tensors]
-        step = max(size_divisibility, 1)
-        height, width = (-(-max(side) // step) * step for side in zip(*sizes))
-        padded = [
-            F.pad(image, (0, width - w, 0, height - h), value=pad_value)
-            for image, (h, w) in zip(tensors, sizes)
-        ]
-        return ImageList(torch.stack(padded), sizes)
-
-    def __len__(self) -> int:
-        return len(self.image_sizes)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """(C, H, W) image without its border."""
-        height, width = self.image_sizes[index]
-        return self.tensor[index, ..., :height, :width]

@@ -3,8 +3,8 @@
 from . import RUNTIME
 
 if RUNTIME == "detectron2":
-    from detectron2.structures import Boxes, BoxMode, ImageList, Instances
+    from detectron2.structures import Boxes, BoxMode, Instances
 else:
-    from .._builtin.structures import Boxes, BoxMode, ImageList, Instances
+    from .._builtin.structures import Boxes, BoxMode, Instances
 
-__all__ = ["BoxMode", "Boxes", "ImageList", "Instances"]
+__all__ = ["BoxMode", "Boxes", "Instances"]
