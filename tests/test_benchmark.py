@@ -3,15 +3,18 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2 import model_zoo
-from yolor_d2.benchmark import nms, timing
+from yolor_d2.benchmark import border, nms, timing
 from yolor_d2.benchmark.timing import Clock, Samples, Stages, alternate
 from yolor_d2.commands import benchmark
+from yolor_d2.config import load_config
+from yolor_d2.d2.modeling import build_model
 from yolor_d2.ops import detect
 
 # A narrow network on small images.
@@ -225,3 +228,44 @@ def test_numbers_of_at_least_one_are_asked_for():
     parser = benchmark.parse_args(["nms", "--rows", "0"])
     with pytest.raises(ValueError, match="--rows is 0"):
         timing.prepare(parser, "rows")
+
+
+# ---- border
+
+
+def test_squares_around_objects_by_hand():
+    box = np.array([30.0, 40, 50, 52])
+    # 10 pixels from the left; centred down: (40 + 52 - 32) / 2.
+    assert border.window_of(box, (100, 120), "left", 10, 32) == (20, 30)
+    assert border.window_of(box, (100, 120), "bottom", 0, 32) == (24, 20)
+    assert border.window_of(box, (100, 120), "right", 90, 32) is None  # beyond the image
+    assert border.window_of(box, (100, 120), "left", 13, 32) is None  # the box does not fit
+    assert border.window_of(box, (45, 120), "left", 10, 32) is None  # it ends below the image
+    # At the border of the image the square cannot be centred.
+    assert border.window_of(np.array([30.0, 0, 50, 12]), (100, 120), "left", 0, 32) == (30, 0)
+
+
+def test_recall_by_distance_to_the_border(tmp_path, capsys, toy, monkeypatch):
+    """A stand-in finds the objects of squares in the middle of a canvas alone."""
+    weights = tmp_path / "model.pth"
+    cfg = load_config(QUICK[1], list(map(str, [*SMALL, "MODEL.DEVICE", "cpu"])))
+    torch.save({"model": build_model(cfg).state_dict()}, weights)
+    data = "--test", toy.val_json, toy.val_images
+    picture = tmp_path / "recall.png"
+    seen = []
+
+    def finds(cutout, boxes, labels):
+        seen.append(cutout)
+        return cutout.distance > 0
+
+    monkeypatch.setattr(border, "is_found", finds)
+    options = "--size", 32, "--distances", 0, 4, "--picture", picture
+    found = report(
+        tmp_path, capsys, "border", *QUICK, *data, *options, "MODEL.WEIGHTS", weights, *SMALL
+    )
+    whole = [row for row in found["rows"] if row["side"] == "all"]
+    assert [row["recall, centre, %"] for row in whole] == [0.0, 100.0]
+    assert sum(row["objects"] for row in whole) * 2 == len(seen) > 20
+    assert {x.image.shape for x in seen} == {(32, 32, 3)}
+    assert all((x.box >= 0).all() and (x.box <= 32).all() for x in seen)
+    assert picture.read_bytes().startswith(b"\x89PNG")

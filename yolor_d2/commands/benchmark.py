@@ -1,4 +1,4 @@
-r"""Measure speed on this machine.
+r"""Measure speed on this machine, and what else numbers in the documents rest on.
 
     python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/
     python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/ \
@@ -12,6 +12,8 @@ r"""Measure speed on this machine.
     python tools/benchmark.py evaluation --config-file output/mine/config.yaml \
         --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
     python tools/benchmark.py export --config-file output/mine/config.yaml --onnx model.onnx
+    python tools/benchmark.py border --config-file output/mine/config.yaml \
+        --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolor_d2.benchmark import data, evaluation, export, model, nms, predict, step
+from yolor_d2.benchmark import border, data, evaluation, export, model, nms, predict, step
 
 from .demo import CONFIG_KEY
 
 COMMANDS = {
+    "border": border,
     "data": data,
     "evaluation": evaluation,
     "export": export,

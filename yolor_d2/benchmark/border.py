@@ -1,0 +1,199 @@
+"""Recall of objects by their distance to the border of the image, with and without a margin.
+
+Squares are cut out of the images of a data set so that one object lies just so many pixels from
+one side, centred along the other axis as far as the image allows. An object is found if a detection
+of its class has an IoU of at least 0.5 with it. Images are cut, not scaled: the side of the square
+is that of the network's input. Both paddings see the same squares.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..config import load_config
+from ..d2.data import get_detection_dataset_dicts
+from ..data.dataset import read_ground_truth
+from ..data.image import read_image
+from ..data.loader import check_classes, register_datasets, use_coco_files
+from ..predictor import BatchPredictor, FailedInput
+from .report import Report, describe_machine
+
+SIDES = ("left", "top", "right", "bottom")
+LEAST_IOU = 0.5
+PLACES = ("corner", "centre")
+
+
+class Cutout(NamedTuple):
+    """A square with one object near its border.
+
+    Attributes:
+        image: (S, S, C) uint8.
+        box: (4,) xyxy of the object in the square.
+        label: its class.
+        side: of `SIDES`.
+        distance: pixels from that side.
+    """
+
+    image: np.ndarray
+    box: np.ndarray
+    label: int
+    side: str
+    distance: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
+    parser.add_argument(
+        "--test", nargs=2, metavar=("JSON", "FOLDER"), help="COCO annotations and images"
+    )
+    parser.add_argument("--size", type=int, default=96, help="side of the squares in pixels")
+    parser.add_argument(
+        "--distances", type=int, nargs="+", default=[0, 2, 4, 8, 16, 24], help="in pixels"
+    )
+    parser.add_argument("--threshold", type=float, default=0.25, help="least score of a detection")
+    parser.add_argument("--picture", type=Path, help="draw the recall over the distance here")
+    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+
+
+def window_of(
+    box: np.ndarray, size: tuple[int, int], side: str, distance: int, square: int
+) -> tuple[int, int] | None:
+    """(left, top) of the square in which a box lies so far from a side; None if there is no such
+    square inside the image that holds the whole box.
+
+    Args:
+        box: (4,) xyxy.
+        size: (H, W) of the image.
+        side: of `SIDES`.
+        distance: pixels between that side and the box.
+        square: side of the square.
+    """
+    axis = 0 if side in ("left", "right") else 1
+    start = np.zeros(2, dtype=np.int64)  # x, y
+    near, far = box[axis], box[axis + 2]
+    if side in ("left", "top"):
+        start[axis] = np.floor(near) - distance
+    else:
+        start[axis] = np.ceil(far) + distance - square
+    other = 1 - axis
+    middle = round((box[other] + box[other + 2] - square) / 2)
+    start[other] = np.clip(middle, 0, max(size[::-1][other] - square, 0))
+    inside = (start >= 0).all() and (start + square <= size[::-1]).all()
+    whole = (box[:2] >= start).all() and (box[2:] <= start + square).all()
+    return (int(start[0]), int(start[1])) if inside and whole else None
+
+
+def cut_out(
+    item: dict, distances: Sequence[int], square: int, order: str, channels: int
+) -> Iterator[Cutout]:
+    """All squares of one dataset dict."""
+    image = read_image(item["file_name"], order, channels)
+    for box, label in zip(*read_ground_truth(item)):
+        for side in SIDES:
+            for distance in distances:
+                place = window_of(box, image.shape[:2], side, distance, square)
+                if place is not None:
+                    left, top = place
+                    pixels = image[top : top + square, left : left + square]
+                    shifted = box - [left, top, left, top]
+                    yield Cutout(pixels, shifted, int(label), side, distance)
+
+
+def is_found(cutout: Cutout, boxes: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Whether one of the detections is the object."""
+    from torchvision.ops import box_iou  # takes a second
+
+    same = boxes[labels == cutout.label]
+    overlap = box_iou(same, torch.from_numpy(cutout.box).to(same)[None])
+    return bool((overlap >= LEAST_IOU).any())
+
+
+def run(args: argparse.Namespace) -> Report:
+    """Measure the recall.
+
+    Raises:
+        ValueError: when an argument is out of range, or no object fits into a square.
+    """
+    if min(args.size, args.threads) < 1 or min(args.distances) < 0:
+        raise ValueError("expected --size and --threads of at least 1, --distances of 0")
+    torch.set_num_threads(args.threads)
+    cfg = load_config(args.config_file, args.opts)
+    use_coco_files(cfg, None, args.test)
+    register_datasets(cfg)
+    if not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST is empty: name COCO files with --test JSON FOLDER")
+    items = get_detection_dataset_dicts([cfg.DATASETS.TEST[0]], filter_empty=False)
+    check_classes(cfg, cfg.DATASETS.TEST[0])
+    cfg.INPUT.MIN_SIZE_TEST = cfg.INPUT.MAX_SIZE_TEST = args.size
+    order, channels = cfg.INPUT.FORMAT, len(cfg.MODEL.PIXEL_MEAN)
+    cutouts = [
+        cutout
+        for item in items
+        for cutout in cut_out(item, args.distances, args.size, order, channels)
+    ]
+    if not cutouts:
+        raise ValueError(f"no object fits into a square of {args.size} pixels: see --size")
+    found = {}
+    for place in PLACES:
+        cfg.MODEL.YOLOR.PADDING.PLACE = place
+        predictor = BatchPredictor(cfg, channel_order=order)
+        found[place] = np.zeros(len(cutouts), dtype=bool)
+        for i, result in enumerate(predictor.stream(x.image for x in cutouts)):
+            assert not isinstance(result, FailedInput)
+            sure = result[result.scores >= args.threshold]
+            found[place][i] = is_found(cutouts[i], sure.pred_boxes.tensor, sure.pred_classes)
+    rows = []
+    for side in (*SIDES, "all"):
+        for distance in args.distances:
+            chosen = np.array([side in (x.side, "all") and x.distance == distance for x in cutouts])
+            row = {"side": side, "distance, px": distance, "objects": int(chosen.sum())}
+            for place in PLACES:
+                share = found[place][chosen].mean() if chosen.any() else None
+                row[f"recall, {place}, %"] = None if share is None else 100 * float(share)
+            rows.append(row)
+    if args.picture is not None:
+        draw(rows, args.picture)
+    settings = {
+        "model": cfg.MODEL.YOLOR.VARIANT,
+        "data": cfg.DATASETS.TEST[0],
+        "square": args.size,
+        "threshold": args.threshold,
+    }
+    return Report("Recall by distance to the border", settings, rows, describe_machine())
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Recall over distance, left and upper sides apart from right and lower ones, to a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, sides in zip(panels, (("left", "top"), ("right", "bottom"))):
+        for place, colour, marker in zip(PLACES, ("#c2410c", "#1d78c9"), "so"):
+            key = f"recall, {place}, %"
+            points: dict[int, list[tuple[float, int]]] = {}
+            for row in rows:
+                if row["side"] in sides and row["objects"]:
+                    entry = (row[key], row["objects"])
+                    points.setdefault(row["distance, px"], []).append(entry)
+            means = {
+                distance: sum(v * n for v, n in values) / sum(n for _, n in values)
+                for distance, values in points.items()
+            }
+            axes.plot(list(means), list(means.values()), marker=marker, color=colour, label=place)
+        axes.set_title(f"{sides[0]} and {sides[1]} border")
+        axes.set_xlabel("distance to the border, px")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("recall at IoU 0.5, %")
+    panels[0].legend(title="image on its canvas")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
