@@ -234,6 +234,8 @@ class BatchPredictor:
             if isinstance(instances, FailedInput):
                 raise ValueError(instances.message)
             found.append(instances)
+        if len(found) == 1:
+            return found[0]  # nothing to join
         boxes = torch.cat([x.pred_boxes.tensor for x in found])
         scores = torch.cat([x.scores for x in found])
         labels = torch.cat([x.pred_classes for x in found])

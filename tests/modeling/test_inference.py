@@ -137,6 +137,22 @@ def test_channel_order_is_stated(cfg):
     assert_same(found, expected)
 
 
+@pytest.mark.parametrize("place", ["centre", "corner"])
+def test_one_image_has_the_same_boxes_everywhere(cfg, place):
+    """Detectron2's predictor, ours, one tile, and the model behind the mapper of evaluation."""
+    cfg = cfg.clone()
+    cfg.MODEL.YOLOR.PADDING.PLACE = place
+    image = noise(150, 200)
+    expected = default_predictor(cfg)(image)["instances"]
+    predict = BatchPredictor(cfg, batch_size=1)
+    assert_same(predict([image])[0], expected)
+    assert_same(predict.detect_tiled(image, tile=200, overlap=20), expected)
+    with torch.no_grad():
+        (output,) = predict.model([predict.to_input(image[:, :, ::-1])])
+    assert_same(output["instances"], expected)
+    assert expected.image_size == (150, 200)
+
+
 def test_an_endless_stream_is_read_as_it_is_used(cfg):
     taken = []
 
