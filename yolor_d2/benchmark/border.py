@@ -1,9 +1,10 @@
 """Recall of objects by their distance to the border of the image, with and without a margin.
 
 Squares are cut out of the images of a data set so that one object lies just so many pixels from
-one side, centred along the other axis as far as the image allows. An object is found if a detection
-of its class has an IoU of at least 0.5 with it. Images are cut, not scaled: the side of the square
-is that of the network's input. Both paddings see the same squares.
+one side, centred along the other axis as far as the image allows; all distances from a side have
+the same objects. An object is found if a detection of its class has an IoU of at least 0.5 with
+it. Images are cut, not scaled: the side of the square is that of the network's input. Both paddings
+see the same squares.
 """
 
 from __future__ import annotations
@@ -93,17 +94,17 @@ def window_of(
 def cut_out(
     item: dict, distances: Sequence[int], square: int, order: str, channels: int
 ) -> Iterator[Cutout]:
-    """All squares of one dataset dict."""
+    """All squares of one dataset dict: objects with a square for each distance from a side."""
     image = read_image(item["file_name"], order, channels)
     for box, label in zip(*read_ground_truth(item)):
         for side in SIDES:
-            for distance in distances:
-                place = window_of(box, image.shape[:2], side, distance, square)
-                if place is not None:
-                    left, top = place
-                    pixels = image[top : top + square, left : left + square]
-                    shifted = box - [left, top, left, top]
-                    yield Cutout(pixels, shifted, int(label), side, distance)
+            places = [window_of(box, image.shape[:2], side, x, square) for x in distances]
+            if None in places:
+                continue  # so that all distances are about the same objects
+            for distance, (left, top) in zip(distances, places):
+                pixels = image[top : top + square, left : left + square]
+                shifted = box - [left, top, left, top]
+                yield Cutout(pixels, shifted, int(label), side, distance)
 
 
 def is_found(cutout: Cutout, boxes: torch.Tensor, labels: torch.Tensor) -> bool:
