@@ -163,6 +163,17 @@ def test_plain_sample_by_hand(write_item):
     assert (batch["file_name"], batch["image_id"]) == (item["file_name"], item["image_id"])
 
 
+def test_plain_samples_lie_where_inference_has_them(write_item):
+    pixels = np.full((10, 40, 3), 200, np.uint8)
+    item = write_item(pixels, annotation(10, 2, 20, 8))
+    for centred, top in ((True, 15), (False, 0)):
+        found = dataset_of([item], size=40, augment=PLAIN, centred=centred)[0, 0]
+        rows = (found["image"][0] == 200).all(dim=1).nonzero()[:, 0].tolist()
+        assert rows == list(range(top, top + 10))
+        expected = torch.tensor([[10.0, top + 2, 30, top + 10]])
+        torch.testing.assert_close(found["instances"].gt_boxes.tensor, expected)
+
+
 def test_channel_order(items):
     rgb, bgr = (dataset_of(items, channel_order=order)[3, 1] for order in ("RGB", "BGR"))
     assert torch.equal(rgb["image"].flip(0), bgr["image"])

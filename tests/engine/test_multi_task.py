@@ -150,7 +150,11 @@ def test_a_loss_that_is_not_finite_is_named(individuals, tmp_path):
 
 @pytest.mark.slow
 def test_joint_tasks_are_learned(tmp_path):
-    """Both on one representation; images that were learned from, so that few iterations do."""
+    """Both on one representation; images that were learned from, so that few iterations do.
+
+    With seeds 0, 1 and 2 the mAP of the classes was 73.6, 66.3 and 66.1, by chance 46; rank 1 was
+    58.6, 54.2 and 57.1, by chance below 21.
+    """
     data = write_toy_dataset(
         tmp_path / "data", num_train=24, num_val=1, identities=6, objects=(1, 3)
     )
@@ -161,7 +165,7 @@ def test_joint_tasks_are_learned(tmp_path):
             tmp_path / "run",
             *("INPUT.MIN_SIZE_TRAIN", "(160,)", "INPUT.MAX_SIZE_TRAIN", "160"),
             *("INPUT.MIN_SIZE_TEST", "160", "INPUT.MAX_SIZE_TEST", "160"),
-            *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "150", "SOLVER.WARMUP_ITERS", "20"),
+            *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "250", "SOLVER.WARMUP_ITERS", "20"),
         )
     )
     images, embedding = results["classification"], results["embedding"]

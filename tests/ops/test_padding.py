@@ -116,4 +116,6 @@ def test_images_lie_whole_on_the_least_canvas(height, width, stride, padding, ro
     # Centred: the same on both sides, or a pixel more behind.
     assert larger[1] - x2 - x1 in (0, 1) and larger[0] - y2 - y1 in (0, 1)
     box = torch.tensor([[x1, y1, x2, y2]]).float()
-    assert place.from_canvas(box).tolist() == [[0, 0, width, height]]
+    image = torch.tensor([[0.0, 0.0, width, height]])
+    assert torch.equal(place.from_canvas(box), image)
+    assert torch.equal(place.to_canvas(image), box)

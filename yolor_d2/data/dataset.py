@@ -176,6 +176,8 @@ class TrainingDataset(Dataset):
         channel_order: "RGB" or "BGR".
         shapes: size of the samples; None makes squares of `size`.
         channels: of the images, see `image.read_image`.
+        centred: whether an image that is no part of a mosaic lies in the centre of its frame, or in
+            the upper left corner; as at inference, see `ops.padding.Padding.place`.
     """
 
     def __init__(
@@ -188,6 +190,7 @@ class TrainingDataset(Dataset):
         channel_order: str = "RGB",
         shapes: BatchShapes | None = None,
         channels: int = 3,
+        centred: bool = True,
     ):
         check_channel_order(channel_order)
         self.size = size
@@ -195,6 +198,7 @@ class TrainingDataset(Dataset):
         self.augment = augment
         self.channel_order = channel_order
         self.channels = channels
+        self.centred = centred
         self.shapes = shapes or BatchShapes(size)
         self.cache: MemoryCache | DiskCache | None = None
         # All that a sample needs, in few arrays, which forked worker processes share.
@@ -299,13 +303,15 @@ class TrainingDataset(Dataset):
     def plain_sample(self, index: int, frame: Frame, rng: np.random.Generator) -> Sample:
         """A random view of one image.
 
-        It lies in the centre of a canvas of the frame's shape, as images do at inference.
+        It lies on a canvas of the frame's shape as images do at inference, but for their margin.
         """
         # Pixels of the image; the margin keeps rounding errors of the zoom from adding one.
         height, width = (math.ceil(x / frame.zoom - 1e-6) for x in (frame.height, frame.width))
-        image_height, image_width = self.sizes[index].tolist()
-        tile = self.tile(index, (width - image_width) // 2, (height - image_height) // 2)
-        return self.warp([tile], (height, width), frame, rng)
+        left = top = 0
+        if self.centred:
+            image_height, image_width = self.sizes[index].tolist()
+            left, top = (width - image_width) // 2, (height - image_height) // 2
+        return self.warp([self.tile(index, left, top)], (height, width), frame, rng)
 
     def compose(self, position: int, index: int) -> Sample:
         """The augmented RGB sample of a position."""

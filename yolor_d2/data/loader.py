@@ -269,6 +269,7 @@ def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
         augment=augment_config(cfg),
         channel_order=cfg.INPUT.FORMAT,
         channels=len(cfg.MODEL.PIXEL_MEAN),
+        centred=cfg.MODEL.YOLOR.PADDING.PLACE != "corner",
     )
     check_identities(cfg, dataset)
     dataset.shapes = batch_shapes(cfg, dataset.unrounded_sizes, seed)

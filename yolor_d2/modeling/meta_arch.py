@@ -262,8 +262,7 @@ class YOLOR(nn.Module):
                 "training needs 'instances' in every input; call model.eval() for inference"
             )
         truth = [x["instances"].to(self.device) for x in batched_inputs]
-        boxes = [t.gt_boxes.tensor for t in truth]
-        on_canvas = [x + x.new_tensor(p.window[:2] * 2) for x, p in zip(boxes, placements)]
+        on_canvas = [p.to_canvas(t.gt_boxes.tensor) for t, p in zip(truth, placements)]
         boxes = xyxy_to_cxcywh(torch.cat(on_canvas))
         labels = torch.cat([t.gt_classes for t in truth])
         counts = torch.tensor([len(t) for t in truth], device=self.device)

@@ -43,13 +43,23 @@ class Placement(NamedTuple):
 
     def from_canvas(self, boxes: Tensor) -> Tensor:
         """(R, 4) xyxy on the canvas to pixels of the image, not clipped to it."""
-        if self.origin != (0, 0):
-            y, x = self.origin
-            boxes = boxes - boxes.new_tensor([x, y, x, y])
-        if self.scale != (1, 1):
-            y, x = self.scale
-            boxes = boxes * boxes.new_tensor([x, y, x, y])
-        return boxes
+        if self.origin == (0, 0) and self.scale == (1, 1):
+            return boxes
+        # By numbers and columns: a tensor of the four would have to be copied to a GPU.
+        (y, x), (scale_y, scale_x) = self.origin, self.scale
+        moved = boxes.clone()
+        moved[:, 0::2].sub_(x).mul_(scale_x)
+        moved[:, 1::2].sub_(y).mul_(scale_y)
+        return moved
+
+    def to_canvas(self, boxes: Tensor) -> Tensor:
+        """(M, 4) xyxy in pixels of the image to those of the canvas."""
+        if self.offset == (0, 0):
+            return boxes
+        moved = boxes.clone()
+        moved[:, 0::2].add_(self.offset[1])
+        moved[:, 1::2].add_(self.offset[0])
+        return moved
 
 
 @dataclass(frozen=True)
