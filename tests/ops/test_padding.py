@@ -77,6 +77,17 @@ def test_the_reference_goes_by_the_unrounded_sides():
     assert CENTRE.canvas_size((464, 640), 32, (726, 1000)) == (480, 672)
 
 
+def test_the_canvas_holds_the_image_whatever_the_file_was():
+    """A square that was cut out of a wide photograph."""
+    assert REFERENCE.canvas_size((64, 64), 32, (100, 400)) == (96, 96)
+
+
+def test_training_has_no_margin():
+    assert CENTRE.for_training() == REFERENCE.for_training() == TIGHT
+    assert CORNER.for_training().canvas_size((33, 64), 32) == (64, 64)
+    assert CORNER.for_training().put((33, 35), (64, 64)).offset == (0, 0)
+
+
 def test_the_way_back_of_the_reference_by_hand():
     """An image of 1000 x 501 at 640: r = 0.64, 320.64 rows become 320. Canvas 352 x 672, border 32
     and 32, offset 16. A box is mapped by (v - 16) / (320 / 501) on both axes, while what follows

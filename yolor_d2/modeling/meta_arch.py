@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -233,7 +232,7 @@ class YOLOR(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> PaddedImages:
         """Put the images onto one canvas, see `ops.padding`, move it to the device, normalise."""
-        padding = replace(self.padding, margin=0.0) if self.training else self.padding
+        padding = self.padding.for_training() if self.training else self.padding
         images = place_images(batched_inputs, padding, self.stride)
         pixels = normalise(
             images.tensor.to(self.device, non_blocking=True),

@@ -92,6 +92,10 @@ class Padding:
                 f"MODEL.YOLOR.PADDING.MARGIN is {self.margin}, expected a number of at least 0"
             )
 
+    def for_training(self) -> Padding:
+        """The same place without a margin: squares, mosaics and rectangles fill their canvas."""
+        return Padding("corner" if self.place == "corner" else "centre", margin=0.0)
+
     def canvas_size(
         self, size: tuple[int, int], stride: int, original: tuple[int, int] | None = None
     ) -> tuple[int, int]:
@@ -107,10 +111,11 @@ class Padding:
         sides: Sequence[float] = size
         if self.place == "reference" and original is not None:
             longer = max(size) / max(original)
-            sides = [side * longer for side in original]
+            # Never below what there is, whatever an input says of its file.
+            sides = [max(side * longer, least) for side, least in zip(original, size)]
         margin = 0.0 if self.place == "corner" else self.margin
         height, width = (max(math.ceil(side / stride + margin), 1) * stride for side in sides)
-        return max(height, size[0]), max(width, size[1])
+        return height, width
 
     def put(
         self,
