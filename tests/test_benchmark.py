@@ -245,8 +245,17 @@ def test_squares_around_objects_by_hand():
     assert border.window_of(np.array([30.0, 0, 50, 12]), (100, 120), "left", 0, 32) == (30, 0)
 
 
+def test_an_object_is_found_by_a_box_of_its_class_that_covers_half():
+    cutout = border.Cutout(np.zeros((32, 32, 3)), np.array([0.0, 0, 10, 10]), 1, "left", 0)
+    half, less = torch.tensor([[0.0, 0, 10, 5]]), torch.tensor([[0.0, 0, 10, 4.9]])
+    assert border.is_found(cutout, half, torch.tensor([1]))  # IoU 50 / 100
+    assert not border.is_found(cutout, less, torch.tensor([1]))
+    assert not border.is_found(cutout, half, torch.tensor([0]))
+    assert not border.is_found(cutout, half[:0], torch.tensor([], dtype=torch.int64))
+
+
 def test_recall_by_distance_to_the_border(tmp_path, capsys, toy, monkeypatch):
-    """A stand-in finds the objects of squares in the middle of a canvas alone."""
+    """A stand-in misses the objects that touch the border."""
     weights = tmp_path / "model.pth"
     cfg = load_config(QUICK[1], list(map(str, [*SMALL, "MODEL.DEVICE", "cpu"])))
     torch.save({"model": build_model(cfg).state_dict()}, weights)

@@ -182,8 +182,9 @@ class BatchPredictor:
                 except (OSError, ValueError) as error:
                     results[index] = FailedInput(index, str(error))
                     continue
-                size = size or self.canvas_size(inputs)
-                if self.canvas_size(inputs) == size:
+                own = self.canvas_size(inputs)
+                size = size or own
+                if own == size:
                     batch[index] = inputs
                     continue
             pending.append((index, future))  # once around: the order stays

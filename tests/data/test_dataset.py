@@ -25,6 +25,7 @@ from yolor_d2.data.dataset import (
 from yolor_d2.data.image import ImageReadError
 from yolor_d2.data.sampler import RectangularOrder
 from yolor_d2.data.shapes import BatchShapes
+from yolor_d2.ops.padding import Padding
 
 # No chance at all: every sample is its image, padded to a square.
 PLAIN = AugmentConfig(mosaic=0, scale=0, translate=0, hsv=(0, 0, 0), flip=0)
@@ -166,8 +167,8 @@ def test_plain_sample_by_hand(write_item):
 def test_plain_samples_lie_where_inference_has_them(write_item):
     pixels = np.full((10, 40, 3), 200, np.uint8)
     item = write_item(pixels, annotation(10, 2, 20, 8))
-    for centred, top in ((True, 15), (False, 0)):
-        found = dataset_of([item], size=40, augment=PLAIN, centred=centred)[0, 0]
+    for place, top in (("centre", 15), ("reference", 15), ("corner", 0)):
+        found = dataset_of([item], size=40, augment=PLAIN, padding=Padding(place))[0, 0]
         rows = (found["image"][0] == 200).all(dim=1).nonzero()[:, 0].tolist()
         assert rows == list(range(top, top + 10))
         expected = torch.tensor([[10.0, top + 2, 30, top + 10]])

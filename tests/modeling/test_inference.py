@@ -11,9 +11,21 @@ from yolor_d2.config import load_config
 from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.d2.structures import Boxes, Instances
-from yolor_d2.data.loader import ResizeForTest
+from yolor_d2.data.resize import ResizeForTest
 from yolor_d2.modeling.inference import prepare_for_inference
 from yolor_d2.predictor import BatchPredictor, FailedInput, take_from_tile, tile_windows
+
+
+def assert_holds(found, expected, count):
+    """The first detections are among the others, in whatever order rounding puts like scores."""
+    assert len(found) == len(expected) > count
+    torch.testing.assert_close(found.scores[:count], expected.scores[:count], rtol=0, atol=1e-3)
+    distance = (found.pred_boxes.tensor[:, None] - expected.pred_boxes.tensor[:count]).abs()
+    same = (distance.amax(dim=2) <= 1e-3) & (
+        found.pred_classes[:, None] == expected.pred_classes[:count]
+    )
+    same &= (found.scores[:, None] - expected.scores[:count]).abs() <= 1e-3
+    assert same.any(dim=0).all()
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +197,7 @@ def test_images_of_one_size_share_batches_and_the_order_stays(cfg):
     assert found[4].index == 4
     alone = BatchPredictor(cfg, batch_size=1)
     for result, image in zip(found, images[:4]):
-        # Not more: cells of the border look alike, and rounding decides the order of their rows.
-        assert_same(result, alone([image])[0], count=15)
+        assert_holds(result, alone([image])[0], count=30)
 
 
 def test_one_plain_view_is_the_plain_model_and_more_views_are_joined(cfg):

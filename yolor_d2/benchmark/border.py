@@ -181,16 +181,14 @@ def draw(rows: list[dict], path: Path) -> None:
     for axes, sides in zip(panels, (("left", "top"), ("right", "bottom"))):
         for place, colour, marker in zip(PLACES, ("#c2410c", "#1d78c9"), "so"):
             key = f"recall, {place}, %"
-            points: dict[int, list[tuple[float, int]]] = {}
-            for row in rows:
-                if row["side"] in sides and row["objects"]:
-                    entry = (row[key], row["objects"])
-                    points.setdefault(row["distance, px"], []).append(entry)
-            means = {
-                distance: sum(v * n for v, n in values) / sum(n for _, n in values)
-                for distance, values in points.items()
-            }
-            axes.plot(list(means), list(means.values()), marker=marker, color=colour, label=place)
+            # All distances have the same objects: a list of recalls for each side.
+            chosen = [[x for x in rows if x["side"] == side and x["objects"]] for side in sides]
+            chosen = [x for x in chosen if x]
+            if chosen:
+                weights = [x[0]["objects"] for x in chosen]
+                recall = np.average([[y[key] for y in x] for x in chosen], axis=0, weights=weights)
+                distances = [y["distance, px"] for y in chosen[0]]
+                axes.plot(distances, recall, marker=marker, color=colour, label=place)
         axes.set_title(f"{sides[0]} and {sides[1]} border")
         axes.set_xlabel("distance to the border, px")
         axes.grid(alpha=0.3)

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ..d2.data import DatasetFromList
 from ..d2.structures import Boxes, BoxMode, Instances
+from ..ops.padding import Padding
 from .augment import (
     NO_IDENTITY,
     Sample,
@@ -176,8 +177,8 @@ class TrainingDataset(Dataset):
         channel_order: "RGB" or "BGR".
         shapes: size of the samples; None makes squares of `size`.
         channels: of the images, see `image.read_image`.
-        centred: whether an image that is no part of a mosaic lies in the centre of its frame, or in
-            the upper left corner; as at inference, see `ops.padding.Padding.place`.
+        padding: where an image that is no part of a mosaic lies in its frame: as at inference,
+            without the margin.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class TrainingDataset(Dataset):
         channel_order: str = "RGB",
         shapes: BatchShapes | None = None,
         channels: int = 3,
-        centred: bool = True,
+        padding: Padding = Padding(),
     ):
         check_channel_order(channel_order)
         self.size = size
@@ -198,7 +199,7 @@ class TrainingDataset(Dataset):
         self.augment = augment
         self.channel_order = channel_order
         self.channels = channels
-        self.centred = centred
+        self.padding = padding.for_training()
         self.shapes = shapes or BatchShapes(size)
         self.cache: MemoryCache | DiskCache | None = None
         # All that a sample needs, in few arrays, which forked worker processes share.
@@ -307,10 +308,7 @@ class TrainingDataset(Dataset):
         """
         # Pixels of the image; the margin keeps rounding errors of the zoom from adding one.
         height, width = (math.ceil(x / frame.zoom - 1e-6) for x in (frame.height, frame.width))
-        left = top = 0
-        if self.centred:
-            image_height, image_width = self.sizes[index].tolist()
-            left, top = (width - image_width) // 2, (height - image_height) // 2
+        top, left = self.padding.put(tuple(self.sizes[index].tolist()), (height, width)).offset
         return self.warp([self.tile(index, left, top)], (height, width), frame, rng)
 
     def compose(self, position: int, index: int) -> Sample:

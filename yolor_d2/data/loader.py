@@ -24,6 +24,7 @@ from ..d2.data import (
 )
 from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
+from ..modeling.images import padding_from_config
 from ..ops.anchors import best_possible_recall
 from .accumulation import Accumulation
 from .check.entries import read_category_names
@@ -41,7 +42,12 @@ from .image import read_image
 from .image_weights import image_weights
 from .resize import ReferenceResize, ResizeForTest, build_test_resize, resize_for_test
 from .sampler import PositionSampler, epoch_order
-from .settings import augment_config, batch_shapes, build_cache, training_size
+from .settings import (
+    augment_config,
+    batch_shapes,
+    build_cache,
+    training_size,
+)
 from .workers import shield_worker
 
 logger = logging.getLogger(__name__)
@@ -269,7 +275,7 @@ def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
         augment=augment_config(cfg),
         channel_order=cfg.INPUT.FORMAT,
         channels=len(cfg.MODEL.PIXEL_MEAN),
-        centred=cfg.MODEL.YOLOR.PADDING.PLACE != "corner",
+        padding=padding_from_config(cfg),
     )
     check_identities(cfg, dataset)
     dataset.shapes = batch_shapes(cfg, dataset.unrounded_sizes, seed)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..d2.config import CfgNode
 from ..ops.padding import Padding, Placement
 
 # Grey of the canvas, as in training's mosaics.
@@ -29,6 +30,16 @@ class PaddedImages(NamedTuple):
     def image_sizes(self) -> list[tuple[int, int]]:
         """(H, W) of each image without its border."""
         return [placement.size for placement in self.placements]
+
+
+def padding_from_config(cfg: CfgNode) -> Padding:
+    """MODEL.YOLOR.PADDING.
+
+    Raises:
+        ValueError: see `Padding`.
+    """
+    node = cfg.MODEL.YOLOR.PADDING
+    return Padding(place=node.PLACE, margin=node.MARGIN)
 
 
 def original_size(inputs: dict) -> tuple[int, int] | None:

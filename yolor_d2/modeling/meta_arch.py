@@ -34,7 +34,7 @@ from ..ops.task_losses import (
 )
 from .backbone import YOLORPAN, variant_from_config
 from .head import build_head
-from .images import PaddedImages, canvas_of, normalise, place_images
+from .images import PaddedImages, canvas_of, normalise, padding_from_config, place_images
 from .tasks import build_tasks
 
 
@@ -171,7 +171,7 @@ class YOLOR(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "input_format": cfg.INPUT.FORMAT,
             "channels_last": cfg.MODEL.CHANNELS_LAST,
-            "padding": Padding(place=node.PADDING.PLACE, margin=node.PADDING.MARGIN),
+            "padding": padding_from_config(cfg),
             "tasks": build_tasks(cfg, shapes),
             "classification_gain": node.TASKS.CLASSIFICATION.GAIN,
             "embedding_gain": node.TASKS.EMBEDDING.GAIN,

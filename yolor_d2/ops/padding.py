@@ -1,9 +1,8 @@
 """Where an image lies on the grey canvas that the network is given.
 
-An object at the border of an image is found only as well as the border was learned, and in training
-an object seldom touches the end of the canvas: in a mosaic something stands beside it. So the
-reference gives test images a margin on all sides (the authors' test command; its training
-rectangles are centred without one).
+The authors' test command centres images and leaves a margin on all sides, so that an object at the
+border of an image has something beside it, as in the mosaics of training; their rectangles in
+training are centred without one.
 """
 
 from __future__ import annotations
