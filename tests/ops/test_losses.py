@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from yolor_d2.ops import LevelTargets, LossGains, detection_losses
-from yolor_d2.ops.losses import binary_cross_entropy, last_of_each, level_losses
+from yolor_d2.ops.assign import join_levels
+from yolor_d2.ops.losses import binary_cross_entropy, last_of_each, loss_terms
 
 LN2 = math.log(2)
 # Zero logits predict the anchor in the middle of the cell. A target twice as wide has IoU 1/2, the
@@ -41,6 +42,12 @@ def losses_of(logits, targets, gains=None):
     return detection_losses(logits, targets, anchors, strides, gains or LossGains())
 
 
+def level_losses(logits, targets, anchors, *options):
+    """Unweighted box, objectness and class term of one level."""
+    box, (objectness,), classes = loss_terms([logits], join_levels([targets]), anchors[None], *options)
+    return box, objectness, classes
+
+
 def softplus(x):
     return math.log1p(math.exp(x))
 
@@ -68,8 +75,9 @@ def test_focal_factor_by_hand(target, expected):
 
 def test_last_of_each():
     # 5 is at 0, 2, 3; 7 at 1; 1 at 4.
-    assert last_of_each(torch.tensor([5, 7, 5, 5, 1])).sort().values.tolist() == [1, 3, 4]
-    assert last_of_each(torch.zeros(0, dtype=torch.int64)).tolist() == []
+    order, is_last = last_of_each(torch.tensor([5, 7, 5, 5, 1]))
+    assert order[is_last].sort().values.tolist() == [1, 3, 4]
+    assert [len(x) for x in last_of_each(torch.zeros(0, dtype=torch.int64))] == [0, 0]
 
 
 def test_terms_of_one_level_by_hand():

@@ -1,16 +1,18 @@
 """Pure functions on tensors: boxes, decoding, assignment, losses, suppression."""
 
-from .assign import LevelTargets, assign_targets
+from .assign import Assignment, LevelTargets, assign, assign_targets
 from .boxes import cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
 from .decode import decode, decode_level, decode_passing
 from .losses import DetectionLosses, LossGains, detection_losses
 from .nms import Detections, detect, suppress
 
 __all__ = [
+    "Assignment",
     "DetectionLosses",
     "Detections",
     "LevelTargets",
     "LossGains",
+    "assign",
     "assign_targets",
     "cxcywh_to_xyxy",
     "decode",

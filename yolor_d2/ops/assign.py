@@ -14,6 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .device import constant, shapes_may_depend_on_values
+
+# What is subtracted from a centre to get into the cells that a box may belong to: its own one, left,
+# up, right, down.
+SIDES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
+
 
 class LevelTargets(NamedTuple):
     """The positives of one level, P rows.
@@ -38,55 +44,115 @@ class LevelTargets(NamedTuple):
     label: Tensor
 
 
-def assign_level(
+class Assignment(NamedTuple):
+    """The positives of all levels, R rows, level by level, each in the order of `LevelTargets`.
+
+    Attributes:
+        level: (R,) index of the level.
+        index: (R,) number of the box in the batch.
+        image, anchor, row, column, box, label: see `LevelTargets`.
+        positives: (L,) number of positives of each level.
+        sizes: rows of each level.
+        valid: (R,) bool, which rows are positives; None where all are. With it every possible
+            match has a row, so that no shape depends on a value. The other rows name cells of the
+            grid too, and their boxes are finite.
+    """
+
+    level: Tensor
+    index: Tensor
+    image: Tensor
+    anchor: Tensor
+    row: Tensor
+    column: Tensor
+    box: Tensor
+    label: Tensor
+    positives: Tensor
+    sizes: list[int]
+    valid: Tensor | None = None
+
+    def per_level(self) -> list[LevelTargets]:
+        """The levels one by one; `valid` must be None."""
+        fields = (self.image, self.anchor, self.row, self.column, self.box, self.label)
+        return [LevelTargets(*x) for x in zip(*(field.split(self.sizes) for field in fields))]
+
+
+def join_levels(targets: Sequence[LevelTargets]) -> Assignment:
+    """Positives of single levels as one; `index` is the label."""
+    sizes = [len(level.label) for level in targets]
+    image, anchor, row, column, box, label = (torch.cat(field) for field in zip(*targets))
+    positives = torch.tensor(sizes, device=label.device)
+    level = torch.arange(len(sizes), device=label.device).repeat_interleave(positives)
+    return Assignment(level, label, image, anchor, row, column, box, label, positives, sizes)
+
+
+def assign(
     image: Tensor,
     boxes: Tensor,
     labels: Tensor,
     anchors: Tensor,
-    grid_size: tuple[int, int],
+    strides: Sequence[int],
+    grid_sizes: Sequence[tuple[int, int]],
     max_ratio: float = 4.0,
-) -> LevelTargets:
-    """Assign M boxes to the cells and anchors of one level.
+    *,
+    fixed_shape: bool | None = None,
+) -> Assignment:
+    """Assign M boxes to the cells and anchors of L levels.
 
     Args:
         image: (M,) int64 index of each box's image in the batch.
-        boxes: (M, 4) cxcywh in cells of this level.
+        boxes: (M, 4) cxcywh in input pixels. One without width or height matches nothing.
         labels: (M,) int64 classes.
-        anchors: (A, 2) widths and heights in cells.
-        grid_size: (H, W) in cells.
+        anchors: (L, A, 2) widths and heights in input pixels.
+        strides: L strides.
+        grid_sizes: L pairs (H, W) in cells.
         max_ratio: a box matches an anchor if neither side is this many times longer or shorter.
-
-    Returns:
-        The positives of the level; none when M is 0.
+        fixed_shape: keep a row for every possible match, see `Assignment.valid`; None does so
+            wherever leaving rows out would make the host wait.
     """
-    # Naming convention: (A = anchors, M = boxes, B = matching pairs of the two, in this order)
-    ratio = boxes[None, :, 2:] / anchors[:, None]  # (A, M, 2)
-    matches = torch.maximum(ratio, 1 / ratio).amax(dim=2) < max_ratio  # (A, M)
-    anchor, index = matches.nonzero(as_tuple=True)  # (B,)
-    centre = boxes[index, :2]  # (B, 2)
-    height, width = grid_size
-    far = centre.new_tensor([width, height]) - centre  # distance to the right and lower border
+    # Naming convention: (L = levels, S = sides, A = anchors, M = boxes)
+    if fixed_shape is None:
+        fixed_shape = not shapes_may_depend_on_values(boxes)
+    stride = constant(tuple(map(float, strides)), boxes)[:, None, None]  # (L, 1, 1)
+    extent = constant(tuple((float(w), float(h)) for h, w in grid_sizes), boxes)[:, None]
+    scaled = boxes / stride  # (L, M, 4), in cells
+    ratio = scaled[:, None, :, 2:] / (anchors / stride)[:, :, None]  # (L, A, M, 2)
+    matches = torch.maximum(ratio, 1 / ratio).amax(dim=3) < max_ratio  # (L, A, M)
 
     # A centre in the first half of its cell also belongs to the cell before it, in the second half
     # to the cell behind it, as long as that cell exists. Exactly on a cell border both conditions
     # hold.
-    before = (centre % 1 < 0.5) & (centre > 1)  # (B, 2): left, up
-    behind = (far % 1 < 0.5) & (far > 1)  # (B, 2): right, down
-    own = torch.ones_like(before[:, 0])
-    neighbours = torch.stack(
-        [own, before[:, 0], before[:, 1], behind[:, 0], behind[:, 1]]
-    )  # (5, B)
-    offsets = centre.new_tensor([[0, 0], [0.5, 0], [0, 0.5], [-0.5, 0], [0, -0.5]])
-    side, pair = neighbours.nonzero(as_tuple=True)  # (P,)
+    centre = scaled[:, :, :2]
+    far = extent - centre  # distance to the right and lower border
+    before = (centre % 1 < 0.5) & (centre > 1)  # (L, M, 2): left, up
+    behind = (far % 1 < 0.5) & (far > 1)  # (L, M, 2): right, down
+    own = torch.ones_like(before[:, :, :1])
+    reached = torch.cat([own, before, behind], dim=2).transpose(1, 2)  # (L, S, M)
+    valid = reached[:, :, None] & matches[:, None]  # (L, S, A, M)
 
-    cell = (centre[pair] - offsets[side]).floor().long()
     # A centre exactly on the right or lower border lies in the cell behind the last one.
-    column = cell[:, 0].clamp(0, width - 1)
-    row = cell[:, 1].clamp(0, height - 1)
-    index, anchor = index[pair], anchor[pair]
-    corner = torch.stack([column, row], dim=1).to(boxes.dtype)
-    box = torch.cat([boxes[index, :2] - corner, boxes[index, 2:]], dim=1)
-    return LevelTargets(image[index], anchor, row, column, box, labels[index])
+    cell = (centre[:, None] - constant(SIDES, boxes)[:, None]).floor()  # (L, S, M, 2)
+    cell = torch.minimum(cell.clamp(min=0), extent[:, None] - 1)
+    box = torch.cat([centre[:, None] - cell, scaled[:, None, :, 2:].expand(*cell.shape)], dim=3)
+    positives = valid.sum(dim=(1, 2, 3))
+    if fixed_shape:
+        level, _, anchor, index = (
+            torch.arange(size, device=boxes.device)
+            .view([-1 if axis == i else 1 for i in range(4)])
+            .expand(valid.shape)
+            .reshape(-1)
+            for axis, size in enumerate(valid.shape)
+        )
+        cell = cell[:, :, None].expand(*valid.shape, 2).reshape(-1, 2)
+        box = box[:, :, None].expand(*valid.shape, 4).reshape(-1, 4)
+        sizes = [valid[0].numel()] * len(valid)
+        kept = valid.reshape(-1)
+    else:
+        level, side, anchor, index = valid.nonzero(as_tuple=True)
+        cell, box = cell[level, side, index], box[level, side, index]
+        sizes, kept = positives.tolist(), None
+    column, row = cell.long().unbind(dim=1)
+    found = image[index], anchor, row, column, box, labels[index]
+    return Assignment(level, index, *found, positives, sizes, kept)
 
 
 def assign_targets(
@@ -98,21 +164,20 @@ def assign_targets(
     grid_sizes: Sequence[tuple[int, int]],
     max_ratio: float = 4.0,
 ) -> list[LevelTargets]:
-    """Assign boxes on every level.
+    """The positives alone, level by level, fine to coarse; arguments as in `assign`."""
+    found = assign(
+        image, boxes, labels, anchors, strides, grid_sizes, max_ratio, fixed_shape=False
+    )
+    return found.per_level()
 
-    Args:
-        image: (M,) int64 index of each box's image in the batch.
-        boxes: (M, 4) cxcywh in input pixels, sizes > 0.
-        labels: (M,) int64 classes.
-        anchors: (L, A, 2) in input pixels.
-        strides: L strides.
-        grid_sizes: L pairs (H, W) in cells.
-        max_ratio: see `assign_level`.
 
-    Returns:
-        L `LevelTargets`, fine to coarse.
-    """
-    return [
-        assign_level(image, boxes / stride, labels, anchors[i] / stride, grid_size, max_ratio)
-        for i, (stride, grid_size) in enumerate(zip(strides, grid_sizes))
-    ]
+def assign_level(
+    image: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    anchors: Tensor,
+    grid_size: tuple[int, int],
+    max_ratio: float = 4.0,
+) -> LevelTargets:
+    """`assign_targets` for one level, boxes and (A, 2) anchors in its cells."""
+    return assign_targets(image, boxes, labels, anchors[None], [1], [grid_size], max_ratio)[0]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .assign import LevelTargets
+from .assign import Assignment, LevelTargets, join_levels
 from .boxes import paired_iou
 from .decode import decode_offsets
+from .device import constant
 
 # Weight of the objectness term of each level, fine to coarse: fine levels have more cells, of
 # which a smaller share is positive, so their mean would otherwise drown.
@@ -67,90 +69,142 @@ class DetectionLosses(NamedTuple):
     classes: Tensor
 
 
-def binary_cross_entropy(logits: Tensor, targets: Tensor, focal_gamma: float = 0.0) -> Tensor:
-    """Mean binary cross entropy with soft targets, with an optional focal factor (Lin et al. 2017).
+def binary_cross_entropy(
+    logits: Tensor, targets: Tensor, focal_gamma: float = 0.0, weight: Tensor | None = None
+) -> Tensor:
+    """Binary cross entropy with soft targets, with an optional focal factor (Lin et al. 2017).
 
     Args:
-        logits: any shape, at least one element.
+        logits: any shape; with weights (R, K).
         targets: same shape, in 0-1.
         focal_gamma: 0 for the plain cross entropy.
+        weight: (R,), of the mean over each row.
 
     Returns:
-        0-dim mean. The focal factor takes part in the gradient.
+        0-dim: the mean, or the sum of the weighted means of the rows. The focal factor takes part
+        in the gradient.
     """
-    if focal_gamma == 0:
+    if focal_gamma == 0 and weight is None:
         return F.binary_cross_entropy_with_logits(logits, targets)
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    scores = logits.sigmoid()
-    agreement = targets * scores + (1 - targets) * (1 - scores)
-    alpha = 0.25 * targets + 0.75 * (1 - targets)
-    return (entropy * alpha * (1 - agreement) ** focal_gamma).mean()
+    if focal_gamma != 0:
+        scores = logits.sigmoid()
+        agreement = targets * scores + (1 - targets) * (1 - scores)
+        alpha = 0.25 * targets + 0.75 * (1 - targets)
+        entropy = entropy * alpha * (1 - agreement) ** focal_gamma
+    return entropy.mean() if weight is None else (entropy.mean(dim=1) * weight).sum()
 
 
-def last_of_each(keys: Tensor) -> Tensor:
-    """(P,) keys to the indices of the last row of every distinct key.
+def last_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The last row of every distinct key.
 
     Writing only these rows makes "the last one wins" true on every device; a plain indexed
     assignment with repeated indices leaves the winner open.
+
+    Args:
+        keys: (P,).
+
+    Returns:
+        (P,) indices that sort the keys, stable, and (P,) bool, in that order: whether the row is
+        the last one of its key.
     """
     ordered, order = keys.sort(stable=True)
     is_last = torch.ones_like(ordered, dtype=torch.bool)
     is_last[:-1] = ordered[1:] != ordered[:-1]
-    return order[is_last]
+    return order, is_last
 
 
-def level_losses(
-    logits: Tensor,
-    targets: LevelTargets,
+def objectness_targets(
+    levels: Sequence[Tensor], targets: Assignment, overlap: Tensor
+) -> list[Tensor]:
+    """What objectness should be in every cell: 0, or the overlap of the cell's last positive.
+
+    Args:
+        levels: L logits (N, A, H, W, 5 + K).
+        targets: R rows.
+        overlap: (R,) CIoU of the predicted boxes with their targets; negative ones count as 0.
+
+    Returns:
+        L float32 (N, A, H, W).
+    """
+    cells = [level[..., 4].numel() for level in levels]
+    total = sum(cells)
+    shapes = [level.shape[1:4] for level in levels]
+    starts = list(accumulate(cells, initial=0))
+    shape = constant(tuple(map(tuple, shapes)), targets.level)[targets.level]  # (R, 3)
+    start = constant(tuple(starts[:-1]), targets.level)[targets.level]
+    a, h, w = shape.unbind(dim=1)
+    cell = start + ((targets.image * a + targets.anchor) * h + targets.row) * w + targets.column
+    if targets.valid is not None:
+        cell = cell.masked_fill(~targets.valid, total)
+    order, is_last = last_of_each(cell)
+    # One cell more takes what is not wanted.
+    flat = overlap.new_zeros(total + 1)
+    flat[cell[order].masked_fill(~is_last, total)] = overlap.clamp(min=0)[order]
+    return [
+        part.view(level.shape[:4]) for part, level in zip(flat[:total].split(cells), levels)
+    ]
+
+
+def rows_at(logits: Tensor, where: tuple[Tensor, ...]) -> Tensor:
+    """(R, 5 + K) logits at R places of a level; without places nothing that has a gradient."""
+    return logits[where] if len(where[0]) else logits.new_zeros(0, logits.shape[-1])
+
+
+def loss_terms(
+    levels: Sequence[Tensor],
+    targets: Assignment,
     anchors: Tensor,
     focal_gamma: float = 0.0,
     label_smoothing: float = 0.0,
-) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Unweighted terms of one level.
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Unweighted terms.
 
     Args:
-        logits: (N, A, H, W, 5 + K).
-        targets: positives of the level.
-        anchors: (A, 2) in cells.
+        levels: L logits (N, A, H, W, 5 + K).
+        targets: positives of all levels.
+        anchors: (L, A, 2) in cells.
         focal_gamma, label_smoothing: see `LossGains`.
 
     Returns:
-        Box, objectness and class term, 0-dim float32. The box term is None without positives, the
-        class term is None without positives or with K = 1.
+        0-dim float32: box term, the sum of the means over the positives of each level; objectness
+        terms of each level, means over its cells; class term, as the box term, and 0 with K = 1.
     """
-    _n, a, h, w, outputs = logits.shape
-    num_classes = outputs - 5
+    places = (targets.image, targets.anchor, targets.row, targets.column)
+    by_level = zip(*(place.split(targets.sizes) for place in places))
     # The small probabilities of objectness and the quotients of CIoU need float32, also under
     # autocast.
-    objectness = logits[..., 4].float()
-    target = torch.zeros_like(objectness)
-    if len(targets.label) == 0:
-        return None, binary_cross_entropy(objectness, target, focal_gamma), None
+    matched = torch.cat([rows_at(x, where) for x, where in zip(levels, by_level)]).float()
+    wanted_box = targets.box
+    # Of each row in the mean of its level.
+    share = (1 / targets.positives.clamp(min=1))[targets.level]
+    if targets.valid is not None:
+        # Nothing that other cells hold may reach the sums, be it infinite.
+        matched = matched.masked_fill(~targets.valid[:, None], 0.0)
+        wanted_box = wanted_box.masked_fill(~targets.valid[:, None], 1.0)
+        share = share * targets.valid
 
-    matched = logits[
-        targets.image, targets.anchor, targets.row, targets.column
-    ].float()  # (P, 5 + K)
-    centres, sizes = decode_offsets(matched[:, :4], anchors[targets.anchor])
-    ciou = paired_iou(torch.cat([centres, sizes], dim=1), targets.box, kind="ciou")
-    box_loss = (1 - ciou).mean()
+    centres, sizes = decode_offsets(matched[:, :4], anchors[targets.level, targets.anchor])
+    ciou = paired_iou(torch.cat([centres, sizes], dim=1), wanted_box, kind="ciou")
+    box_loss = ((1 - ciou) * share).sum()
 
-    cell = ((targets.image * a + targets.anchor) * h + targets.row) * w + targets.column
-    last = last_of_each(cell)
-    where = (targets.image[last], targets.anchor[last], targets.row[last], targets.column[last])
-    target[where] = ciou.detach()[last].clamp(min=0)
-    objectness_loss = binary_cross_entropy(objectness, target, focal_gamma)
-
+    objectness = [
+        binary_cross_entropy(level[..., 4].float(), target, focal_gamma)
+        for level, target in zip(levels, objectness_targets(levels, targets, ciou.detach()))
+    ]
+    num_classes = matched.shape[1] - 5
     if num_classes == 1:
-        return box_loss, objectness_loss, None
-    one_hot = F.one_hot(targets.label, num_classes).to(matched.dtype)
-    wanted = one_hot * (1 - label_smoothing) + label_smoothing / 2
-    class_loss = binary_cross_entropy(matched[:, 5:], wanted, focal_gamma)
-    return box_loss, objectness_loss, class_loss
+        return box_loss, objectness, box_loss.new_zeros(())
+    is_class = targets.label[:, None] == torch.arange(num_classes, device=matched.device)
+    wanted = is_class.to(matched.dtype)
+    if label_smoothing > 0:
+        wanted = wanted * (1 - label_smoothing) + label_smoothing / 2
+    return box_loss, objectness, binary_cross_entropy(matched[:, 5:], wanted, focal_gamma, share)
 
 
 def detection_losses(
     levels: Sequence[Tensor],
-    targets: Sequence[LevelTargets],
+    targets: Assignment | Sequence[LevelTargets],
     anchors: Tensor,
     strides: Sequence[int],
     gains: LossGains = LossGains(),
@@ -159,14 +213,14 @@ def detection_losses(
 
     Args:
         levels: L logits (N, A, H, W, 5 + K), fine to coarse.
-        targets: L positives, see `ops.assign.assign_targets`.
+        targets: positives, see `ops.assign`; of all levels, or L of one level each.
         anchors: (L, A, 2) in input pixels.
         strides: L strides.
         gains: weights of the terms.
 
     Returns:
         Weighted terms, means over the batch: the caller multiplies by the batch size if its
-        optimiser expects sums. A term without any positive is 0 and has no gradient.
+        optimiser expects sums. A term without any positive is 0, with gradients of 0.
 
     Raises:
         ValueError: when there is no objectness balance for this number of levels.
@@ -179,23 +233,15 @@ def detection_losses(
             f"{num_levels} levels, got {list(level_weights)}; the published ones are for "
             f"{sorted(OBJECTNESS_BALANCE)} levels"
         )
-    num_classes = levels[0].shape[-1] - 5
-    zero = levels[0].new_zeros((), dtype=torch.float32)
-    box, objectness, classes = zero, zero, zero
-    for i, balance in enumerate(level_weights):
-        box_i, objectness_i, classes_i = level_losses(
-            levels[i],
-            targets[i],
-            anchors[i] / strides[i],
-            gains.focal_gamma,
-            gains.label_smoothing,
-        )
-        objectness = objectness + balance * objectness_i
-        if box_i is not None:
-            box = box + box_i
-        if classes_i is not None:
-            classes = classes + classes_i
+    if not isinstance(targets, Assignment):
+        targets = join_levels(targets)
+    stride = constant(tuple(map(float, strides)), anchors)[:, None, None]
+    box, by_level, classes = loss_terms(
+        levels, targets, anchors / stride, gains.focal_gamma, gains.label_smoothing
+    )
+    objectness = sum(weight * term for weight, term in zip(level_weights, by_level))
 
+    num_classes = levels[0].shape[-1] - 5
     per_level = 3 / num_levels
     objectness_gain = gains.objectness * per_level * (1.4 if num_levels >= 4 else 1.0)
     classes_gain = gains.classes * per_level * (num_classes / 80 if gains.scale_classes else 1.0)

@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .assign import LevelTargets
+from .assign import Assignment, LevelTargets, join_levels
 
 
-def present_classes(image: Tensor, labels: Tensor, num_images: int, num_classes: int) -> Tensor:
+def present_classes(
+    image: Tensor, labels: Tensor, num_images: int, num_classes: int, valid: Tensor | None = None
+) -> Tensor:
     """Which classes the boxes of each image have.
 
     Args:
@@ -26,13 +28,14 @@ def present_classes(image: Tensor, labels: Tensor, num_images: int, num_classes:
         labels: (M,) int64 classes.
         num_images: N.
         num_classes: K.
+        valid: (M,) bool, which boxes count; None counts all.
 
     Returns:
         (N, K) float32, 1 where an image has a box of the class, else 0.
     """
-    present = torch.zeros(num_images, num_classes, device=labels.device)
-    present[image, labels] = 1
-    return present
+    seen = torch.ones(labels.shape, device=labels.device) if valid is None else valid.float()
+    counts = torch.zeros(num_images, num_classes, device=labels.device)
+    return counts.index_put((image, labels), seen, accumulate=True).clamp(max=1)
 
 
 def presence_loss(logits: Tensor, present: Tensor) -> Tensor:
@@ -59,26 +62,30 @@ def cosine_scale(num_identities: int) -> float:
 
 
 def matched_embeddings(
-    maps: Sequence[Tensor], targets: Sequence[LevelTargets], identities: Tensor
+    maps: Sequence[Tensor], targets: Assignment | Sequence[LevelTargets], identities: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Vectors at the positives of objects whose identity is known.
 
     Args:
         maps: L (N, D, H, W).
-        targets: L positives whose `label` is the number of their box.
+        targets: positives of all levels, or L of one level each whose `label` is the number of
+            their box.
         identities: (M,) int64 identities of the boxes, negative where unknown.
 
     Returns:
-        (P, D) vectors and (P,) int64 identities.
+        (P, D) vectors and (P,) int64 identities; negative in rows that do not count, which there
+        are where shapes are fixed, see `Assignment.valid`.
     """
-    vectors, found = [], []
-    for level, positives in zip(maps, targets):
-        identity = identities[positives.label]
-        known = identity >= 0
-        where = positives.image[known], positives.row[known], positives.column[known]
-        vectors.append(level.permute(0, 2, 3, 1)[where])
-        found.append(identity[known])
-    return torch.cat(vectors), torch.cat(found)
+    if not isinstance(targets, Assignment):
+        targets = join_levels(targets)
+    places = (targets.image, targets.row, targets.column)
+    by_level = zip(*(place.split(targets.sizes) for place in places))
+    vectors = torch.cat([x.permute(0, 2, 3, 1)[where] for x, where in zip(maps, by_level)])
+    found = identities[targets.index]
+    if targets.valid is not None:
+        return vectors, found.masked_fill(~targets.valid, -1)
+    known = found >= 0
+    return vectors[known], found[known]
 
 
 def identity_loss(vectors: Tensor, identities: Tensor, prototypes: Tensor) -> Tensor:
@@ -86,17 +93,17 @@ def identity_loss(vectors: Tensor, identities: Tensor, prototypes: Tensor) -> Te
 
     Args:
         vectors: (P, D) of length 1.
-        identities: (P,) int64, below I.
+        identities: (P,) int64, below I; rows with negative ones do not count.
         prototypes: (I, D) of any length but 0.
 
     Returns:
         0-dim float32; without vectors 0, with gradients of 0, so that processes whose images have
         no object wait for no gradient of the others.
     """
-    if len(identities) == 0:
-        return vectors.sum() * 0 + prototypes[:0].sum()
     cosines = vectors.float() @ F.normalize(prototypes.float(), dim=1).T  # (P, I)
-    return F.cross_entropy(cosines * cosine_scale(len(prototypes)), identities)
+    logits = cosines * cosine_scale(len(prototypes))
+    entropy = F.cross_entropy(logits, identities.clamp(min=-1), ignore_index=-1, reduction="sum")
+    return entropy / (identities >= 0).sum().clamp(min=1)
 
 
 def embeddings_of_rows(maps: Sequence[Tensor], rows: Tensor, num_anchors: int) -> Tensor:
