@@ -44,7 +44,9 @@ def losses_of(logits, targets, gains=None):
 
 def level_losses(logits, targets, anchors, *options):
     """Unweighted box, objectness and class term of one level."""
-    box, (objectness,), classes = loss_terms([logits], join_levels([targets]), anchors[None], *options)
+    box, (objectness,), classes = loss_terms(
+        [logits], join_levels([targets]), anchors[None], *options
+    )
     return box, objectness, classes
 
 

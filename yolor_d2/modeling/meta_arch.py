@@ -8,23 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from ..d2.config import CfgNode, configurable
-from ..d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector_postprocess
+from ..d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from ..d2.structures import Boxes, Instances
 from ..d2.utils import comm, get_event_storage, has_event_storage
 from ..layers import implicit_penalty
 from ..networks import AnchorHead, TaskBranches
 from ..networks.network import anchors_tensor
-from ..ops import (
-    Detections,
-    LevelTargets,
-    LossGains,
-    assign_targets,
-    decode_passing,
-    detect,
-    detection_losses,
-    xyxy_to_cxcywh,
-)
-from ..ops.padding import Padding, Placement
+from ..ops import Detections, LossGains, assign, decode_passing, detect, detection_losses
+from ..ops.batch import BatchDetections, detect_batch, pad_detections
+from ..ops.device import constant, shapes_may_depend_on_values
+from ..ops.padding import Padding
 from ..ops.task_losses import (
     embeddings_of_rows,
     identity_loss,
@@ -33,6 +26,7 @@ from ..ops.task_losses import (
     present_classes,
 )
 from .backbone import YOLORPAN, variant_from_config
+from .batch import StagedBatch, Truth, stage, wanted_size
 from .head import build_head
 from .images import PaddedImages, canvas_of, normalise, padding_from_config, place_images
 from .tasks import build_tasks
@@ -138,6 +132,9 @@ class YOLOR(nn.Module):
         mean, std = torch.tensor(pixel_mean).view(-1, 1, 1), torch.tensor(pixel_std).view(-1, 1, 1)
         self.register_buffer("pixel_mean", mean.float(), persistent=False)
         self.register_buffer("pixel_std", std.float(), persistent=False)
+        self.shifts_pixels = any(pixel_mean)
+        # (L,) positives of each level of the last batch in training.
+        self.positives: Tensor | None = None
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if channels_last:
             self.to(memory_format=self.memory_format)
@@ -189,14 +186,15 @@ class YOLOR(nn.Module):
             for chain in zip(self.backbone.neck.align, self.head.predict, self.head.refine):
                 yield list(chain)
 
-    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+    def forward(self, batched_inputs: list[dict] | StagedBatch) -> dict[str, Tensor] | list[dict]:
         """Losses in training mode, detections otherwise.
 
         Args:
             batched_inputs: one dict per image: "image" (C, H, W) with values 0-255; in training
                 "instances" with gt_boxes (xyxy in pixels of "image"), gt_classes and, for the
                 embedding task, gt_identities (-1 where unknown); optionally
-                "height" and "width", the size in which detections are wanted.
+                "height" and "width", the size in which detections are wanted. Or what `stage` has
+                made of them, which lets the next batch travel while this one is computed.
 
         Returns:
             In training mode the weighted losses by name: three, one for each further task, and one
@@ -205,15 +203,16 @@ class YOLOR(nn.Module):
             pred_embeddings (D of length 1 each), and with the classification task beside the
             instances "image_scores", (K,) in 0-1.
         """
-        images = self.preprocess(batched_inputs)
-        features, levels = self.run_network(images.tensor)
+        batch = batched_inputs
+        if not isinstance(batch, StagedBatch):
+            batch = self.stage(batch)
+        features, levels = self.run_network(self.preprocess(batch).tensor)
         logits = maps = None
         if self.tasks is not None:
-            windows = torch.tensor([x.window for x in images.placements], device=self.device)
-            logits, maps = self.tasks(features, windows)
+            logits, maps = self.tasks(features, batch.geometry.window)
         if self.training:
-            return self.forward_training(levels, images.placements, batched_inputs, logits, maps)
-        return self.forward_inference(levels, images.placements, batched_inputs, logits, maps)
+            return self.forward_training(levels, batch, logits, maps)
+        return self.forward_inference(levels, batch, logits, maps)
 
     def run_network(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Normalised pixels (N, C, H, W) to the backbone's features and the head's logits."""
@@ -230,107 +229,104 @@ class YOLOR(nn.Module):
         """(H, W) with which the image of an input goes through the network alone."""
         return canvas_of(inputs, self.padding, self.stride)
 
-    def preprocess(self, batched_inputs: list[dict]) -> PaddedImages:
-        """Put the images onto one canvas, see `ops.padding`, move it to the device, normalise."""
+    def stage(self, batched_inputs: list[dict]) -> StagedBatch:
+        """Put the images onto one canvas, see `ops.padding`, and send all to the device."""
         padding = self.padding.for_training() if self.training else self.padding
-        images = place_images(batched_inputs, padding, self.stride)
-        pixels = normalise(
-            images.tensor.to(self.device, non_blocking=True),
-            self.pixel_mean,
-            self.pixel_std,
-            self.memory_format,
+        pinned = self.device.type == "cuda"
+        images = place_images(batched_inputs, padding, self.stride, pinned=pinned)
+        identities = None
+        if self.tasks is not None and self.tasks.embedding is not None:
+            identities = len(self.tasks.embedding.prototypes)
+        return stage(
+            batched_inputs,
+            images,
+            self.device,
+            training=self.training,
+            num_identities=identities,
         )
+
+    def preprocess(self, batch: list[dict] | StagedBatch) -> PaddedImages:
+        """The normalised pixels of a batch, on the device."""
+        images = (batch if isinstance(batch, StagedBatch) else self.stage(batch)).images
+        mean, std = self.pixel_mean, self.pixel_std
+        pixels = normalise(images.tensor, mean, std, self.memory_format, shifts=self.shifts_pixels)
         return images._replace(tensor=pixels.to(self.compute_dtype))
 
     def forward_training(
         self,
         levels: list[Tensor],
-        placements: list[Placement],
-        batched_inputs: list[dict],
+        batch: StagedBatch,
         class_logits: Tensor | None = None,
         embedding_maps: list[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted losses of a batch, see `ops.losses` and `ops.task_losses`.
+        """Weighted losses of a batch, see `compute_losses`.
 
         The terms are multiplied by the number of images of all processes, as in the reference:
         with the gradients that Detectron2 averages over processes, a step then sums over the whole
         batch.
         """
-        if any("instances" not in x for x in batched_inputs):
-            raise KeyError(
-                "training needs 'instances' in every input; call model.eval() for inference"
-            )
-        truth = [x["instances"].to(self.device) for x in batched_inputs]
-        on_canvas = [p.to_canvas(t.gt_boxes.tensor) for t, p in zip(truth, placements)]
-        boxes = xyxy_to_cxcywh(torch.cat(on_canvas))
-        labels = torch.cat([t.gt_classes for t in truth])
-        counts = torch.tensor([len(t) for t in truth], device=self.device)
-        image = torch.arange(len(truth), device=self.device).repeat_interleave(counts)
-        numbered = assign_targets(
-            image,
-            boxes,
-            torch.arange(len(labels), device=self.device),  # which box it is, in place of a class
-            self.anchors,
-            self.strides,
-            [(x.shape[2], x.shape[3]) for x in levels],
-            self.assign_max_ratio,
+        assert batch.truth is not None
+        losses, self.positives = self.compute_losses(
+            levels, batch.truth, class_logits, embedding_maps
         )
-        targets = [level._replace(label=labels[level.label]) for level in numbered]
-        if has_event_storage():
-            storage = get_event_storage()
-            for name, level in zip(self.in_features, targets):
-                storage.put_scalar(f"positives/{name}", len(level.label))
-
-        losses = detection_losses(levels, targets, self.anchors, self.strides, self.gains)
-        num_images = len(batched_inputs) * comm.get_world_size()
-        weighted = {
-            "loss_box": losses.box,
-            "loss_objectness": losses.objectness,
-            "loss_classes": losses.classes,
-        }
-        if class_logits is not None:
-            present = present_classes(image, labels, *class_logits.shape)
-            weighted["loss_image_classes"] = self.classification_gain * presence_loss(
-                class_logits, present
-            )
-        if embedding_maps is not None:
-            weighted["loss_embedding"] = self.embedding_gain * self.embedding_loss(
-                embedding_maps, numbered, truth
-            )
-        named = {name: loss * num_images for name, loss in weighted.items()}
+        if self.positives.device.type == "cpu" and has_event_storage():
+            # Elsewhere whoever reads the losses reads them too, as that waits for the device.
+            get_event_storage().put_scalars(**self.name_positives(self.positives.tolist()))
+        num_images = len(batch.inputs) * comm.get_world_size()
+        named = {name: loss * num_images for name, loss in losses.items()}
         penalty = implicit_penalty(self)
         if penalty is not None:
             named["loss_implicit"] = penalty
         return named
 
-    def embedding_loss(
-        self, maps: list[Tensor], targets: list[LevelTargets], truth: list[Instances]
-    ) -> Tensor:
-        """Unweighted loss of the embeddings.
+    def name_positives(self, counts: Sequence[float]) -> dict[str, float]:
+        """Numbers of positives by the names of their figures."""
+        return {f"positives/{name}": count for name, count in zip(self.in_features, counts)}
 
-        Args:
-            maps: see `networks.EmbeddingBranch`.
-            targets: positives whose `label` is the number of their box in the batch.
-            truth: per image, with gt_identities.
+    def compute_losses(
+        self,
+        levels: list[Tensor],
+        truth: Truth,
+        class_logits: Tensor | None = None,
+        embedding_maps: list[Tensor] | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Assignment and losses of a batch, see `ops.losses` and `ops.task_losses`.
 
-        Raises:
-            KeyError: when the objects have no identities.
-            ValueError: when there is an identity that the model has no prototype of.
+        Compiled, or on a GPU, no shape depends on a value: with the network before it this is one
+        graph.
+
+        Returns:
+            Means over the batch by name, and (L,) positives of each level.
         """
-        if not all(t.has("gt_identities") for t in truth):
-            raise KeyError(
-                "the embedding task needs 'gt_identities' in the instances of every input; "
-                "annotations give them by 'instance_id'"
+        targets = assign(
+            truth.image,
+            truth.boxes,
+            truth.labels,
+            self.anchors,
+            self.strides,
+            [(x.shape[2], x.shape[3]) for x in levels],
+            self.assign_max_ratio,
+        )
+        terms = detection_losses(levels, targets, self.anchors, self.strides, self.gains)
+        losses = {
+            "loss_box": terms.box,
+            "loss_objectness": terms.objectness,
+            "loss_classes": terms.classes,
+        }
+        if class_logits is not None:
+            present = present_classes(
+                truth.image, truth.labels, *class_logits.shape, valid=truth.valid
             )
-        assert self.tasks is not None and self.tasks.embedding is not None
-        prototypes = self.tasks.embedding.prototypes
-        identities = torch.cat([t.gt_identities for t in truth])
-        if len(identities) and int(identities.max()) >= len(prototypes):
-            raise ValueError(
-                f"an object has identity {int(identities.max())}, but "
-                f"MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES is {len(prototypes)}"
+            losses["loss_image_classes"] = self.classification_gain * presence_loss(
+                class_logits, present
             )
-        return identity_loss(*matched_embeddings(maps, targets, identities), prototypes)
+        if embedding_maps is not None:
+            assert self.tasks is not None and self.tasks.embedding is not None
+            matched = matched_embeddings(embedding_maps, targets, truth.identities)
+            losses["loss_embedding"] = self.embedding_gain * identity_loss(
+                *matched, self.tasks.embedding.prototypes
+            )
+        return losses, targets.positives
 
     def passing_rows(self, levels: list[Tensor], image: int) -> tuple[Tensor, Tensor]:
         """What is decoded of one image of the batch, see `ops.decode_passing`."""
@@ -347,21 +343,48 @@ class YOLOR(nn.Module):
 
     def detect(self, rows: Tensor) -> Detections:
         """`ops.detect` with the settings of this model."""
-        thresholds = self.class_score_thresholds
+        least = self.class_thresholds()
         return detect(
             rows,
-            score_threshold=torch.tensor(thresholds) if thresholds else self.score_threshold,
+            score_threshold=self.score_threshold if least is None else least,
             iou_threshold=self.nms_threshold,
             max_detections=self.max_detections,
             class_agnostic=self.class_agnostic_nms,
             multi_label=self.multi_label,
         )
 
+    def class_thresholds(self) -> Tensor | None:
+        """(K,) least score of every class; None where all have the same."""
+        thresholds = tuple(self.class_score_thresholds)
+        return constant(thresholds, self.anchors) if thresholds else None
+
+    def detect_image(self, levels: list[Tensor], image: int) -> Detections:
+        """Detections of one image of a batch, on the canvas."""
+        rows, numbers = self.passing_rows(levels, image)
+        found = self.detect(rows)
+        return found._replace(rows=numbers[found.rows])
+
+    def find_detections(self, levels: list[Tensor]) -> BatchDetections:
+        """Detections of a batch, on the canvas: image by image on a CPU, elsewhere all at once."""
+        if shapes_may_depend_on_values(levels[0]):
+            return pad_detections([self.detect_image(levels, i) for i in range(len(levels[0]))])
+        return detect_batch(
+            levels,
+            self.anchors,
+            self.strides,
+            score_threshold=min(self.class_score_thresholds or [self.score_threshold]),
+            class_thresholds=self.class_thresholds(),
+            iou_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+            class_agnostic=self.class_agnostic_nms,
+            multi_label=self.multi_label,
+            exact=lambda image: self.detect_image(levels, image),
+        )
+
     def forward_inference(
         self,
         levels: list[Tensor],
-        placements: list[Placement],
-        batched_inputs: list[dict],
+        batch: StagedBatch,
         class_logits: Tensor | None = None,
         embedding_maps: list[Tensor] | None = None,
     ) -> list[dict]:
@@ -369,30 +392,28 @@ class YOLOR(nn.Module):
 
         Args:
             levels: logits of the batch.
-            placements: where each image lies on the canvas.
-            batched_inputs: see `forward`.
+            batch: what they were computed from.
             class_logits: (N, K), see `networks.ClassificationBranch`.
             embedding_maps: see `networks.EmbeddingBranch`.
         """
+        found = self.find_detections(levels)
+        # Boxes without area are left out, as Detectron2's `detector_postprocess` does.
+        boxes, has_area = batch.geometry.to_images(found.boxes)
+        found = found._replace(boxes=boxes).only(has_area)
+        vectors = None
+        if embedding_maps is not None:
+            vectors = embeddings_of_rows(embedding_maps, found.rows, self.anchors.shape[1])
         results = []
-        for i, (placement, inputs) in enumerate(zip(placements, batched_inputs)):
-            image_size = placement.size
-            rows, numbers = self.passing_rows(levels, i)
-            found = self.detect(rows)
-            found = found._replace(rows=numbers[found.rows])
-            boxes = Boxes(placement.from_canvas(found.boxes))
-            boxes.clip(image_size)
+        for i, image in enumerate(found.images()):
             instances = Instances(
-                image_size, pred_boxes=boxes, scores=found.scores, pred_classes=found.labels
+                wanted_size(batch.inputs[i], batch.images.placements[i]),
+                pred_boxes=Boxes(image.boxes),
+                scores=image.scores,
+                pred_classes=image.labels,
             )
-            if embedding_maps is not None:
-                # Before the postprocessing, which leaves out boxes without area.
-                instances.pred_embeddings = embeddings_of_rows(
-                    [level[i] for level in embedding_maps], found.rows, self.anchors.shape[1]
-                )
-            height = inputs.get("height", image_size[0])
-            width = inputs.get("width", image_size[1])
-            result: dict = {"instances": detector_postprocess(instances, height, width)}
+            if vectors is not None:
+                instances.pred_embeddings = vectors[i, : len(image.scores)]
+            result: dict = {"instances": instances}
             if class_logits is not None:
                 result["image_scores"] = class_logits[i].float().sigmoid()
             results.append(result)

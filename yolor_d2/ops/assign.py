@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .device import constant, shapes_may_depend_on_values
 
-# What is subtracted from a centre to get into the cells that a box may belong to: its own one, left,
-# up, right, down.
+# What is subtracted from a centre to get into the cells that a box may belong to: its own one,
+# left, up, right, down.
 SIDES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
 
 
@@ -165,9 +165,7 @@ def assign_targets(
     max_ratio: float = 4.0,
 ) -> list[LevelTargets]:
     """The positives alone, level by level, fine to coarse; arguments as in `assign`."""
-    found = assign(
-        image, boxes, labels, anchors, strides, grid_sizes, max_ratio, fixed_shape=False
-    )
+    found = assign(image, boxes, labels, anchors, strides, grid_sizes, max_ratio, fixed_shape=False)
     return found.per_level()
 
 

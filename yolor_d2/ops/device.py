@@ -1,8 +1,8 @@
 """What a computation on a GPU must not do: wait for the host, or be waited for.
 
-A result whose shape depends on values (`nonzero`, boolean indexing) makes the host wait for the GPU,
-and so does every tensor that is made from numbers in memory that is not pinned. On the CPU the former
-is cheap and saves work.
+A result whose shape depends on values (`nonzero`, boolean indexing) makes the host wait for the
+GPU, and so does every tensor that is made from numbers in memory that is not pinned. On the CPU
+the former is cheap and saves work.
 """
 
 from __future__ import annotations

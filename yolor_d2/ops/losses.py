@@ -141,9 +141,7 @@ def objectness_targets(
     # One cell more takes what is not wanted.
     flat = overlap.new_zeros(total + 1)
     flat[cell[order].masked_fill(~is_last, total)] = overlap.clamp(min=0)[order]
-    return [
-        part.view(level.shape[:4]) for part, level in zip(flat[:total].split(cells), levels)
-    ]
+    return [part.view(level.shape[:4]) for part, level in zip(flat[:total].split(cells), levels)]
 
 
 def rows_at(logits: Tensor, where: tuple[Tensor, ...]) -> Tensor:

@@ -110,19 +110,21 @@ def embeddings_of_rows(maps: Sequence[Tensor], rows: Tensor, num_anchors: int) -
     """Vectors at the cells of decoded rows.
 
     Args:
-        maps: L (D, H, W) of one image, fine to coarse.
-        rows: (R,) int64 numbers of rows in the order of `ops.decode.decode`, with A * H * W a
+        maps: L (N, D, H, W), fine to coarse.
+        rows: (N, R) int64 numbers of rows in the order of `ops.decode.decode`, with A * H * W a
             level.
         num_anchors: A.
 
     Returns:
-        (R, D), in the order of `rows`.
+        (N, R, D), in the order of `rows`.
     """
-    cells = torch.cat([level.flatten(1).T for level in maps])  # (sum of H * W, D)
+    cells = torch.cat([level.flatten(2) for level in maps], dim=2)  # (N, D, sum of H * W)
     numbers, start = [], 0
     for level in maps:
-        size = level.shape[1] * level.shape[2]
+        size = level.shape[2] * level.shape[3]
         one_anchor = torch.arange(start, start + size, device=rows.device)
         numbers.append(one_anchor.repeat(num_anchors))
         start += size
-    return cells[torch.cat(numbers)[rows]]
+    number = torch.cat(numbers)[rows]
+    image = torch.arange(len(rows), device=rows.device)[:, None]
+    return cells.transpose(1, 2)[image, number]

@@ -1,0 +1,203 @@
+"""A batch on its way to the device: one copy for its pixels, one for where its images lie, one for
+its ground truth.
+
+Tensors that are copied one by one, or from memory that is not pinned, keep a GPU waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ops.boxes import xyxy_to_cxcywh
+from ..ops.padding import Placement
+from .images import PaddedImages
+
+# Rows of the ground truth are filled up to multiples of this, so that what is compiled for their
+# number is compiled rarely.
+TRUTH_STEP = 16
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """The tensor there; the host does not wait for the copy."""
+    if device.type == "cuda" and x.device.type == "cpu" and not x.is_pinned():
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
+class Geometry(NamedTuple):
+    """Where images lie, and in what size detections are wanted. float32, pairs are (x, y).
+
+    Attributes:
+        window: (N, 4) xyxy of each image on the canvas.
+        origin, scale: (N, 2), see `ops.padding.Placement`.
+        size: (N, 2) of the image as it goes into the network.
+        ratio: (N, 2) wanted size over that one.
+        wanted: (N, 2).
+    """
+
+    window: Tensor
+    origin: Tensor
+    scale: Tensor
+    size: Tensor
+    ratio: Tensor
+    wanted: Tensor
+
+    def to_images(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes on the canvas in the wanted sizes.
+
+        Args:
+            boxes: (N, D, 4) xyxy, finite.
+
+        Returns:
+            (N, D, 4) xyxy, cut at the border of the image; (N, D) bool, whether any area is left.
+        """
+        # As Detectron2's `Boxes.clip`, `detector_postprocess` and again `clip` do it.
+        origin, scale, size, ratio, wanted = (x[:, None, None] for x in self[1:])
+        corners = (boxes.unflatten(2, (2, 2)) - origin) * scale
+        corners = torch.minimum(corners.clamp(min=0), size) * ratio
+        corners = torch.minimum(corners.clamp(min=0), wanted)
+        return corners.flatten(2), (corners[:, :, 1] > corners[:, :, 0]).all(dim=2)
+
+
+def wanted_size(inputs: dict, placement: Placement) -> tuple[int, int]:
+    """(H, W) in which the detections of an input are wanted."""
+    height, width = placement.size
+    return inputs.get("height", height), inputs.get("width", width)
+
+
+def pack_geometry(batched_inputs: Sequence[dict], placements: Sequence[Placement]) -> Tensor:
+    """(N, 14) float32, the columns of `Geometry`."""
+    rows = []
+    for inputs, placement in zip(batched_inputs, placements):
+        (height, width), wanted = placement.size, wanted_size(inputs, placement)
+        ratio = wanted[1] / width, wanted[0] / height
+        pairs = (placement.origin[::-1], placement.scale[::-1], (width, height), ratio)
+        rows.append([*placement.window, *(x for pair in pairs for x in pair), *wanted[::-1]])
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+class Truth(NamedTuple):
+    """The ground truth of a batch, M rows, a few of which may be no object.
+
+    Attributes:
+        image: (M,) int64 index of the image.
+        boxes: (M, 4) float32 cxcywh in pixels of the canvas; without size where `valid` is not.
+        labels: (M,) int64 classes.
+        identities: (M,) int64, negative where unknown.
+        valid: (M,) bool.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    identities: Tensor
+    valid: Tensor
+
+
+def pack_truth(
+    batched_inputs: Sequence[dict],
+    placements: Sequence[Placement],
+    num_identities: int | None = None,
+) -> Tensor:
+    """(M, 7) int32 on the CPU: the bits of the boxes, image, label and identity.
+
+    Args:
+        batched_inputs: with "instances", see `YOLOR.forward`.
+        placements: of the images.
+        num_identities: individuals that the embedding task tells apart; None without the task.
+
+    Raises:
+        KeyError: when an input has no instances, or no identities though they are needed.
+        ValueError: when there is an identity that the model has no prototype of.
+    """
+    if any("instances" not in x for x in batched_inputs):
+        raise KeyError("training needs 'instances' in every input; call model.eval() for inference")
+    truth = [x["instances"] for x in batched_inputs]
+    if num_identities is not None and not all(t.has("gt_identities") for t in truth):
+        raise KeyError(
+            "the embedding task needs 'gt_identities' in the instances of every input; "
+            "annotations give them by 'instance_id'"
+        )
+    # A mapper of the user's may have put them on the device already.
+    on_canvas = [p.to_canvas(t.gt_boxes.tensor.cpu()) for t, p in zip(truth, placements)]
+    labels = torch.cat([t.gt_classes.cpu() for t in truth])
+    identities = torch.full_like(labels, -1)
+    if num_identities is not None:
+        identities = torch.cat([t.gt_identities.cpu() for t in truth])
+        if len(identities) and int(identities.max()) >= num_identities:
+            raise ValueError(
+                f"an object has identity {int(identities.max())}, but "
+                f"MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES is {num_identities}"
+            )
+    counts = torch.tensor([len(t) for t in truth])
+    count = len(labels)
+    rows = max(-(-count // TRUTH_STEP), 1) * TRUTH_STEP
+    table = torch.zeros(rows, 7, dtype=torch.int32)
+    table[:count, :4] = xyxy_to_cxcywh(torch.cat(on_canvas).float()).view(torch.int32)
+    table[:count, 4] = torch.arange(len(truth)).repeat_interleave(counts)
+    table[:count, 5] = labels
+    table[:count, 6] = identities.clamp(min=-1)
+    table[count:, 4] = -1
+    return table
+
+
+def unpack_truth(table: Tensor) -> Truth:
+    """What `pack_truth` packed, where the table is."""
+    image, labels, identities = table[:, 4:].long().unbind(dim=1)
+    boxes = table[:, :4].view(torch.float32)
+    return Truth(image.clamp(min=0), boxes, labels, identities, image >= 0)
+
+
+@dataclass(frozen=True)
+class StagedBatch:
+    """Inputs of the model whose tensors are on the device, or on their way.
+
+    No tuple: what wraps a model for several processes looks into tuples, and would copy the inputs.
+
+    Attributes:
+        inputs: as they were given.
+        images: pixels as they were given, 0-255.
+        geometry: see `Geometry`.
+        truth: in training.
+    """
+
+    inputs: list[dict]
+    images: PaddedImages
+    geometry: Geometry
+    truth: Truth | None
+
+    def tensors(self) -> list[Tensor]:
+        """All that lies on the device."""
+        return [self.images.tensor, *self.geometry, *(self.truth or ())]
+
+
+def stage(
+    batched_inputs: list[dict],
+    images: PaddedImages,
+    device: torch.device,
+    *,
+    training: bool,
+    num_identities: int | None = None,
+) -> StagedBatch:
+    """Send a batch to the device.
+
+    Args:
+        batched_inputs: see `YOLOR.forward`.
+        images: the pixels on their canvas, as `images.place_images` gives them.
+        device: that of the model.
+        training: whether the ground truth is needed.
+        num_identities: see `pack_truth`.
+    """
+    truth = None
+    if training:
+        truth = pack_truth(batched_inputs, images.placements, num_identities)
+        truth = unpack_truth(to_device(truth, device))
+    table = to_device(pack_geometry(batched_inputs, images.placements), device)
+    geometry = Geometry(*table.split([4, 2, 2, 2, 2, 2], dim=1))
+    images = images._replace(tensor=to_device(images.tensor, device))
+    return StagedBatch(batched_inputs, images, geometry, truth)
