@@ -164,10 +164,12 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # ---- Inference
     # How evaluation and predictors compute the model (docs/inference.md).
     cfg.MODEL.INFERENCE = CfgNode()
+    # FUSE and CHANNELS_LAST count. Without this the model is computed as in training, bit for bit.
+    cfg.MODEL.INFERENCE.OPTIMIZE = True
     # Fold batch norm and implicit knowledge into the convolutions of a copy.
-    cfg.MODEL.INFERENCE.FUSE = False
+    cfg.MODEL.INFERENCE.FUSE = True
     # Keep images and features in memory with their channels last.
-    cfg.MODEL.INFERENCE.CHANNELS_LAST = False
+    cfg.MODEL.INFERENCE.CHANNELS_LAST = True
     # "float32", "bfloat16" or "float16" (GPU) for the network; boxes are decoded in float32.
     cfg.MODEL.INFERENCE.DTYPE = "float32"
     # Compile backbone and head with torch.compile.
@@ -256,6 +258,13 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.SOLVER.MUON.BASE_LR = 0.004
     # Each of their steps takes away this share, times the learning rate, of a weight.
     cfg.SOLVER.MUON.WEIGHT_DECAY = 0.01
+
+    # ---- On a GPU
+    # Take what suits it: MODEL.CHANNELS_LAST, SOLVER.FUSED and, where the card has it, bfloat16
+    # with SOLVER.AMP. Not the default until a run on a GPU has confirmed it.
+    cfg.SOLVER.SUIT_GPU = False
+    # The optimiser and the moving average in few operations. Weights differ by rounding.
+    cfg.SOLVER.FUSED = False
 
     # ---- Solver
     # During SOLVER.WARMUP_ITERS the momentum and the learning rate of biases move linearly from

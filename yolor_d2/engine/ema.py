@@ -26,18 +26,23 @@ class EMAHook(HookBase):
         model: the model itself, not its DistributedDataParallel wrapper.
         decay: limit of the decay.
         ramp: updates over which the decay rises, > 0.
+        fused: one operation in place of two; it rounds once less.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float, ramp: float):
+    def __init__(self, model: nn.Module, *, decay: float, ramp: float, fused: bool = False):
         self.model = model
         self.decay = decay
         self.ramp = ramp
+        self.fused = fused
         self.updates = 0
         self.average: dict[str, Tensor] = {}
+        # Of the model and of the average: what floats, and the counters.
+        self.pairs: list[list[Tensor]] | None = None
         # Raw weights, held here while the average is in the model.
         self.raw: dict[str, Tensor] | None = None
 
     def before_train(self) -> None:
+        self.pairs = None
         if not self.average:  # else the run was resumed
             self.average = clone_state(self.model.state_dict())
 
@@ -45,13 +50,25 @@ class EMAHook(HookBase):
     def after_step(self) -> None:
         self.updates += 1
         decay = self.decay * (1 - math.exp(-self.updates / self.ramp))
+        if self.pairs is None:
+            self.pairs = self.pair_up()
+        floating, averages, counters, counts = self.pairs
+        if self.fused:
+            torch._foreach_lerp_(averages, floating, 1 - decay)
+        else:
+            torch._foreach_mul_(averages, decay)
+            torch._foreach_add_(averages, floating, alpha=1 - decay)
+        if counters:
+            torch._foreach_copy_(counts, counters)
+
+    def pair_up(self) -> list[list[Tensor]]:
+        """The model's own tensors and their averages; looking them up takes longer than a step."""
         state = self.model.state_dict()
-        floating = [name for name, value in state.items() if value.is_floating_point()]
-        averages = [self.average[name] for name in floating]
-        torch._foreach_mul_(averages, decay)
-        torch._foreach_add_(averages, [state[name] for name in floating], alpha=1 - decay)
-        for name in state.keys() - set(floating):
-            self.average[name].copy_(state[name])
+        names = [
+            [name for name, value in state.items() if value.is_floating_point() == floats]
+            for floats in (True, False)
+        ]
+        return [[x[name] for name in chosen] for chosen in names for x in (state, self.average)]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -77,7 +94,7 @@ class EMAHook(HookBase):
     def load_state_dict(self, state: dict) -> None:
         # The checkpointer has already put the checkpoint's "model", the average, into the model.
         self.updates = state["updates"]
-        self.average = clone_state(self.model.state_dict())
+        self.average, self.pairs = clone_state(self.model.state_dict()), None
         self.model.load_state_dict(state["raw"])
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
-
-import torch
 
 from ..d2.engine import HookBase
 from ..d2.utils import comm
@@ -35,11 +34,11 @@ class InterruptHook(HookBase):
     second signal has the effect that it had before the training.
 
     Args:
-        device: that of the model.
+        before_stop: called by all processes when they are about to stop.
     """
 
-    def __init__(self, device: torch.device):
-        self.device = device
+    def __init__(self, before_stop: Callable[[], object] = lambda: None):
+        self.before_stop = before_stop
         self.received: int | None = None
         self.evaluating = False
         # Last iteration that was finished by this process, and whether the run ended with it.
@@ -59,7 +58,9 @@ class InterruptHook(HookBase):
 
     def after_step(self) -> None:
         self.finished = self.trainer.iter
-        stops = any_process([self.received == number for number in SIGNALS], self.device)
+        stops = any_process([self.received == number for number in SIGNALS])
+        if any(stops):
+            self.before_stop()
         for number, stop in zip(SIGNALS, stops):
             if stop:
                 raise Interrupted(number)

@@ -91,7 +91,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     the hidden layers, see `split_hidden` and `muon.Muon`.
 
     Raises:
-        ValueError: when SOLVER.OPTIMIZER is unknown.
+        ValueError: when SOLVER.OPTIMIZER is unknown, or SOLVER.FUSED does not fit it.
     """
     share = nominal_share(cfg)
     groups = parameter_groups(
@@ -111,8 +111,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
                 group["lr"] = cfg.SOLVER.MUON.BASE_LR
                 group["weight_decay"] = cfg.SOLVER.MUON.WEIGHT_DECAY
     optimizer = maybe_add_gradient_clipping(cfg, OPTIMIZERS[name])
+    if cfg.SOLVER.FUSED and name != "SGD":
+        raise ValueError(f"SOLVER.FUSED is True, but there is no fused {name}")
     return optimizer(
         groups,
+        fused=cfg.SOLVER.FUSED or None,
         lr=cfg.SOLVER.BASE_LR,
         momentum=cfg.SOLVER.MOMENTUM,
         nesterov=cfg.SOLVER.NESTEROV,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -9,17 +11,21 @@ from torch import nn
 from ..d2.utils import comm
 
 
-def any_process(flags: list[bool], device: torch.device) -> list[bool]:
+@functools.lru_cache(maxsize=1)
+def host_group() -> dist.ProcessGroup | None:
+    """The processes, talking from host to host; the default group where it does so."""
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def any_process(flags: list[bool]) -> list[bool]:
     """Which flags are set in at least one process; every process must ask.
 
-    Args:
-        flags: of this process.
-        device: that of the model, whose backend carries the question.
+    No process waits for a device: the hosts tell each other.
     """
     if comm.get_world_size() == 1:
         return flags
-    votes = torch.tensor(flags, dtype=torch.int32, device=device)
-    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    votes = torch.tensor(flags, dtype=torch.int32)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=host_group())
     return [bool(vote) for vote in votes.tolist()]
 
 

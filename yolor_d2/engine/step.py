@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -16,8 +15,8 @@ from ..d2.config import CfgNode
 from ..d2.engine import TrainerBase
 from ..d2.utils import comm, get_event_storage
 from ..data.accumulation import Accumulation
-from .processes import any_process
-from .random_state import preserved_random_state
+from .feed import Feed
+from .readout import Readout, StepFigures
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -44,6 +43,11 @@ def precision_from_config(cfg: CfgNode) -> torch.dtype | None:
 
 class StepTrainer(TrainerBase):
     """Takes the place of Detectron2's SimpleTrainer and AMPTrainer, whose state it shares.
+
+    On the CPU the numbers of an iteration are read before its step. For a GPU that would leave
+    nothing to do while the host prepares the next one: there they are read one iteration late, and
+    by `read_all` before anything is saved, so that what a loss that is not finite has spoiled never
+    is. What the processes have measured is gathered by `settle`.
 
     Args:
         model: maps a batch to a dict of losses, which are summed; put into training mode.
@@ -78,21 +82,20 @@ class StepTrainer(TrainerBase):
         self.grad_scaler = None
         if precision is torch.float16:
             self.grad_scaler = torch.amp.GradScaler(self.device.type)
-        self.batches = None
+        self.reads_late = self.device.type == "cuda"
+        self.unread: list[Readout] = []
+        self.figures: list[StepFigures] = []
+        self.feed = self.build_feed(data_loader)
+
+    def build_feed(self, data_loader: Iterable) -> Feed:
+        bare = getattr(self.model, "module", self.model)
+        return Feed(data_loader, getattr(bare, "stage", None), self.device)
 
     def reset_data_loader(self, data_loader_builder: Callable[[], Iterable]) -> None:
         """Go on with another loader; the old one is given up first."""
-        del self.data_loader
-        self.data_loader, self.batches = data_loader_builder(), None
-
-    def next_batch(self) -> tuple[list[dict], float]:
-        """A batch, and the seconds that it took."""
-        start = time.perf_counter()
-        if self.batches is None:
-            # A resumed run starts its loader once more, which must not change what is drawn later.
-            with preserved_random_state():
-                self.batches = iter(self.data_loader)
-        return next(self.batches), time.perf_counter() - start
+        del self.data_loader, self.feed
+        self.data_loader = data_loader_builder()
+        self.feed = self.build_feed(self.data_loader)
 
     def run_step(self) -> None:
         if not self.model.training:
@@ -101,16 +104,29 @@ class StepTrainer(TrainerBase):
         count = self.accumulation.batches_of(self.iter)
         losses, files, seconds = [], [], 0.0
         for index in range(count):
-            batch, waited = self.next_batch()
+            fed = self.feed.take()
             with self.own_gradients(is_last=index == count - 1):
-                losses.append(self.backward(batch))
-            files.append([x.get("file_name") for x in batch])
-            seconds += waited
-        # Only now: asking for the values waits for the device.
-        values = [{name: loss.item() for name, loss in part.items()} for part in losses]
-        self.check_finite(values, files)
-        self.write_metrics(values, seconds)
+                losses.append(self.backward(fed.batch))
+            files.append(fed.files)
+            seconds += fed.seconds
+        norm = self.clip_gradients()
+        self.unread.append(
+            Readout(
+                self.iter,
+                losses,
+                files,
+                positives=getattr(getattr(self.model, "module", self.model), "positives", None),
+                norm=norm,
+                norm_may_overflow=self.grad_scaler is not None,
+                seconds=seconds,
+                rates=self.rates(),
+            )
+        )
+        if not self.reads_late:
+            self.read_all()
         self.step_optimizer()
+        self.feed.fetch_ahead()
+        self.read_all(but=1)
 
     def own_gradients(self, *, is_last: bool) -> AbstractContextManager:
         """Processes exchange gradients with the last batch of an iteration, which has their sum."""
@@ -131,78 +147,91 @@ class StepTrainer(TrainerBase):
         total.backward()
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def check_finite(self, losses: list[dict[str, float]], files: list[list[str | None]]) -> None:
-        """Stop all processes before a step that would spoil the weights.
-
-        Args:
-            losses: by name, per batch.
-            files: images, per batch.
-
-        Raises:
-            FloatingPointError: when a loss is not finite in this process or in another, naming the
-                terms, the iteration and the images.
-        """
-        faults = [
-            (f"{', '.join(f'{name} = {value}' for name, value in part.items())}; images: {names}")
-            for part, names in zip(losses, files)
-            if not all(map(math.isfinite, part.values()))
-        ]
-        (anywhere,) = any_process([bool(faults)], self.device)
-        if anywhere:
-            raise FloatingPointError(
-                f"a loss is not finite at iteration {self.iter}: "
-                f"{' | '.join(faults) or 'in another process, which names the images'}"
-            )
+    def clip_gradients(self) -> Tensor | None:
+        """The norm that the gradients had, 0-dim, without waiting for it; None without clipping."""
+        if self.clip_norm == 0:
+            return None
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(self.optimizer)
+        members = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return nn.utils.clip_grad_norm_(members, self.clip_norm)
 
     def step_optimizer(self) -> None:
-        """Clip, then step.
-
-        Raises:
-            FloatingPointError: when the norm is not finite and gradients are not scaled.
-        """
-        scaler = self.grad_scaler
-        if self.clip_norm > 0:
-            if scaler is not None:
-                scaler.unscale_(self.optimizer)
-            members = [p for group in self.optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(members, self.clip_norm).item()
-            if math.isfinite(norm):
-                get_event_storage().put_scalar("grad_norm", norm, cur_iter=self.iter)
-            elif scaler is None:
-                raise FloatingPointError(
-                    f"the norm of the gradients is {norm} at iteration {self.iter}"
-                )
-        if scaler is None:
+        """Step, with scaled gradients only if all of them are finite; the scale falls otherwise."""
+        if self.grad_scaler is None:
             self.optimizer.step()
             return
-        scaler.step(self.optimizer)  # not done if a gradient is not finite; the scale then falls
-        scaler.update()
-        get_event_storage().put_scalar(
-            "grad_scale", scaler.get_scale(), smoothing_hint=False, cur_iter=self.iter
-        )
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+        if not self.reads_late:
+            self.write_scale()
 
-    def write_metrics(self, losses: list[dict[str, float]], data_time: float) -> None:
-        """Put the losses, their means over batches and processes, the time that loading took, and
-        the learning rate and momentum of this step."""
+    def rates(self) -> dict[str, float]:
+        """Learning rates of the groups, and the momentum."""
+        groups = self.optimizer.param_groups
+        rates = {f"lr/{group.get('kind', i)}": group["lr"] for i, group in enumerate(groups)}
+        if "momentum" in groups[0]:
+            rates["momentum"] = groups[0]["momentum"]
+        return rates
+
+    def read_all(self, but: int = 0) -> None:
+        """Wait for the numbers of all iterations but the last ones.
+
+        Of a single process they are written here, those of several by `settle`.
+
+        Raises:
+            FloatingPointError: see `Readout.read`.
+        """
+        while len(self.unread) > but:
+            self.figures.append(self.unread.pop(0).read())
+        if comm.get_world_size() == 1:
+            self.write_figures()
+
+    def settle(self) -> None:
+        """Read and write all figures; to be called by all processes, in the same iteration."""
+        self.read_all()
+        if comm.get_world_size() > 1:
+            self.write_figures()
+        if self.reads_late and self.grad_scaler is not None:
+            self.write_scale()
+
+    def write_figures(self) -> None:
+        """Put the losses, their means over batches and processes, the time that loading took,
+        positives, the norm of the gradients, and learning rates and momentum of each step."""
+        own, self.figures = self.figures, []
+        if not own:
+            return  # nor have the others
         storage = get_event_storage()
-        # Of this process, and the longest of all processes.
-        storage.put_scalar("rank_data_time", data_time, cur_iter=self.iter)
-        everywhere = comm.gather({"losses": losses, "data_time": data_time})
-        if not comm.is_main_process():
-            return
-        slowest = max(x["data_time"] for x in everywhere)
-        storage.put_scalar("data_time", slowest, cur_iter=self.iter)
-        parts = [part for x in everywhere for part in x["losses"]]
+        everywhere = comm.gather(own)
+        for number, figures in enumerate(own):
+            iteration = figures.iteration
+            # Of this process, and the longest of all processes.
+            storage.put_scalar("rank_data_time", figures.seconds, cur_iter=iteration)
+            if comm.is_main_process():
+                self.write_step([found[number] for found in everywhere])
+
+    def write_step(self, everywhere: list[StepFigures]) -> None:
+        """Put the figures of one iteration, of all processes."""
+        storage, own = get_event_storage(), everywhere[0]
+        parts = [part for x in everywhere for part in x.losses]
         means = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
-        storage.put_scalar("total_loss", sum(means.values()), cur_iter=self.iter)
+        noisy = {"data_time": max(x.seconds for x in everywhere), "total_loss": sum(means.values())}
         if len(means) > 1:
-            storage.put_scalars(cur_iter=self.iter, **means)
-        for index, group in enumerate(self.optimizer.param_groups):
-            name = f"lr/{group.get('kind', index)}"
-            storage.put_scalar(name, group["lr"], smoothing_hint=False, cur_iter=self.iter)
-        if "momentum" in self.optimizer.param_groups[0]:
-            momentum = self.optimizer.param_groups[0]["momentum"]
-            storage.put_scalar("momentum", momentum, smoothing_hint=False, cur_iter=self.iter)
+            noisy |= means
+        if self.reads_late and own.positives:
+            bare = getattr(self.model, "module", self.model)
+            noisy |= bare.name_positives(own.positives)
+        if own.norm is not None and math.isfinite(own.norm):
+            noisy["grad_norm"] = own.norm
+        storage.put_scalars(cur_iter=own.iteration, **noisy)
+        storage.put_scalars(smoothing_hint=False, cur_iter=own.iteration, **own.rates)
+
+    def write_scale(self) -> None:
+        """Put the scale of the gradients, for which the host waits."""
+        scale = self.grad_scaler.get_scale()
+        get_event_storage().put_scalar(
+            "grad_scale", scale, smoothing_hint=False, cur_iter=self.iter
+        )
 
     def state_dict(self) -> dict:
         state = {**super().state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -35,6 +35,7 @@ from ..evaluation.stages import StageTimer
 from ..modeling.inference import prepare_for_inference
 from .ema import EMAHook
 from .freeze import FrozenNormHook, freeze, frozen_norms
+from .gpu import suit_gpu
 from .hooks import (
     FITNESS,
     BestCheckpointer,
@@ -107,6 +108,7 @@ class Trainer(DefaultTrainer):
         if not logging.getLogger(TrainerBase.__module__).isEnabledFor(logging.INFO):
             setup_logger()  # else the runtime's lines are lost
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = suit_gpu(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         # On the CPU a process has no device of its own.
@@ -126,8 +128,10 @@ class Trainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.ema = None
         if cfg.SOLVER.EMA.ENABLED:
-            self.ema = EMAHook(model, decay=cfg.SOLVER.EMA.DECAY, ramp=cfg.SOLVER.EMA.RAMP)
-        self.interrupt = InterruptHook(self._trainer.device)
+            self.ema = EMAHook(
+                model, decay=cfg.SOLVER.EMA.DECAY, ramp=cfg.SOLVER.EMA.RAMP, fused=cfg.SOLVER.FUSED
+            )
+        self.interrupt = InterruptHook(self._trainer.settle)
         self.image_weights = ImageWeightHook() if cfg.DATALOADER.IMAGE_WEIGHTS else None
         self.checkpointer = YOLORCheckpointer(
             model,
@@ -142,8 +146,19 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def averaged(self) -> AbstractContextManager:
-        """Inside this context the model carries its average, if there is one."""
+        """Inside this context the model carries its average, if there is one.
+
+        All that saves or evaluates the model goes through here; what a loss that was not finite has
+        spoiled gets no further.
+        """
+        self._trainer.read_all()
         return nullcontext() if self.ema is None else self.ema.applied()
+
+    def run_step(self) -> None:
+        super().run_step()
+        done = self.iter + 1
+        if done % WRITE_PERIOD == 0 or done == self.max_iter:
+            self._trainer.settle()
 
     @property
     def completed(self) -> bool:

@@ -9,9 +9,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "mish": nn.Mish}
+
+class SiLU(nn.SiLU):
+    """In place at inference. In training that would cost a copy: the gradient needs the input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.silu(input, inplace=not torch.is_grad_enabled())
+
+
+class Mish(nn.Mish):
+    """See `SiLU`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.mish(input, inplace=not torch.is_grad_enabled())
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": SiLU, "mish": Mish}
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,7 @@ class BlockForm:
             raise ValueError(
                 f"activation is {self.activation!r}, expected one of {sorted(ACTIVATIONS)}"
             )
-        return ACTIVATIONS[self.activation](inplace=True)
+        return ACTIVATIONS[self.activation]()
 
 
 # The darknet form: its parameter counts are those of the paper's YOLOR-P6 and W6.

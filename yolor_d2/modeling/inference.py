@@ -18,7 +18,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def changes_model(cfg: CfgNode) -> bool:
     """Whether the settings ask for anything but the plain model."""
     node = cfg.MODEL.INFERENCE
-    return node.FUSE or node.CHANNELS_LAST or node.COMPILE or node.DTYPE != "float32"
+    optimizes = node.OPTIMIZE and (node.FUSE or node.CHANNELS_LAST)
+    return optimizes or node.COMPILE or node.DTYPE != "float32"
 
 
 def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
@@ -60,13 +61,13 @@ def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
 def convert(model: YOLOR, cfg: CfgNode) -> YOLOR:
     """A changed copy in evaluation mode, see `prepare_for_inference`."""
     node = cfg.MODEL.INFERENCE
-    model = fuse_for_inference(model) if node.FUSE else copy.deepcopy(model)
+    model = fuse_for_inference(model) if node.OPTIMIZE and node.FUSE else copy.deepcopy(model)
     model.eval()
     model.compute_dtype = DTYPES[node.DTYPE]
     parts = [part for part in (model.backbone, model.head, model.tasks) if part is not None]
     for part in parts:
         part.to(model.compute_dtype)
-    if node.CHANNELS_LAST:
+    if node.OPTIMIZE and node.CHANNELS_LAST:
         model.memory_format = torch.channels_last
         model.to(memory_format=torch.channels_last)
     if node.COMPILE:
