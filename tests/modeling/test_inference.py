@@ -46,6 +46,7 @@ def cfg(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "model.pth"
     torch.save({"model": model.state_dict()}, path)
     cfg.MODEL.WEIGHTS = str(path)
+    cfg.MODEL.INFERENCE.OPTIMIZE = False  # what is compared bit for bit
     return cfg
 
 
@@ -78,7 +79,7 @@ def levels(model, pixels):
 
 def test_the_fused_model_gives_the_same_and_leaves_the_other_alone(cfg):
     cfg = cfg.clone()
-    cfg.MODEL.INFERENCE.FUSE = True
+    cfg.MODEL.INFERENCE.OPTIMIZE, cfg.MODEL.INFERENCE.CHANNELS_LAST = True, False
     model = build_model(cfg).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     fused = prepare_for_inference(model, cfg)
@@ -94,7 +95,7 @@ def test_the_fused_model_gives_the_same_and_leaves_the_other_alone(cfg):
 def test_a_joint_model_fuses_but_for_what_its_tasks_read(cfg):
     tasks = "MODEL.YOLOR.TASKS"
     cfg = cfg.clone()
-    cfg.merge_from_list([f"{tasks}.CLASSIFICATION.ENABLED", True, "MODEL.INFERENCE.FUSE", True])
+    cfg.merge_from_list([f"{tasks}.CLASSIFICATION.ENABLED", True, "MODEL.INFERENCE.OPTIMIZE", True])
     cfg.merge_from_list(
         [f"{tasks}.EMBEDDING.ENABLED", True, f"{tasks}.EMBEDDING.NUM_IDENTITIES", 4]
     )
@@ -112,6 +113,19 @@ def test_a_joint_model_fuses_but_for_what_its_tasks_read(cfg):
     cfg.TEST.AUG.ENABLED = True
     with pytest.raises(ValueError, match=r"TEST\.AUG\.ENABLED"):
         prepare_for_inference(model, cfg)
+
+
+def test_the_model_is_fused_and_channels_last_unless_one_key_is_off(cfg):
+    model = build_model(cfg).eval()
+    assert prepare_for_inference(model, cfg) is model
+    cfg = cfg.clone()
+    cfg.MODEL.INFERENCE.OPTIMIZE = True
+    default = prepare_for_inference(model, cfg)
+    assert len(list(default.parameters())) < len(list(model.parameters()))
+    assert default.memory_format is torch.channels_last
+    image = noise(96, 128)
+    (found,) = BatchPredictor(cfg)([image])
+    assert_holds(found, default_predictor(cfg)(image)["instances"], count=30)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

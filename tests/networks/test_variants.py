@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from yolor_d2.layers import FORM_D, FORM_Y
+from yolor_d2.layers.conv import ACTIVATIONS
 from yolor_d2.networks import VARIANTS, Variant, build_network, get_variant
 from yolor_d2.networks.complexity import measure_complexity
 from yolor_d2.networks.network import customise
@@ -105,7 +106,7 @@ def test_norms_and_activations_are_those_of_the_form(name):
     norms = {(m.eps, m.momentum) for m in modules if isinstance(m, nn.BatchNorm2d)}
     assert norms == {((1e-3 if name in FORM_Y_NAMES else 1e-4), 0.03)}
     activations = {type(m) for m in modules if isinstance(m, (nn.SiLU, nn.Mish))}
-    assert activations == {nn.Mish if name in MISH else nn.SiLU}
+    assert activations == {ACTIVATIONS["mish" if name in MISH else "silu"]}
 
 
 def test_the_form_is_a_choice():

@@ -55,11 +55,8 @@ class StageTimer(DatasetEvaluator):
         """Inside this context the model's calls are measured."""
         # Methods of this instance are covered for a while: hooks on modules would become part of
         # what torch.compile compiles.
-        covered = {
-            "stage": "preprocess",
-            "preprocess": "preprocess",
-            "forward_inference": "postprocess",
-        }
+        covered = dict.fromkeys(("stage", "preprocess"), "preprocess")
+        covered |= dict.fromkeys(("forward_inference", "passing_rows", "detect"), "postprocess")
         covered = {name: stage for name, stage in covered.items() if hasattr(self.inner, name)}
         handles = [
             self.model.register_forward_pre_hook(self.begin),

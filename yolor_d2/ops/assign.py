@@ -49,7 +49,7 @@ class Assignment(NamedTuple):
 
     Attributes:
         level: (R,) index of the level.
-        index: (R,) number of the box in the batch.
+        number: (R,) number of the box in the batch.
         image, anchor, row, column, box, label: see `LevelTargets`.
         positives: (L,) number of positives of each level.
         sizes: rows of each level.
@@ -59,7 +59,7 @@ class Assignment(NamedTuple):
     """
 
     level: Tensor
-    index: Tensor
+    number: Tensor
     image: Tensor
     anchor: Tensor
     row: Tensor
@@ -77,7 +77,7 @@ class Assignment(NamedTuple):
 
 
 def join_levels(targets: Sequence[LevelTargets]) -> Assignment:
-    """Positives of single levels as one; `index` is the label."""
+    """Positives of single levels as one; `number` is the label."""
     sizes = [len(level.label) for level in targets]
     image, anchor, row, column, box, label = (torch.cat(field) for field in zip(*targets))
     positives = torch.tensor(sizes, device=label.device)
@@ -135,7 +135,7 @@ def assign(
     box = torch.cat([centre[:, None] - cell, scaled[:, None, :, 2:].expand(*cell.shape)], dim=3)
     positives = valid.sum(dim=(1, 2, 3))
     if fixed_shape:
-        level, _, anchor, index = (
+        level, _, anchor, number = (
             torch.arange(size, device=boxes.device)
             .view([-1 if axis == i else 1 for i in range(4)])
             .expand(valid.shape)
@@ -147,12 +147,12 @@ def assign(
         sizes = [valid[0].numel()] * len(valid)
         kept = valid.reshape(-1)
     else:
-        level, side, anchor, index = valid.nonzero(as_tuple=True)
-        cell, box = cell[level, side, index], box[level, side, index]
+        level, side, anchor, number = valid.nonzero(as_tuple=True)
+        cell, box = cell[level, side, number], box[level, side, number]
         sizes, kept = positives.tolist(), None
     column, row = cell.long().unbind(dim=1)
-    found = image[index], anchor, row, column, box, labels[index]
-    return Assignment(level, index, *found, positives, sizes, kept)
+    found = image[number], anchor, row, column, box, labels[number]
+    return Assignment(level, number, *found, positives, sizes, kept)
 
 
 def assign_targets(

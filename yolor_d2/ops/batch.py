@@ -48,8 +48,8 @@ class BatchDetections(NamedTuple):
         valid = self.valid & valid
         order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)
         boxes = self.boxes.gather(1, order[:, :, None].expand(-1, -1, 4))
-        rest = (x.gather(1, order) for x in (self.scores, self.labels, self.rows, valid))
-        return BatchDetections(boxes, *rest)
+        scores, labels, rows, valid = (x.gather(1, order) for x in (*self[1:4], valid))
+        return BatchDetections(boxes, scores, labels, rows, valid)
 
     def images(self) -> list[Detections]:
         """Image by image, without empty places, which must be the last ones. The host waits once
@@ -61,9 +61,11 @@ class BatchDetections(NamedTuple):
 def pad_detections(found: Sequence[Detections]) -> BatchDetections:
     """Detections of single images as a batch."""
     size = max(len(x.scores) for x in found)
-    fields = (torch.stack([fill(x, size) for x in field]) for field in zip(*found))
     valid = [torch.ones_like(x.labels, dtype=torch.bool) for x in found]
-    return BatchDetections(*fields, torch.stack([fill(x, size) for x in valid]))
+    boxes, scores, labels, rows, valid = (
+        torch.stack([fill(x, size) for x in field]) for field in (*zip(*found), valid)
+    )
+    return BatchDetections(boxes, scores, labels, rows, valid)
 
 
 def fill(x: Tensor, size: int) -> Tensor:
@@ -255,8 +257,8 @@ def suppress_batch(
                 keep[:, before], overlapping(boxes, labels, before, here, iou_threshold)
             )
         overlap = overlapping(boxes, labels, here, here, iou_threshold).triu(diagonal=1)
-        now = alone
-        for _ in range(ROUNDS):
+        last, now = alone, alone & ~hits(alone, overlap)
+        for _ in range(ROUNDS - 1):
             last, now = now, alone & ~hits(now, overlap)
         settled &= (now == last).all(dim=1)
         keep[:, here] = now

@@ -237,7 +237,7 @@ def detection_losses(
     box, by_level, classes = loss_terms(
         levels, targets, anchors / stride, gains.focal_gamma, gains.label_smoothing
     )
-    objectness = sum(weight * term for weight, term in zip(level_weights, by_level))
+    objectness = torch.stack([weight * term for weight, term in zip(level_weights, by_level)]).sum()
 
     num_classes = levels[0].shape[-1] - 5
     per_level = 3 / num_levels

@@ -81,7 +81,7 @@ def matched_embeddings(
     places = (targets.image, targets.row, targets.column)
     by_level = zip(*(place.split(targets.sizes) for place in places))
     vectors = torch.cat([x.permute(0, 2, 3, 1)[where] for x, where in zip(maps, by_level)])
-    found = identities[targets.index]
+    found = identities[targets.number]
     if targets.valid is not None:
         return vectors, found.masked_fill(~targets.valid, -1)
     known = found >= 0
