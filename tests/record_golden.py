@@ -3,9 +3,9 @@
     python tests/record_golden.py FOLDER
 
 FOLDER holds pairs of `<name>.npz` (numbers recorded from the reference implementation) and
-`<name>.json` (what they are). Inputs and weights follow the rules in `golden_records.py`: they are
-not stored. Of the outputs of whole networks only every 13th number is kept (`flat[::13]`). 13 and
-the 85 outputs of an anchor have no common factor, so that every channel and every cell is met.
+`<name>.json` (what they are). Inputs and weights follow the rules in `yolor_d2/golden.py`: they
+are not stored. Of the outputs of whole networks only every 13th number is kept (`flat[::13]`). 13
+and the 85 outputs of an anchor have no common factor, so that every channel and every cell is met.
 Everything else is kept whole.
 """
 

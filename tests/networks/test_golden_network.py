@@ -13,12 +13,9 @@ import torch
 
 from yolor_d2.checkpoint import convert_checkpoint
 from yolor_d2.checkpoint.convert import parts_of
+from yolor_d2.golden import FLOAT32_FACTOR, image, network_weights
 from yolor_d2.networks import build_network
 from yolor_d2.ops import xyxy_to_cxcywh
-
-# The records' float32 runs differ from their double runs by `tolerance_info`; another order of the
-# sums may cost a multiple of that.
-FLOAT32_FACTOR = 20
 
 NETWORKS = ["yolor_p6_paper", "yolor_csp", "yolor_ssss_dwt"]
 
@@ -28,11 +25,11 @@ class Record:
 
     def __init__(self, name, folder):
         self.info, self.arrays = golden_records.load_record(name)
-        weights = golden_records.network_weights(self.info, self.arrays)
+        weights = network_weights(self.info, self.arrays)
         torch.save({"epoch": -1, "model": weights}, folder / f"{name}.pt")
         self.network = build_network(name)
         self.network.load_state_dict(convert_checkpoint(folder / f"{name}.pt", name))
-        self.images = golden_records.image(self.info["input_tag"], self.info["input_shape"])
+        self.images = image(self.info["input_tag"], self.info["input_shape"])
         scheme = "cfg" if name == "yolor_csp" else "yaml"
         self.names = {v: k for k, v in parts_of(self.network).names(scheme).items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -46,12 +46,14 @@ class Report:
         settings: what the numbers depend on, by name.
         rows: one dict of numbers for each measurement; all have the same keys, with units.
         machine: see `describe_machine`.
+        failed: what of it could not be measured.
     """
 
     title: str
     settings: dict
     rows: list[dict]
     machine: dict
+    failed: list[str] = field(default_factory=list)
 
     def table(self) -> str:
         """For people."""

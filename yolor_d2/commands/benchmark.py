@@ -14,6 +14,7 @@ r"""Measure speed on this machine, and what else numbers in the documents rest o
     python tools/benchmark.py export --config-file output/mine/config.yaml --onnx model.onnx
     python tools/benchmark.py border --config-file output/mine/config.yaml \
         --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py gpu --output output/gpu
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolor_d2.benchmark import border, data, evaluation, export, model, nms, predict, step
+from yolor_d2.benchmark import border, data, evaluation, export, gpu, model, nms, predict, step
 
 from .demo import CONFIG_KEY
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "data": data,
     "evaluation": evaluation,
     "export": export,
+    "gpu": gpu,
     "model": model,
     "nms": nms,
     "predict": predict,
@@ -58,9 +60,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; the exit status is 1 when something could not be measured."""
     args = parse_args(argv)
     report = COMMANDS[args.command].run(args)
     print(report.table())
     if args.json is not None:
         report.write_json(args.json)
+    return 1 if report.failed else 0

@@ -1,0 +1,152 @@
+"""Check and measure everything that needs a GPU, part by part.
+
+The parts share eight minutes: none begins a measurement beyond its share, and each names what it
+had no time for. A part that fails is recorded, and the next one runs. Under --output each part
+leaves a JSON file before the next one begins, and table.md has all tables, such as
+docs/benchmarks.md shows. The exit status is 1 if a part has failed. --dry-run does the same on a
+CPU with small sizes: its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import time
+from pathlib import Path
+
+import torch
+
+from ..report import Report
+from . import golden, inference, pipeline, processes, step, suite, suppression, training
+from .common import CHECKOUT, Setting
+from .record import Part, Record, describe_device, run_part
+
+GOLDEN = CHECKOUT / "tests" / "golden"
+# Seconds for all parts together: eight minutes, less those of the start.
+LIMIT = 465.0
+# In this order. The shares, in seconds, leave some time to finish what a part has begun.
+PARTS = {
+    "golden": Part("Golden records", golden.measure, 30),
+    "training": Part("Training in several types", training.measure, 95),
+    "inference": Part("Network", inference.measure, 120),
+    "step": Part("Training step", step.measure, 70),
+    "suppression": Part("Decoding and suppression", suppression.measure, 20),
+    "pipeline": Part("From files to boxes and batches", pipeline.measure, 45),
+    "processes": Part("Process group of one", processes.measure, 20),
+    "tests": Part("Tests that need a GPU", suite.measure, 50),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/gpu"), help="folder for all results"
+    )
+    parser.add_argument(
+        "--golden",
+        type=Path,
+        default=GOLDEN,
+        help="folder of the golden records; default: that of the checkout",
+    )
+    parser.add_argument(
+        "--parts", nargs="+", metavar="NAME", default=list(PARTS), help=f"of {', '.join(PARTS)}"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="small sizes, on the CPU")
+
+
+def choose_device(dry: bool) -> torch.device:
+    """The first GPU, or the CPU for a dry run.
+
+    Raises:
+        ValueError: when there is no GPU and it is no dry run.
+    """
+    if dry:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("torch sees no GPU: --dry-run tries the command on the CPU")
+    return torch.device("cuda")
+
+
+def command_line(args: argparse.Namespace) -> str:
+    """The command that was given, for the table."""
+    words = ["python", "tools/benchmark.py", "gpu", "--output", str(args.output)]
+    words += ["--golden", str(args.golden)] * (args.golden != GOLDEN)
+    words += ["--parts", *args.parts] * (args.parts != list(PARTS))
+    words += ["--dry-run"] * args.dry_run
+    return shlex.join(words)
+
+
+def heading(args: argparse.Namespace, machine: dict) -> str:
+    """What the document with the tables begins with."""
+    described = ", ".join(f"{key} {value}" for key, value in machine.items() if value)
+    dry = "Dry run: the numbers mean nothing.\n\n" if args.dry_run else ""
+    date = time.strftime("%Y-%m-%d")
+    return f"## On a GPU\n\n    {command_line(args)}\n\n{date}: {described}.\n\n{dry}"
+
+
+def share_of(name: str, later: list[str], left: float) -> float:
+    """Seconds for a part: its own, and what the parts before it have not used.
+
+    Args:
+        name: of the part.
+        later: parts that are still to come, whose own seconds are kept for them.
+        left: seconds that are left for all of these.
+    """
+    kept = sum(PARTS[x].seconds for x in later)
+    return max(min(PARTS[name].seconds, left), left - kept)
+
+
+def run_and_write(
+    name: str, setting: Setting, machine: dict, table: Path, seconds: float
+) -> Record:
+    """Run a part; its JSON, and its table in the document and on the terminal.
+
+    Args:
+        name: of `PARTS`.
+        setting: for the part.
+        machine: see `describe_device`.
+        table: the document.
+        seconds: see `run_part`.
+    """
+    record = run_part(name, PARTS[name], setting, seconds)
+    setting.earlier[name] = record.rows
+    record.write_json(setting.output / f"{name}.json", machine)
+    with table.open("a", encoding="utf-8") as file:
+        file.write(record.markdown())
+    print(record.markdown(), flush=True)
+    return record
+
+
+def run(args: argparse.Namespace) -> Report:
+    """Run the parts that are asked for, in their order.
+
+    Raises:
+        ValueError: when a part is unknown, or there is no GPU and it is no dry run.
+    """
+    begin = time.perf_counter()
+    if args.opts:
+        raise ValueError(f"gpu takes no KEY VALUE pairs, got {args.opts}")
+    unknown = [name for name in args.parts if name not in PARTS]
+    if unknown:
+        raise ValueError(f"--parts has {unknown}, expected some of {list(PARTS)}")
+    device = choose_device(args.dry_run)
+    args.output.mkdir(parents=True, exist_ok=True)
+    setting = Setting(device, args.output, args.golden, args.dry_run)
+    machine = describe_device(device)
+    table = args.output / "table.md"
+    table.write_text(heading(args, machine), encoding="utf-8")
+    records = []
+    logging.disable(logging.WARNING)  # the log of trainings would hide the tables
+    try:
+        wanted = [name for name in PARTS if name in args.parts]
+        for i, name in enumerate(wanted):
+            left = LIMIT - (time.perf_counter() - begin)
+            seconds = share_of(name, wanted[i + 1 :], left)
+            records.append(run_and_write(name, setting, machine, table, seconds))
+    finally:
+        logging.disable(logging.NOTSET)
+    settings = {"device": device.type, "dry run": args.dry_run, "tables": str(table)}
+    rows = [record.summary() for record in records]
+    failed = [record.part for record in records if record.error is not None]
+    return Report("Parts", settings, rows, machine, failed)
