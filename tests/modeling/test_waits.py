@@ -1,0 +1,125 @@
+"""What a GPU would wait for, and how often it is sent something, in training and at inference.
+
+Measured on a pretended device, as none is needed to know it; and that a step is one graph.
+"""
+
+import pytest
+import torch
+
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+import pretend_accelerator
+from torch._dynamo.testing import CompileCounter
+
+from yolor_d2.config import load_config
+from yolor_d2.d2.modeling import build_model
+from yolor_d2.d2.structures import Boxes, Instances
+from yolor_d2.d2.utils import EventStorage
+from yolor_d2.engine.ema import EMAHook
+from yolor_d2.engine.optimizer import build_optimizer
+from yolor_d2.engine.step import StepTrainer
+from yolor_d2.modeling.batch import pack_truth, unpack_truth
+from yolor_d2.ops.padding import Padding
+
+JOINT = [
+    "multi_task/jdc.yaml",
+    "multi_task/jde.yaml",
+    "multi_task/ijdc.yaml",
+    "multi_task/ijde.yaml",
+]
+SIZE = 64
+
+
+def build(name):
+    torch.manual_seed(0)
+    options = ["MODEL.DEVICE", "cpu", "MODEL.YOLOR.NUM_CLASSES", "3"]
+    options += ["MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES", "5", "SOLVER.CLIP_NORM", "10.0"]
+    cfg = load_config(name, options)
+    return cfg, build_model(cfg)
+
+
+def samples(count, boxes=3):
+    """Images of noise with boxes anywhere."""
+    batch = []
+    for number in range(count):
+        corners = torch.rand(boxes, 4) * SIZE / 2
+        corners[:, 2:] += corners[:, :2] + 5
+        truth = Instances((SIZE, SIZE))
+        truth.gt_boxes = Boxes(corners)
+        truth.gt_classes = torch.randint(3, (boxes,))
+        truth.gt_identities = torch.randint(-1, 5, (boxes,))
+        pixels = torch.randint(256, (3, SIZE, SIZE), dtype=torch.uint8)
+        batch.append({"image": pixels, "instances": truth, "file_name": str(number)})
+    return batch
+
+
+def numbers(taken):
+    return {name: sum(places.values()) for name, places in taken.items()}
+
+
+@pytest.mark.parametrize("count", [2, 32])
+@pytest.mark.parametrize("name", ["yolor_ssss_s2d.yaml", "yolor_p6.yaml", *JOINT])
+def test_a_step_waits_once_and_copies_pixels_truth_and_places(name, count):
+    if name == "yolor_p6.yaml" and count > 2:
+        count = 4  # as it takes long
+    cfg, model = build(name)
+    batch = samples(count)
+    with pretend_accelerator.pretending() as counts, EventStorage():
+        pretend_accelerator.move(model)
+        optimizer = build_optimizer(cfg, model)
+        trainer = StepTrainer(model, [batch] * 2, optimizer, clip_norm=cfg.SOLVER.CLIP_NORM)
+        average = EMAHook(model, decay=0.9999, ramp=2000)
+        trainer.register_hooks([average])
+        average.before_train()
+        for _ in range(2):  # the first one makes what is kept
+            counts.take()
+            trainer.run_step()
+            average.after_step()
+        taken = counts.take()
+    assert numbers(taken) == {"waits": 1, "copies": 3, "mixed": 0}, taken
+
+
+@pytest.mark.parametrize("count", [2, 32])
+@pytest.mark.parametrize("name", ["yolor_ssss_s2d.yaml", "yolor_p6.yaml", *JOINT])
+def test_inference_waits_twice_and_copies_pixels_and_places(name, count):
+    if name == "yolor_p6.yaml" and count > 2:
+        count = 4
+    _, model = build(name)
+    model.eval().score_threshold = 1e-4
+    batch = samples(count)
+    with pretend_accelerator.pretending() as counts, torch.no_grad():
+        pretend_accelerator.move(model)
+        outputs = model(batch)
+        taken = counts.take()
+    assert all(len(x["instances"]) > 0 for x in outputs)
+    assert numbers(taken) == {"waits": 2, "copies": 2, "mixed": 0}, taken
+
+
+@pytest.mark.parametrize(
+    "name", ["yolor_ssss_s2d.yaml", "multi_task/ijdc.yaml", "multi_task/ijde.yaml"]
+)
+def test_network_assignment_and_losses_are_one_graph(name):
+    _, model = build(name)
+    model.train()
+
+    def losses_of(pixels, truth, windows):
+        features, levels = model.run_network(pixels)
+        logits = maps = None
+        if model.tasks is not None:
+            logits, maps = model.tasks(features, windows)
+        losses, positives = model.compute_losses(levels, truth, logits, maps)
+        return torch.stack(list(losses.values())), positives
+
+    counter = CompileCounter()
+    compiled = torch.compile(losses_of, fullgraph=True, backend=counter)
+    places = [Padding().put((SIZE, SIZE), (SIZE, SIZE))] * 2
+    pixels = torch.rand(2, 3, SIZE, SIZE)
+    windows = torch.tensor([place.window for place in places]).float()
+    for boxes in (0, 3, 20, 40, 17, 100, 33, 5, 64, 80):
+        truth = unpack_truth(pack_truth(samples(2, boxes), places, 5))
+        losses, positives = compiled(pixels, truth, windows)
+        # Uncompiled, rows that are no positives are left out.
+        expected, expected_positives = losses_of(pixels, truth, windows)
+        assert torch.equal(positives, expected_positives)
+        torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-6)
+    assert counter.frame_count <= 3  # two recompilations
