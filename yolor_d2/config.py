@@ -263,7 +263,8 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Take what suits it: MODEL.CHANNELS_LAST, SOLVER.FUSED and, where the card has it, bfloat16
     # with SOLVER.AMP. Not the default until a run on a GPU has confirmed it.
     cfg.SOLVER.SUIT_GPU = False
-    # The optimiser and the moving average in few operations. Weights differ by rounding.
+    # The optimiser and the moving average in few operations; weights may differ by rounding. On the
+    # CPU the optimiser always is.
     cfg.SOLVER.FUSED = False
 
     # ---- Solver

@@ -61,7 +61,9 @@ def build_step(cfg: CfgNode, batch: list[dict], count: int) -> StepTrainer:
         clip_norm=cfg.SOLVER.CLIP_NORM,
     )
     if cfg.SOLVER.EMA.ENABLED:
-        average = EMAHook(model, decay=cfg.SOLVER.EMA.DECAY, ramp=cfg.SOLVER.EMA.RAMP)
+        average = EMAHook(
+            model, decay=cfg.SOLVER.EMA.DECAY, ramp=cfg.SOLVER.EMA.RAMP, fused=cfg.SOLVER.FUSED
+        )
         step.register_hooks([average])
         average.before_train()
     return step
