@@ -101,3 +101,29 @@ def test_state_round_trip():
     assert resumed.updates == 2
     for name, value in hook.average.items():
         assert torch.equal(value, resumed.average[name])
+
+
+def test_the_fused_average_is_the_same_but_for_rounding():
+    plain, fused = (EMAHook(Counter(), decay=0.9, ramp=3, fused=x) for x in (False, True))
+    for hook in (plain, fused):
+        hook.before_train()
+        for _ in range(7):
+            step(hook.model, hook)
+    assert fused.average["count"].item() == 7
+    for name, value in plain.average.items():
+        torch.testing.assert_close(fused.average[name], value)
+
+
+def test_a_training_that_goes_on_averages_its_own_tensors():
+    """The hook keeps references: after loading they must not be those of the state before."""
+    model = Counter()
+    hook = EMAHook(model, decay=0.5, ramp=1)
+    hook.before_train()
+    step(model, hook)
+    state = {k: v.clone() if torch.is_tensor(v) else v for k, v in hook.state_dict().items()}
+    average = hook.average
+    hook.load_state_dict(state)
+    before = {k: v.clone() for k, v in hook.average.items()}
+    step(model, hook)
+    assert hook.average is not average
+    assert not torch.equal(hook.average["weight"], before["weight"])

@@ -120,3 +120,30 @@ def test_an_unknown_optimizer_is_refused(cfg):
     cfg.SOLVER.OPTIMIZER = "Adam"
     with pytest.raises(ValueError, match="SOLVER\\.OPTIMIZER is 'Adam', expected"):
         build_optimizer(cfg, nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_fused_optimiser_of_the_cpu_gives_the_same_bits(cfg, memory_format):
+    def train(fused):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1))
+        network.to(memory_format=memory_format)
+        optimizer = build_optimizer(cfg, network)
+        assert [group["fused"] for group in optimizer.param_groups] == [True] * 3
+        for group in optimizer.param_groups:
+            group["fused"], group["foreach"] = fused, False
+        for _ in range(3):
+            optimizer.zero_grad()
+            pixels = torch.rand(2, 3, 9, 9).contiguous(memory_format=memory_format)
+            network(pixels).square().sum().backward()
+            optimizer.step()
+        return network.state_dict()
+
+    fused, plain = train(True), train(False)
+    assert all(torch.equal(fused[name], plain[name]) for name in plain)
+
+
+def test_there_is_no_fused_muon(cfg):
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.FUSED = "Muon", True
+    with pytest.raises(ValueError, match=r"SOLVER\.FUSED is True, but there is no fused Muon"):
+        build_optimizer(cfg, nn.Conv2d(1, 1, 1))

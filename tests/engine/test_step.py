@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from yolor_d2.d2.utils import EventStorage
 from yolor_d2.data.accumulation import Accumulation
+from yolor_d2.engine.feed import Fed, Feed
 from yolor_d2.engine.optimizer import nominal_share
 from yolor_d2.engine.step import StepTrainer, precision_from_config
 
@@ -203,6 +204,76 @@ def test_a_loss_that_is_not_finite_names_term_iteration_and_images(bad):
     assert "iteration 1" in message and f"loss_a = {bad}" in message and "['3.jpg']" in message
     assert "2.jpg" not in message
     assert trainer.model.weight.item() == 1  # no step
+
+
+class TestLateReading:
+    """As on a GPU, where the numbers of an iteration are read in the next one."""
+
+    def make(self, *values: float, **options) -> StepTrainer:
+        trainer = make(batches(*values), **options)
+        trainer.reads_late = True
+        return trainer
+
+    def test_figures_are_those_of_reading_at_once(self):
+        early, late = make(batches(1.0, 2.0, 3.0), clip_norm=9.0), self.make(1, 2, 3, clip_norm=9.0)
+        early.train(0, 3)
+        late.train(0, 3)
+        with late.storage:
+            assert len(late.storage.history("loss_a").values()) == 2
+            late.settle()
+        names = set(early.storage.histories()) - {"data_time", "rank_data_time"}
+        for name in names:
+            assert early.storage.history(name).values() == late.storage.history(name).values()
+
+    def test_a_loss_that_is_not_finite_is_found_in_the_next_iteration(self):
+        trainer = self.make(0.0, math.nan, 0.0)
+        with pytest.raises(FloatingPointError, match=r"iteration 1: loss_a = nan.*'1\.jpg'"):
+            trainer.train(0, 3)
+        assert trainer.iter == 2
+
+    def test_and_before_anything_is_saved(self):
+        trainer = self.make(0.0, math.nan)
+        trainer.train(0, 2)
+        with trainer.storage, pytest.raises(FloatingPointError, match="iteration 1"):
+            trainer.read_all()
+
+    def test_an_infinite_norm_is_found_too(self):
+        trainer = self.make(1e38, 0.0, clip_norm=1.0)
+        trainer.model.weight.register_hook(lambda gradient: gradient * 1e10)
+        with pytest.raises(FloatingPointError, match="norm of the gradients is inf at iteration 0"):
+            trainer.train(0, 2)
+
+    def test_positives_are_put_by_their_names(self):
+        trainer = self.make(1.0)
+        trainer.model.positives = torch.tensor([3, 4])
+        trainer.model.name_positives = lambda counts: dict(zip(("positives/a", "b"), counts))
+        trainer.train(0, 1)
+        with trainer.storage:
+            trainer.settle()
+        assert trainer.storage.history("positives/a").latest() == 3
+        assert trainer.storage.history("b").latest() == 4
+
+
+def test_a_batch_is_sent_ahead_while_another_is_computed():
+    """As on a GPU: the loader is asked for the next batch before the last one is taken."""
+    feed = Feed(batches(1.0, 2.0), None, torch.device("cpu"))
+    feed.stage, feed.stream = (lambda inputs: ("staged", inputs)), None
+    feed.send = lambda inputs: (feed.stage(inputs), None)
+    feed.fetch_ahead()
+    assert feed.ahead.batch[0] == "staged" and feed.ahead.files == ["0.jpg"]
+    assert [feed.take().files, feed.take().files] == [["0.jpg"], ["1.jpg"]]
+    feed.fetch_ahead()  # a loader that ends
+    assert feed.ahead is None
+    with pytest.raises(StopIteration):
+        feed.take()
+
+
+def test_what_was_sent_ahead_is_given_up_with_its_loader():
+    trainer = make(batches(1.0))
+    trainer.feed.ahead = Fed(batches(100.0)[0], None, ["old.jpg"], 0.0)
+    trainer.reset_data_loader(lambda: batches(1.0))
+    trainer.train(0, 1)
+    assert trainer.model.weight.item() == pytest.approx(0.8)
 
 
 def test_a_model_left_in_evaluation_mode_is_refused():

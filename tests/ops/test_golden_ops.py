@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from yolor_d2.ops import assign_targets, cxcywh_to_xyxy, detect, detection_losses, paired_iou
+from yolor_d2.ops import (
+    assign,
+    assign_targets,
+    cxcywh_to_xyxy,
+    detect,
+    detection_losses,
+    paired_iou,
+)
 
 INFO, ARRAYS = golden_records.load_record("ops")
 NMS_CASES = [key.removeprefix("nms_") for key in INFO if key.startswith("nms_")]
@@ -21,16 +28,10 @@ def load_case(name):
     return golden_records.LossCase(name, INFO[name], ARRAYS)
 
 
-def assign(case):
-    return assign_targets(
-        case.image,
-        case.boxes,
-        case.labels,
-        case.anchors,
-        case.strides,
-        case.grid_sizes,
-        case.max_ratio,
-    )
+def arguments(case):
+    """What the functions of assignment take."""
+    truth = case.image, case.boxes, case.labels
+    return *truth, case.anchors, case.strides, case.grid_sizes, case.max_ratio
 
 
 def recorded(key):
@@ -49,7 +50,7 @@ def test_overlaps(kind):
 
 @pytest.mark.parametrize("name", golden_records.LOSS_CASES)
 def test_assignment_has_the_same_rows_in_the_same_order(name):
-    targets = assign(load_case(name))
+    targets = assign_targets(*arguments(load_case(name)))
     assert len(targets) == len(INFO[name]["assigned_per_level"])
     for i, level in enumerate(targets):
         rows = torch.stack([level.image, level.anchor, level.row, level.column, level.label], 1)
@@ -58,10 +59,14 @@ def test_assignment_has_the_same_rows_in_the_same_order(name):
         torch.testing.assert_close(level.box, recorded(f"{name}/tbox{i}"), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("fixed_shape", [False, True])
 @pytest.mark.parametrize("name", golden_records.LOSS_CASES)
-def test_losses_and_gradients(name):
+def test_losses_and_gradients(name, fixed_shape):
+    """Also with a row for every possible match, as it is computed on a GPU."""
     case = load_case(name)
-    losses = detection_losses(case.levels, assign(case), case.anchors, case.strides, case.gains)
+    targets = assign(*arguments(case), fixed_shape=fixed_shape)
+    assert (targets.valid is not None) == fixed_shape
+    losses = detection_losses(case.levels, targets, case.anchors, case.strides, case.gains)
     total = sum(losses)
     terms = torch.stack([*losses, total]).detach()
     torch.testing.assert_close(terms, recorded(f"{name}/box_obj_cls_sum"), rtol=1e-5, atol=1e-7)

@@ -19,15 +19,15 @@ class Fed:
 
     Attributes:
         batch: a list of dicts, or what the model's `stage` made of it.
+        arrives: on a GPU, when its tensors are there.
         files: names of its images.
         seconds: that loading it took.
-        arrives: on a GPU, when its tensors are there.
     """
 
     batch: Any
+    arrives: torch.cuda.Event | None
     files: list[str | None]
     seconds: float
-    arrives: torch.cuda.Event | None = None
 
 
 class Feed:
@@ -60,10 +60,13 @@ class Feed:
         seconds = time.perf_counter() - start
         files = [x.get("file_name") for x in inputs]
         if self.stage is None:
-            return Fed(inputs, files, seconds)
+            return Fed(inputs, None, files, seconds)
+        return Fed(*self.send(inputs), files, seconds)
+
+    def send(self, inputs: list[dict]) -> tuple[StagedBatch, torch.cuda.Event]:
+        """A batch on its way, and when it will have arrived."""
         with torch.cuda.stream(self.stream):
-            staged = self.stage(inputs)
-            return Fed(staged, files, seconds, self.stream.record_event())
+            return self.stage(inputs), self.stream.record_event()
 
     def fetch_ahead(self) -> None:
         """Load the next batch now, if it can travel meanwhile."""
