@@ -6,7 +6,12 @@ import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.data.resize import ReferenceResize, build_test_resize, resize_for_test
+from yolor_d2.data.resize import (
+    ReferenceResize,
+    ResizeForTest,
+    build_test_resize,
+    resize_for_test,
+)
 
 
 def noise(*shape):
@@ -45,6 +50,13 @@ def test_any_number_of_channels():
     for channel in range(5):
         one = cv2.resize(image[:, :, channel], (64, 48), interpolation=cv2.INTER_AREA)
         assert np.array_equal(found[:, :, channel], one)
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    assert resize_for_test(ResizeForTest([48, 48], 64), image) is image
+    other = resize_for_test(ResizeForTest([32, 32], 64), image)
+    assert other.shape == (32, 43, 3)
 
 
 def test_what_makes_no_sense_is_named(cfg):

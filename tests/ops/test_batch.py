@@ -67,15 +67,21 @@ def both_ways(
 
 
 def assert_same(found, expected):
+    """Scores that are equal but for rounding may come in any order, and one of them at the end."""
     assert len(found) == len(expected)
     for one, other in zip(found, expected):
-        assert torch.equal(one.rows, other.rows)
-        assert torch.equal(one.labels, other.labels)
-        torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-6, atol=1e-4)
         torch.testing.assert_close(one.scores, other.scores, rtol=1e-6, atol=0)
+        places = [list(zip(x.rows.tolist(), x.labels.tolist())) for x in (one, other)]
+        last = other.scores[-1] * (1 + 1e-5) if len(other.scores) else 0.0
+        sure = [pair for pair, score in zip(places[1], other.scores) if score > last]
+        assert set(sure) <= set(places[0]) and len(set(places[0])) == len(places[0])
+        boxes = dict(zip(places[0], one.boxes))
+        for pair, box in zip(places[1], other.boxes):
+            if pair in sure:
+                torch.testing.assert_close(boxes[pair], box, rtol=1e-6, atol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     images=st.integers(1, 3),
     classes=st.integers(1, 4),

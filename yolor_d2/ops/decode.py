@@ -115,6 +115,7 @@ def decode_passing(
         (R', 5 + K) rows, see `decode_level`, and (R',) int64, their places among all rows.
     """
     passing, numbers, start = [], [], 0
+    least = score_threshold * (1 - 1e-5)
     for x, sizes, stride in zip(levels, anchors, strides):
         _, a, h, w, _ = x.shape
         x = x[image]
@@ -123,14 +124,19 @@ def decode_passing(
             objectness = objectness.float()
         objectness = objectness.sigmoid().flatten()
         # The order of rows: anchor, cell row, column.
-        number = (objectness > score_threshold).nonzero()[:, 0]
+        likely = objectness > score_threshold
+        number = likely.nonzero()[:, 0]
+        if 2 * len(number) > len(likely):
+            # Looking at the classes of all rows costs less than copying most of them.
+            best = objectness * x[..., 5:].amax(dim=3).flatten().to(objectness.dtype).sigmoid()
+            number = (likely & ~(best < least)).nonzero()[:, 0]
         anchor, cell = number // (h * w), number % (h * w)
         logits = x[anchor, cell // w, cell % w]  # (R'', 5 + K)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         best = objectness[number] * logits[:, 5:].amax(dim=1).sigmoid()
         # Written so that rows with a class that is no number stay: `ops.nms` drops that class.
-        kept = (~(best < score_threshold * (1 - 1e-5))).nonzero()[:, 0]
+        kept = (~(best < least)).nonzero()[:, 0]
         number, anchor, cell, logits = number[kept], anchor[kept], cell[kept], logits[kept]
         offsets, extents = decode_offsets(logits[:, :4], sizes.to(logits.dtype)[anchor])
         centres = (offsets + cell_grid(h, w, logits).view(h * w, 2)[cell]) * stride
