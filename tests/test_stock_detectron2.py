@@ -163,7 +163,9 @@ def test_stock_predictor_and_evaluation_agree(trained):
 
 
 def test_evaluation_is_detectron2s(trained):
-    _, cfg = trained
+    cfg = trained[1].clone()
+    cfg.defrost()
+    cfg.MODEL.INFERENCE.OPTIMIZE = False  # the very model that Detectron2's loop is given
     name = cfg.DATASETS.TEST[0]
     evaluator = Trainer.build_evaluator(cfg, name)
     assert type(evaluator) is COCOEvaluator

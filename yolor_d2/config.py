@@ -197,7 +197,7 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # ---- How the model is computed in training
     # Keep images and features in memory with their channels last.
     cfg.MODEL.CHANNELS_LAST = False
-    # Compile backbone and head with torch.compile.
+    # Compile network, assignment and losses with torch.compile.
     cfg.MODEL.COMPILE = False
     # Batch norm takes its statistics over all GPUs; without effect on one GPU or on the CPU.
     cfg.MODEL.SYNC_BN = True

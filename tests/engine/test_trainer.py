@@ -175,6 +175,7 @@ def test_compiling_keeps_the_names_of_tensors(cfg, monkeypatch):
     cfg.MODEL.COMPILE = True
     model = Trainer.build_model(cfg)
     assert compiled == [model.backbone, model.head]
+    assert "compute_losses" in vars(model)  # assignment and losses too
     assert list(model.state_dict()) == names
 
 

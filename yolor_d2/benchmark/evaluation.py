@@ -27,6 +27,7 @@ from .timing import Clock, Stages
 
 # Methods of the model, and the stage that each is.
 MODEL_STAGES = {
+    "stage": "network",
     "preprocess": "network",
     "run_network": "network",
     "passing_rows": "post-processing",

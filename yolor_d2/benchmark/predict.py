@@ -30,6 +30,7 @@ from .timing import Clock, Stages
 # Methods of the predictor and of its model, and the stage that each is.
 PREDICTOR_STAGES = {"read": "read and decode file", "to_input": "resize"}
 MODEL_STAGES = {
+    "stage": "preprocess",
     "preprocess": "preprocess",
     "run_network": "network",
     "passing_rows": "decode boxes",

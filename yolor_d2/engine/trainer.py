@@ -8,6 +8,7 @@ import weakref
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -296,6 +297,8 @@ class Trainer(DefaultTrainer):
             model.head.compile()
             if getattr(model, "tasks", None) is not None:
                 model.tasks.compile()
+            if hasattr(model, "compute_losses"):
+                model.compute_losses = torch.compile(model.compute_losses)
         return model
 
     @classmethod
