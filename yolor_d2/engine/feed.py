@@ -31,10 +31,12 @@ class Fed:
 
 
 class Feed:
-    """Args:
-    loader: endless, yields lists of dicts.
-    stage: sends a batch to the device, see `YOLOR.stage`; None leaves that to the model.
-    device: that of the model. Only for a GPU is anything done ahead.
+    """Gives out the batches of a loader.
+
+    Args:
+        loader: endless, yields lists of dicts.
+        stage: sends a batch to the device, see `YOLOR.stage`; None leaves that to the model.
+        device: that of the model. Only for a GPU is anything done ahead.
     """
 
     def __init__(

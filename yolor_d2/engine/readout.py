@@ -52,14 +52,14 @@ class Readout:
     rates: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        numbers = [loss for part in self.losses for loss in part.values()]
-        count = len(numbers) + (self.norm is not None and not self.norm_may_overflow)
-        values = torch.stack(numbers if self.norm is None else [*numbers, self.norm]).double()
-        faulty = (~values[:count].isfinite()).any().double()
+        losses = torch.stack([loss for part in self.losses for loss in part.values()]).double()
+        norm = losses.new_zeros(1) if self.norm is None else self.norm.double()[None]
+        checked = torch.zeros_like(norm) if self.norm_may_overflow else norm
+        faults = torch.stack([(~x.isfinite()).any() for x in (losses, checked)]).double()
         if comm.get_world_size() > 1:
-            dist.all_reduce(faulty, op=dist.ReduceOp.MAX)
-        counts = values.new_zeros(0) if self.positives is None else self.positives.double()
-        self.host, self.arrived = start_copy(torch.cat([faulty[None], counts, values]))
+            dist.all_reduce(faults, op=dist.ReduceOp.MAX)
+        counts = losses.new_zeros(0) if self.positives is None else self.positives.double()
+        self.host, self.arrived = start_copy(torch.cat([faults, norm, counts, losses]))
 
     def read(self) -> StepFigures:
         """Wait for the numbers.
@@ -70,26 +70,26 @@ class Readout:
         """
         if self.arrived is not None:
             self.arrived.synchronize()
-        faulty, *values = self.host.tolist()
+        bad_loss, bad_norm, norm, *values = self.host.tolist()
         num_levels = 0 if self.positives is None else len(self.positives)
         counts, values = values[:num_levels], iter(values[num_levels:])
         losses = [{name: next(values) for name in part} for part in self.losses]
-        norm = None if self.norm is None else next(values)
-        if faulty:
-            self.refuse(losses, norm)
+        if bad_loss:
+            self.refuse(losses)
+        if bad_norm:
+            raise FloatingPointError(
+                f"the norm of the gradients is {norm} at iteration {self.iteration}"
+            )
+        norm = None if self.norm is None else norm
         return StepFigures(self.iteration, losses, counts, norm, self.seconds, self.rates)
 
-    def refuse(self, losses: list[dict[str, float]], norm: float | None) -> None:
+    def refuse(self, losses: list[dict[str, float]]) -> None:
         """Raise, see `read`."""
         faults = [
             f"{', '.join(f'{name} = {value}' for name, value in part.items())}; images: {names}"
             for part, names in zip(losses, self.files)
             if not all(map(math.isfinite, part.values()))
         ]
-        if not faults and norm is not None and not math.isfinite(norm):
-            raise FloatingPointError(
-                f"the norm of the gradients is {norm} at iteration {self.iteration}"
-            )
         raise FloatingPointError(
             f"a loss is not finite at iteration {self.iteration}: "
             f"{' | '.join(faults) or 'in another process, which names the images'}"
