@@ -9,6 +9,7 @@ import torch
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 import pretend_accelerator
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from yolor_d2.config import load_config
@@ -80,20 +81,51 @@ def test_a_step_waits_once_and_copies_pixels_truth_and_places(name, count):
     assert numbers(taken) == {"waits": 1, "copies": 3, "mixed": 0}, taken
 
 
-@pytest.mark.parametrize("count", [2, 32])
-@pytest.mark.parametrize("name", ["yolor_ssss_s2d.yaml", "yolor_p6.yaml", *JOINT])
-def test_inference_waits_twice_and_copies_pixels_and_places(name, count):
-    if name == "yolor_p6.yaml" and count > 2:
-        count = 4
+def infer(name, count, max_detections=300, nms_threshold=0.65):
+    """What the host waits for and sends, and the scores that are found."""
     _, model = build(name)
+    for conv in model.head.predict:  # finds something everywhere, with scores that differ
+        nn.init.zeros_(conv.bias)
+        nn.init.normal_(conv.weight, std=0.3)
     model.eval().score_threshold = 1e-4
+    model.max_detections, model.nms_threshold = max_detections, nms_threshold
     batch = samples(count)
     with pretend_accelerator.pretending() as counts, torch.no_grad():
         pretend_accelerator.move(model)
         outputs = model(batch)
         taken = counts.take()
     assert all(len(x["instances"]) > 0 for x in outputs)
+    return taken, [x["instances"].scores.held for x in outputs]
+
+
+@pytest.mark.parametrize("count", [2, 32])
+@pytest.mark.parametrize("name", ["yolor_ssss_s2d.yaml", "yolor_p6.yaml", *JOINT])
+def test_inference_waits_once_and_copies_pixels_and_places(name, count):
+    if name == "yolor_p6.yaml" and count > 2:
+        count = 4
+    taken, _ = infer(name, count)
+    assert numbers(taken) == {"waits": 1, "copies": 2, "mixed": 0}, taken
+
+
+FEW = {"max_detections": 100, "nms_threshold": 0.02}  # survive of the first 200 candidates
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_it_waits_twice_where_more_candidates_must_be_looked_at(count, monkeypatch):
+    _, expected = infer("yolor_ssss_s2d.yaml", count, **FEW)
+    monkeypatch.setattr("yolor_d2.modeling.meta_arch.LIMITS", (200, 2048))
+    taken, found = infer("yolor_ssss_s2d.yaml", count, **FEW)
     assert numbers(taken) == {"waits": 2, "copies": 2, "mixed": 0}, taken
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
+def test_what_more_candidates_do_not_decide_is_done_image_by_image(monkeypatch):
+    _, expected = infer("yolor_ssss_s2d.yaml", 2, **FEW)
+    monkeypatch.setattr("yolor_d2.modeling.meta_arch.LIMITS", (200,))
+    taken, found = infer("yolor_ssss_s2d.yaml", 2, **FEW)
+    assert numbers(taken)["waits"] > 4 and numbers(taken)["mixed"] == 0
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ..layers import implicit_penalty
 from ..networks import AnchorHead, TaskBranches
 from ..networks.network import anchors_tensor
 from ..ops import Detections, LossGains, assign, decode_passing, detect, detection_losses
-from ..ops.batch import BatchDetections, detect_batch, pad_detections
+from ..ops.batch import LIMITS, BatchDetections, choose, detect_batch, pad_detections
 from ..ops.device import constant, shapes_may_depend_on_values
 from ..ops.padding import Padding
 from ..ops.task_losses import (
@@ -26,7 +26,7 @@ from ..ops.task_losses import (
     present_classes,
 )
 from .backbone import YOLORPAN, variant_from_config
-from .batch import StagedBatch, Truth, stage, wanted_size
+from .batch import Geometry, StagedBatch, Truth, stage, wanted_size
 from .head import build_head
 from .images import PaddedImages, canvas_of, normalise, padding_from_config, place_images
 from .tasks import build_tasks
@@ -46,6 +46,13 @@ def class_thresholds_from_config(cfg: CfgNode) -> list[float]:
             f"one for each of the {node.NUM_CLASSES} classes"
         )
     return thresholds
+
+
+def place(found: BatchDetections, geometry: Geometry) -> list[Detections | None]:
+    """Detections on the canvas in the wanted sizes, see `BatchDetections.images`. Boxes without
+    area are left out, as Detectron2's `detector_postprocess` does."""
+    boxes, has_area = geometry.to_images(found.boxes)
+    return found._replace(boxes=boxes).only(has_area).images()
 
 
 @META_ARCH_REGISTRY.register()
@@ -364,10 +371,31 @@ class YOLOR(nn.Module):
         found = self.detect(rows)
         return found._replace(rows=numbers[found.rows])
 
-    def find_detections(self, levels: list[Tensor]) -> BatchDetections:
-        """Detections of a batch, on the canvas: image by image on a CPU, elsewhere all at once."""
+    def find_detections(self, levels: list[Tensor], geometry: Geometry) -> list[Detections]:
+        """Detections of a batch, in the wanted sizes: image by image on a CPU, elsewhere at once.
+
+        Elsewhere the host waits once, and once more where the first candidates of an image do not
+        decide; only images whose next ones do not either are looked at one by one.
+        """
+        every = range(len(levels[0]))
         if shapes_may_depend_on_values(levels[0]):
-            return pad_detections([self.detect_image(levels, i) for i in range(len(levels[0]))])
+            found = pad_detections([self.detect_image(levels, i) for i in every])
+            return [x for x in place(found, geometry) if x is not None]
+        found: dict[int, Detections] = {}
+        for limit in LIMITS:
+            left = [i for i in every if i not in found]
+            if left:
+                batch = self.detect_batch([choose(x, left) for x in levels], limit)
+                placed = place(batch, Geometry(*(choose(x, left) for x in geometry)))
+                found |= {i: x for i, x in zip(left, placed) if x is not None}
+        for i in every:
+            if i not in found:
+                batch = pad_detections([self.detect_image(levels, i)])
+                (found[i],) = place(batch, Geometry(*(choose(x, [i]) for x in geometry)))
+        return [found[i] for i in every]
+
+    def detect_batch(self, levels: list[Tensor], limit: int) -> BatchDetections:
+        """`ops.batch.detect_batch` with the settings of this model."""
         return detect_batch(
             levels,
             self.anchors,
@@ -378,7 +406,7 @@ class YOLOR(nn.Module):
             max_detections=self.max_detections,
             class_agnostic=self.class_agnostic_nms,
             multi_label=self.multi_label,
-            exact=lambda image: self.detect_image(levels, image),
+            limit=limit,
         )
 
     def forward_inference(
@@ -396,23 +424,18 @@ class YOLOR(nn.Module):
             class_logits: (N, K), see `networks.ClassificationBranch`.
             embedding_maps: see `networks.EmbeddingBranch`.
         """
-        found = self.find_detections(levels)
-        # Boxes without area are left out, as Detectron2's `detector_postprocess` does.
-        boxes, has_area = batch.geometry.to_images(found.boxes)
-        found = found._replace(boxes=boxes).only(has_area)
-        vectors = None
-        if embedding_maps is not None:
-            vectors = embeddings_of_rows(embedding_maps, found.rows, self.anchors.shape[1])
         results = []
-        for i, image in enumerate(found.images()):
+        for i, found in enumerate(self.find_detections(levels, batch.geometry)):
             instances = Instances(
                 wanted_size(batch.inputs[i], batch.images.placements[i]),
-                pred_boxes=Boxes(image.boxes),
-                scores=image.scores,
-                pred_classes=image.labels,
+                pred_boxes=Boxes(found.boxes),
+                scores=found.scores,
+                pred_classes=found.labels,
             )
-            if vectors is not None:
-                instances.pred_embeddings = vectors[i, : len(image.scores)]
+            if embedding_maps is not None:
+                maps = [level[i] for level in embedding_maps]
+                num_anchors = self.anchors.shape[1]
+                instances.pred_embeddings = embeddings_of_rows(maps, found.rows, num_anchors)
             result: dict = {"instances": instances}
             if class_logits is not None:
                 result["image_scores"] = class_logits[i].float().sigmoid()

@@ -8,7 +8,7 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,8 @@ from .decode import decode_offsets
 from .device import constant
 from .nms import FIRST_ROUND, Detections
 
+# Candidates of an image that are looked at first, and if these give too few detections.
+LIMITS = (FIRST_ROUND, 4 * FIRST_ROUND)
 # Candidates of an image that are compared with each other at once: bounds memory.
 BLOCK = 1024
 # Rounds in which the survivors of a block are found. Each settles one more link of the longest
@@ -35,6 +37,8 @@ class BatchDetections(NamedTuple):
         labels: (N, D) int64 classes.
         rows: (N, D) int64, see `nms.Detections`.
         valid: (N, D) bool, the places that are filled.
+        decided: (N,) bool, images whose detections these are; of the others more candidates must
+            be looked at.
     """
 
     boxes: Tensor
@@ -42,6 +46,7 @@ class BatchDetections(NamedTuple):
     labels: Tensor
     rows: Tensor
     valid: Tensor
+    decided: Tensor
 
     def only(self, valid: Tensor) -> BatchDetections:
         """Those that are valid here too, in the same order, at the first places."""
@@ -49,13 +54,21 @@ class BatchDetections(NamedTuple):
         order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)
         boxes = self.boxes.gather(1, order[:, :, None].expand(-1, -1, 4))
         scores, labels, rows, valid = (x.gather(1, order) for x in (*self[1:4], valid))
-        return BatchDetections(boxes, scores, labels, rows, valid)
+        return self._replace(boxes=boxes, scores=scores, labels=labels, rows=rows, valid=valid)
 
-    def images(self) -> list[Detections]:
-        """Image by image, without empty places, which must be the last ones. The host waits once
-        for all of them."""
-        counts = self.valid.sum(dim=1).cpu().tolist()
-        return [Detections(*(x[i, :count] for x in self[:4])) for i, count in enumerate(counts)]
+    def images(self) -> list[Detections | None]:
+        """Image by image, without empty places, which must be the last ones; None where it is not
+        decided. The host waits once for all of them."""
+        known = torch.where(self.decided, self.valid.sum(dim=1), -1).cpu().tolist()
+        return [
+            None if count < 0 else Detections(*(x[i, :count] for x in self[:4]))
+            for i, count in enumerate(known)
+        ]
+
+
+def choose(x: Tensor, images: Sequence[int]) -> Tensor:
+    """Some images of a batch (N, ...), without sending their numbers to the device."""
+    return x if len(images) == len(x) else torch.stack([x[i] for i in images])
 
 
 def pad_detections(found: Sequence[Detections]) -> BatchDetections:
@@ -65,7 +78,7 @@ def pad_detections(found: Sequence[Detections]) -> BatchDetections:
     boxes, scores, labels, rows, valid = (
         torch.stack([fill(x, size) for x in field]) for field in (*zip(*found), valid)
     )
-    return BatchDetections(boxes, scores, labels, rows, valid)
+    return BatchDetections(boxes, scores, labels, rows, valid, torch.ones_like(valid.any(dim=1)))
 
 
 def fill(x: Tensor, size: int) -> Tensor:
@@ -84,9 +97,9 @@ def detect_batch(
     max_detections: int,
     class_agnostic: bool,
     multi_label: bool,
-    exact: Callable[[int], Detections],
+    limit: int = FIRST_ROUND,
 ) -> BatchDetections:
-    """The detections of a batch. The host waits once.
+    """The detections of a batch. The host does not wait.
 
     Args:
         levels: L logits (N, A, H, W, 5 + K).
@@ -95,41 +108,26 @@ def detect_batch(
         score_threshold: the least of all classes.
         class_thresholds: (K,), of each class; None takes `score_threshold` for all.
         iou_threshold, max_detections, class_agnostic, multi_label: see `nms.detect`.
-        exact: gives the detections of one image another way. It is asked for images whose best
-            `nms.FIRST_ROUND` candidates give too few detections though there are more candidates,
-            or whose suppression needs more than `ROUNDS` rounds.
+        limit: candidates of an image that are looked at, at least twice `max_detections`.
 
     Returns:
-        What `exact` gives for every image, but for the order of equal scores.
+        What `nms.detect` gives for every image, but for the order of equal scores. Not decided are
+        images of which these candidates give too few detections though there are more of them, and
+        those whose suppression needs more than `ROUNDS` rounds.
     """
-    limit = max(FIRST_ROUND, 2 * max_detections)
+    limit = max(limit, 2 * max_detections)
     rows, more_rows = best_rows(levels, score_threshold, limit)
     boxes, objectness, classes = decode_rows(levels, rows, anchors, strides)
     least = class_thresholds if class_thresholds is not None else score_threshold
     scores, index, labels, more = best_pairs(
         boxes, objectness, classes, least, limit, multi_label=multi_label
     )
-    boxes = boxes.gather(1, index[:, :, None].expand(-1, -1, 4))
-    found = BatchDetections(boxes, scores, labels, rows.gather(1, index), scores > 0)
-    keep, settled = suppress_batch(
-        boxes, None if class_agnostic else labels, found.valid, iou_threshold
-    )
-    enough = keep.sum(dim=1) >= max_detections
-    found = found.only(keep)
-    found = BatchDetections(*(x[:, :max_detections] for x in found))
-    decided = settled & (enough | ~(more | more_rows))
-    for image, is_decided in enumerate(decided.cpu().tolist()):
-        if not is_decided:
-            put(found, image, exact(image))
-    return found
-
-
-def put(batch: BatchDetections, image: int, found: Detections) -> None:
-    """Replace the detections of one image, in place."""
-    count = len(found.scores)
-    for whole, part in zip(batch, found):
-        whole[image, :count] = part
-    batch.valid[image] = torch.arange(batch.valid.shape[1], device=batch.valid.device) < count
+    boxes, valid = boxes.gather(1, index[:, :, None].expand(-1, -1, 4)), scores > 0
+    keep, settled = suppress_batch(boxes, None if class_agnostic else labels, valid, iou_threshold)
+    decided = settled & ((keep.sum(dim=1) >= max_detections) | ~(more | more_rows))
+    found = BatchDetections(boxes, scores, labels, rows.gather(1, index), valid, decided).only(keep)
+    boxes, scores, labels, rows, valid = (x[:, :max_detections] for x in found[:5])
+    return BatchDetections(boxes, scores, labels, rows, valid, decided)
 
 
 def best_rows(
@@ -251,11 +249,10 @@ def suppress_batch(
     for start in range(0, boxes.shape[1], BLOCK):
         here = slice(start, start + BLOCK)
         alone = keep[:, here]
-        if start:
-            before = slice(0, start)
-            alone = alone & ~hits(
-                keep[:, before], overlapping(boxes, labels, before, here, iou_threshold)
-            )
+        for earlier in range(0, start, BLOCK):
+            before = slice(earlier, earlier + BLOCK)
+            overlap = overlapping(boxes, labels, before, here, iou_threshold)
+            alone = alone & ~hits(keep[:, before], overlap)
         overlap = overlapping(boxes, labels, here, here, iou_threshold).triu(diagonal=1)
         last, now = alone, alone & ~hits(alone, overlap)
         for _ in range(ROUNDS - 1):

@@ -110,21 +110,19 @@ def embeddings_of_rows(maps: Sequence[Tensor], rows: Tensor, num_anchors: int) -
     """Vectors at the cells of decoded rows.
 
     Args:
-        maps: L (N, D, H, W), fine to coarse.
-        rows: (N, R) int64 numbers of rows in the order of `ops.decode.decode`, with A * H * W a
+        maps: L (D, H, W) of one image, fine to coarse.
+        rows: (R,) int64 numbers of rows in the order of `ops.decode.decode`, with A * H * W a
             level.
         num_anchors: A.
 
     Returns:
-        (N, R, D), in the order of `rows`.
+        (R, D), in the order of `rows`.
     """
-    cells = torch.cat([level.flatten(2) for level in maps], dim=2)  # (N, D, sum of H * W)
+    cells = torch.cat([level.flatten(1).T for level in maps])  # (sum of H * W, D)
     numbers, start = [], 0
     for level in maps:
-        size = level.shape[2] * level.shape[3]
+        size = level.shape[1] * level.shape[2]
         one_anchor = torch.arange(start, start + size, device=rows.device)
         numbers.append(one_anchor.repeat(num_anchors))
         start += size
-    number = torch.cat(numbers)[rows]
-    image = torch.arange(len(rows), device=rows.device)[:, None]
-    return cells.transpose(1, 2)[image, number]
+    return cells[torch.cat(numbers)[rows]]
