@@ -111,9 +111,9 @@ def detect_batch(
         limit: candidates of an image that are looked at, at least twice `max_detections`.
 
     Returns:
-        What `nms.detect` gives for every image, but for the order of equal scores. Not decided are
-        images of which these candidates give too few detections though there are more of them, and
-        those whose suppression needs more than `ROUNDS` rounds.
+        What `nms.detect` gives for every image. Not decided are images of which these candidates
+        give too few detections though there are more of them, and those whose suppression needs
+        more than `ROUNDS` rounds.
     """
     limit = max(limit, 2 * max_detections)
     rows, more_rows = best_rows(levels, score_threshold, limit)
@@ -136,7 +136,7 @@ def best_rows(
     """The rows of each image with the greatest product of objectness and best class score.
 
     Returns:
-        (N, C) int64 numbers of rows, in the order of `decode.decode`, C at most `limit`; and (N,)
+        (N, C) int64 numbers of rows as in `decode.decode`, rising, C at most `limit`; and (N,)
         bool, whether more rows than these pass the threshold.
     """
     bounds = []
@@ -147,7 +147,7 @@ def best_rows(
         bound = torch.where(best.isnan(), objectness, best)
         bounds.append(bound.masked_fill(~(objectness > score_threshold), -1.0).flatten(1))
     bound = torch.cat(bounds, dim=1)  # (N, R)
-    rows = bound.topk(min(limit, bound.shape[1]), dim=1).indices
+    rows = bound.topk(min(limit, bound.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
     # In the product rounding is allowed for.
     passing = (bound >= score_threshold * (1 - 1e-5)).sum(dim=1)
     return rows, passing > rows.shape[1]
@@ -222,10 +222,13 @@ def best_pairs(
         best = classes.nan_to_num(nan=-1.0).argmax(dim=2, keepdim=True)
         passing &= best == torch.arange(classes.shape[2], device=classes.device)
     flat = scores.masked_fill(~passing, 0.0).flatten(1)
-    top = flat.topk(min(limit, flat.shape[1]), dim=1)
-    more = passing.sum(dim=(1, 2)) > top.indices.shape[1]
+    # Of equal scores the first row, and its first class, comes first, as in `nms.detect`.
+    best = flat.topk(min(limit, flat.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
+    top, order = flat.gather(1, best).sort(dim=1, descending=True, stable=True)
+    best = best.gather(1, order)
+    more = passing.sum(dim=(1, 2)) > best.shape[1]
     num_classes = classes.shape[2]
-    return top.values, top.indices // num_classes, top.indices % num_classes, more
+    return top, best // num_classes, best % num_classes, more
 
 
 def suppress_batch(
