@@ -18,7 +18,7 @@ from .d2.config import CfgNode
 from .d2.modeling import build_model
 from .d2.structures import Boxes, Instances
 from .data.image import check_channel_order, read_image
-from .data.resize import build_test_resize, resize_for_test
+from .data.resize import build_test_resize, resize_for_test, to_pixels
 from .modeling import YOLOR
 from .modeling.inference import prepare_for_inference
 
@@ -140,8 +140,7 @@ class BatchPredictor:
         """What the model takes of an image."""
         height, width = image.shape[:2]
         image = resize_for_test(self.resize, image)
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return {"image": pixels, "height": height, "width": width}
+        return {"image": to_pixels(image), "height": height, "width": width}
 
     def stream(self, sources: Iterable[Source]) -> Iterator[Instances | FailedInput]:
         """The same over any iterable, also an endless one; few batches are read ahead."""

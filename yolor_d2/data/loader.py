@@ -40,7 +40,7 @@ from .dataset import (
 from .fingerprint import take_fingerprint
 from .image import read_image
 from .image_weights import image_weights
-from .resize import ReferenceResize, ResizeForTest, build_test_resize, resize_for_test
+from .resize import ReferenceResize, ResizeForTest, build_test_resize, resize_for_test, to_pixels
 from .sampler import PositionSampler, epoch_order
 from .settings import (
     augment_config,
@@ -370,9 +370,8 @@ class EvaluationMapper:
         check_image_size(item, image)
         height, width = image.shape[:2]
         image = resize_for_test(self.resize, image)
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         kept = {key: value for key, value in item.items() if key != "annotations"}
-        return {"height": height, "width": width, **kept, "image": pixels}
+        return {"height": height, "width": width, **kept, "image": to_pixels(image)}
 
 
 def order_by_aspect_ratio(items: Sequence[dict], channels: int = 3) -> list[dict]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..d2.config import CfgNode
 from ..d2.data import ResizeShortestEdge
@@ -89,3 +91,9 @@ def resize_for_test(resize: ResizeForTest | ReferenceResize, image: np.ndarray) 
     whole = np.concatenate([image, *padding], axis=2)
     resized = by_channels(whole, transform.apply_image, 3)
     return resized[:, :, : image.shape[2]]
+
+
+def to_pixels(image: np.ndarray) -> Tensor:
+    """(H, W, C) to the model's (C, H, W), without a copy where that can be: the numbers stay in the
+    order in which they are in memory, channels last."""
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)

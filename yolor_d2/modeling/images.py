@@ -59,7 +59,8 @@ def canvas_of(inputs: dict, padding: Padding, stride: int) -> tuple[int, int]:
 def place_images(
     batched_inputs: Sequence[dict], padding: Padding, stride: int, *, pinned: bool = False
 ) -> PaddedImages:
-    """Put images onto one canvas, where they are in memory and as they are: bytes stay bytes.
+    """Put images onto one canvas, where they are in memory and as they are: bytes stay bytes, and
+    channels that lie last stay so.
 
     Args:
         batched_inputs: dicts with "image" (C, H, W), 0-255, all of one type and device; "height"
@@ -85,11 +86,13 @@ def place_images(
         (len(images), *channels, *canvas),
         dtype=images[0].dtype,
         device=images[0].device,
+        memory_format=torch.channels_last
+        if images[0].permute(1, 2, 0).is_contiguous()
+        else torch.contiguous_format,
         pin_memory=pinned and images[0].device.type == "cpu",
     )
-    if all(image.shape[1:] == canvas for image in images):
-        return PaddedImages(torch.stack(images, out=whole), placements)
-    whole.fill_(PAD_VALUE)
+    if any(image.shape[1:] != canvas for image in images):
+        whole.fill_(PAD_VALUE)
     for place, image, placement in zip(whole, images, placements):
         left, top, right, bottom = placement.window
         place[:, top:bottom, left:right] = image

@@ -148,6 +148,7 @@ def step_config(setting: Setting, precision: str) -> CfgNode:
             setting,
             *("MODEL.CHANNELS_LAST", True),
             *("SOLVER.AMP.ENABLED", precision != "float32", "SOLVER.AMP.DTYPE", "bfloat16"),
+            *("SOLVER.FUSED", True),
             # Noise teaches nothing: steps that hardly change the weights keep the losses finite.
             *("SOLVER.BASE_LR", 1e-6),
         ),
