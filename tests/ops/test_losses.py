@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from yolor_d2.ops import LevelTargets, LossGains, detection_losses
-from yolor_d2.ops.assign import join_levels
+from yolor_d2.ops.assign import assign, join_levels
 from yolor_d2.ops.losses import binary_cross_entropy, last_of_each, loss_terms
 
 LN2 = math.log(2)
@@ -242,3 +242,30 @@ def test_label_smoothing_by_hand():
 def test_impossible_label_smoothing_is_refused(value):
     with pytest.raises(ValueError, match="LABEL_SMOOTHING"):
         LossGains(label_smoothing=value)
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_with_fixed_shapes_other_cells_do_not_reach_the_sums(bad):
+    """Every possible match has a row then, also those in cells that half precision has spoiled."""
+    arguments = (
+        torch.tensor([0]),
+        torch.tensor([[17.0, 13.0, 9.0, 8.0]]),
+        torch.tensor([1]),
+        torch.tensor([[[8.0, 8.0], [80.0, 80.0]]]),
+        [8],
+        [(4, 4)],
+    )
+    one, every = (assign(*arguments, fixed_shape=x) for x in (False, True))
+    assert 0 < len(one.label) < len(every.label)
+    logits = torch.full((1, 2, 4, 4, 7), bad)
+    logits[..., 4] = 0.5
+    logits[one.image, one.anchor, one.row, one.column] = torch.linspace(-1, 1, 7)
+    found, expected = [], []
+    for targets, results in ((every, found), (one, expected)):
+        level = logits.clone().requires_grad_()
+        losses = detection_losses([level], targets, arguments[3], [8], LossGains(balance=(1.0,)))
+        sum(losses).backward()
+        results += [*(x.detach() for x in losses), level.grad]
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b)
+        assert a.isfinite().all()
