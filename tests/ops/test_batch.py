@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from yolor_d2.ops import Detections, decode_passing, detect
 from yolor_d2.ops import batch as batch_module
-from yolor_d2.ops.batch import BatchDetections, detect_batch, pad_detections, suppress_batch
+from yolor_d2.ops.batch import BatchDetections, Effort, detect_batch, pad_detections, suppress_batch
 
 STRIDES = [8, 16]
 
@@ -56,7 +56,7 @@ def both_ways(
         STRIDES,
         score_threshold=score_threshold,
         class_thresholds=class_thresholds,
-        limit=limit,
+        effort=Effort(limit, 24),
         **common,
     )
     return found.images(), [exact(i) for i in range(len(levels[0]))]
@@ -147,22 +147,24 @@ def chain(length):
 def test_a_chain_is_resolved_from_its_best_box_on(block, monkeypatch):
     monkeypatch.setattr(batch_module, "BLOCK", block)
     valid = torch.ones(1, 20, dtype=torch.bool)
-    keep, settled = suppress_batch(chain(20), None, valid, 0.4)  # IoU of neighbours: 6 / 14
+    keep, settled = suppress_batch(chain(20), None, valid, 0.4, 24)  # IoU of neighbours: 6 / 14
     assert keep[0].tolist() == [True, False] * 10
     assert settled.tolist() == [True]
 
 
 def test_a_chain_that_is_too_long_is_given_up():
-    length = 2 * batch_module.ROUNDS
-    _, settled = suppress_batch(chain(length), None, torch.ones(1, length, dtype=torch.bool), 0.4)
+    length = 40
+    _, settled = suppress_batch(
+        chain(length), None, torch.ones(1, length, dtype=torch.bool), 0.4, 24
+    )
     assert settled.tolist() == [False]
 
 
 def test_classes_are_kept_apart():
     labels = (torch.arange(6) // 2)[None]
-    keep, _ = suppress_batch(chain(6), labels, torch.ones(1, 6, dtype=torch.bool), 0.4)
+    keep, _ = suppress_batch(chain(6), labels, torch.ones(1, 6, dtype=torch.bool), 0.4, 24)
     assert keep[0].tolist() == [True, False] * 3
-    keep, _ = suppress_batch(chain(6), torch.arange(6)[None], keep | True, 0.4)
+    keep, _ = suppress_batch(chain(6), torch.arange(6)[None], keep | True, 0.4, 24)
     assert keep.all()
 
 

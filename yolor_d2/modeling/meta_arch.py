@@ -15,7 +15,7 @@ from ..layers import implicit_penalty
 from ..networks import AnchorHead, TaskBranches
 from ..networks.network import anchors_tensor
 from ..ops import Detections, LossGains, assign, decode_passing, detect, detection_losses
-from ..ops.batch import LIMITS, BatchDetections, choose, detect_batch, pad_detections
+from ..ops.batch import EFFORTS, BatchDetections, Effort, choose, detect_batch, pad_detections
 from ..ops.device import constant, shapes_may_depend_on_values
 from ..ops.padding import Padding
 from ..ops.task_losses import (
@@ -374,18 +374,18 @@ class YOLOR(nn.Module):
     def find_detections(self, levels: list[Tensor], geometry: Geometry) -> list[Detections]:
         """Detections of a batch, in the wanted sizes: image by image on a CPU, elsewhere at once.
 
-        Elsewhere the host waits once, and once more where the first candidates of an image do not
-        decide; only images whose next ones do not either are looked at one by one.
+        Elsewhere the host waits once, and once more where the first effort does not decide an
+        image; only images that the second one does not decide either are looked at one by one.
         """
         every = range(len(levels[0]))
         if shapes_may_depend_on_values(levels[0]):
             found = pad_detections([self.detect_image(levels, i) for i in every])
             return [x for x in place(found, geometry) if x is not None]
         found: dict[int, Detections] = {}
-        for limit in LIMITS:
+        for effort in EFFORTS:
             left = [i for i in every if i not in found]
             if left:
-                batch = self.detect_batch([choose(x, left) for x in levels], limit)
+                batch = self.detect_batch([choose(x, left) for x in levels], effort)
                 placed = place(batch, Geometry(*(choose(x, left) for x in geometry)))
                 found |= {i: x for i, x in zip(left, placed) if x is not None}
         for i in every:
@@ -394,7 +394,7 @@ class YOLOR(nn.Module):
                 (found[i],) = place(batch, Geometry(*(choose(x, [i]) for x in geometry)))
         return [found[i] for i in every]
 
-    def detect_batch(self, levels: list[Tensor], limit: int) -> BatchDetections:
+    def detect_batch(self, levels: list[Tensor], effort: Effort) -> BatchDetections:
         """`ops.batch.detect_batch` with the settings of this model."""
         return detect_batch(
             levels,
@@ -406,7 +406,7 @@ class YOLOR(nn.Module):
             max_detections=self.max_detections,
             class_agnostic=self.class_agnostic_nms,
             multi_label=self.multi_label,
-            limit=limit,
+            effort=effort,
         )
 
     def forward_inference(

@@ -19,13 +19,26 @@ from .decode import decode_offsets
 from .device import constant
 from .nms import FIRST_ROUND, Detections
 
-# Candidates of an image that are looked at first, and if these give too few detections.
-LIMITS = (FIRST_ROUND, 4 * FIRST_ROUND)
 # Candidates of an image that are compared with each other at once: bounds memory.
 BLOCK = 1024
-# Rounds in which the survivors of a block are found. Each settles one more link of the longest
-# chain of boxes that overlap the next better one; images with longer chains are given up.
-ROUNDS = 24
+
+
+class Effort(NamedTuple):
+    """How far suppression goes before it gives an image up.
+
+    Attributes:
+        candidates: the best ones of an image that are looked at.
+        rounds: in which the survivors of a block are found. Each settles one more link of the
+            longest chain of boxes that overlap the next better one. Behind a trained network chains
+            are short; where it gives whole rows of cells the same score they are as long as those.
+    """
+
+    candidates: int
+    rounds: int
+
+
+# The first is enough for most images.
+EFFORTS = (Effort(FIRST_ROUND, 16), Effort(4 * FIRST_ROUND, 96))
 
 
 class BatchDetections(NamedTuple):
@@ -97,7 +110,7 @@ def detect_batch(
     max_detections: int,
     class_agnostic: bool,
     multi_label: bool,
-    limit: int = FIRST_ROUND,
+    effort: Effort = EFFORTS[0],
 ) -> BatchDetections:
     """The detections of a batch. The host does not wait.
 
@@ -108,14 +121,14 @@ def detect_batch(
         score_threshold: the least of all classes.
         class_thresholds: (K,), of each class; None takes `score_threshold` for all.
         iou_threshold, max_detections, class_agnostic, multi_label: see `nms.detect`.
-        limit: candidates of an image that are looked at, at least twice `max_detections`.
+        effort: how far to go; at least twice `max_detections` candidates are looked at.
 
     Returns:
         What `nms.detect` gives for every image. Not decided are images of which these candidates
         give too few detections though there are more of them, and those whose suppression needs
-        more than `ROUNDS` rounds.
+        more rounds.
     """
-    limit = max(limit, 2 * max_detections)
+    limit = max(effort.candidates, 2 * max_detections)
     rows, more_rows = best_rows(levels, score_threshold, limit)
     boxes, objectness, classes = decode_rows(levels, rows, anchors, strides)
     least = class_thresholds if class_thresholds is not None else score_threshold
@@ -123,7 +136,9 @@ def detect_batch(
         boxes, objectness, classes, least, limit, multi_label=multi_label
     )
     boxes, valid = boxes.gather(1, index[:, :, None].expand(-1, -1, 4)), scores > 0
-    keep, settled = suppress_batch(boxes, None if class_agnostic else labels, valid, iou_threshold)
+    keep, settled = suppress_batch(
+        boxes, None if class_agnostic else labels, valid, iou_threshold, effort.rounds
+    )
     decided = settled & ((keep.sum(dim=1) >= max_detections) | ~(more | more_rows))
     found = BatchDetections(boxes, scores, labels, rows.gather(1, index), valid, decided).only(keep)
     boxes, scores, labels, rows, valid = (x[:, :max_detections] for x in found[:5])
@@ -232,7 +247,7 @@ def best_pairs(
 
 
 def suppress_batch(
-    boxes: Tensor, labels: Tensor | None, valid: Tensor, iou_threshold: float
+    boxes: Tensor, labels: Tensor | None, valid: Tensor, iou_threshold: float, rounds: int
 ) -> tuple[Tensor, Tensor]:
     """Greedy non-maximum suppression within each image.
 
@@ -244,6 +259,7 @@ def suppress_batch(
         labels: (N, C), boxes of different ones do not suppress each other; None lets all do so.
         valid: (N, C) bool.
         iou_threshold: see `nms.detect`.
+        rounds: see `Effort`.
 
     Returns:
         (N, C) bool, the survivors; and (N,) bool, whether they had come to rest.
@@ -258,7 +274,7 @@ def suppress_batch(
             alone = alone & ~hits(keep[:, before], overlap)
         overlap = overlapping(boxes, labels, here, here, iou_threshold).triu(diagonal=1)
         last, now = alone, alone & ~hits(alone, overlap)
-        for _ in range(ROUNDS - 1):
+        for _ in range(rounds - 1):
             last, now = now, alone & ~hits(now, overlap)
         settled &= (now == last).all(dim=1)
         keep[:, here] = now
