@@ -13,7 +13,6 @@ from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.d2.utils import EventStorage
-from yolor_d2.engine.gpu import suit_gpu
 from yolor_d2.modeling.batch import Truth
 from yolor_d2.modeling.images import normalise
 
@@ -113,8 +112,7 @@ def test_detections_are_those_of_the_cpu(count):
 
 @pytest.mark.parametrize("options", [[], ["SOLVER.SUIT_GPU", True]])
 def test_a_step_waits_for_nothing(options):
-    cfg = suit_gpu(configure(*options))
-    step = build_step(cfg, samples(2), 6)
+    step = build_step(configure(*options), samples(2), 6)
 
     def one_step():
         step.run_step()

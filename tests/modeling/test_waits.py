@@ -65,7 +65,6 @@ def test_a_step_waits_once_and_copies_pixels_truth_and_places(name, count):
     if name == "yolor_p6.yaml" and count > 2:
         count = 4  # as it takes long
     cfg, model = build(name)
-    cfg.MODEL.DEVICE = pretend_accelerator.DEVICE.type  # not that of the CPU's fused optimiser
     batch = samples(count)
     with pretend_accelerator.pretending() as counts, EventStorage():
         pretend_accelerator.move(model)

@@ -20,6 +20,7 @@ from ..d2.structures import Boxes, Instances
 from ..d2.utils import EventStorage
 from ..engine import Trainer
 from ..engine.ema import EMAHook
+from ..engine.gpu import suit_gpu
 from ..engine.step import StepTrainer, precision_from_config
 from .report import Report, describe_machine
 from .timing import Clock
@@ -52,6 +53,7 @@ def random_batch(args: argparse.Namespace, size: int, num_classes: int) -> list[
 
 def build_step(cfg: CfgNode, batch: list[dict], count: int) -> StepTrainer:
     """A step as in training, with the moving average after it."""
+    cfg = suit_gpu(cfg)
     model = Trainer.build_model(cfg)
     step = StepTrainer(
         model,

@@ -73,6 +73,7 @@ class StepTrainer(TrainerBase):
             raise ValueError(f"SOLVER.CLIP_NORM is {clip_norm}, expected 0 (off) or more")
         model.train()
         self.model = model
+        self.bare = getattr(model, "module", model)  # without its wrapper for several processes
         self.data_loader = data_loader
         self.optimizer = optimizer
         self.accumulation = accumulation
@@ -88,8 +89,7 @@ class StepTrainer(TrainerBase):
         self.feed = self.build_feed(data_loader)
 
     def build_feed(self, data_loader: Iterable) -> Feed:
-        bare = getattr(self.model, "module", self.model)
-        return Feed(data_loader, getattr(bare, "stage", None), self.device)
+        return Feed(data_loader, getattr(self.bare, "stage", None), self.device)
 
     def reset_data_loader(self, data_loader_builder: Callable[[], Iterable]) -> None:
         """Go on with another loader; the old one is given up first."""
@@ -115,7 +115,7 @@ class StepTrainer(TrainerBase):
                 self.iter,
                 losses,
                 files,
-                positives=getattr(getattr(self.model, "module", self.model), "positives", None),
+                positives=getattr(self.bare, "positives", None),
                 norm=norm,
                 norm_may_overflow=self.grad_scaler is not None,
                 seconds=seconds,
@@ -219,8 +219,7 @@ class StepTrainer(TrainerBase):
         if len(means) > 1:
             noisy |= means
         if self.reads_late and own.positives:
-            bare = getattr(self.model, "module", self.model)
-            noisy |= bare.name_positives(own.positives)
+            noisy |= self.bare.name_positives(own.positives)
         if own.norm is not None and math.isfinite(own.norm):
             noisy["grad_norm"] = own.norm
         storage.put_scalars(cur_iter=own.iteration, **noisy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -64,7 +65,7 @@ class YOLOR(nn.Module):
         head: list of features to logits (N, A, H, W, 5 + K) per level.
         anchors: (L, A, 2) widths and heights in input pixels.
         gains: weights of the loss terms.
-        assign_max_ratio: see `ops.assign.assign_level`.
+        assign_max_ratio: see `ops.assign.assign`.
         score_threshold: see `ops.nms.select_candidates`.
         nms_threshold: IoU above which the worse of two boxes is dropped.
         max_detections: boxes kept per image.
@@ -354,11 +355,17 @@ class YOLOR(nn.Module):
         return detect(
             rows,
             score_threshold=self.score_threshold if least is None else least,
-            iou_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-            multi_label=self.multi_label,
+            **self.suppression(),
         )
+
+    def suppression(self) -> dict:
+        """What `ops.detect` and `ops.batch.detect_batch` take alike."""
+        return {
+            "iou_threshold": self.nms_threshold,
+            "max_detections": self.max_detections,
+            "class_agnostic": self.class_agnostic_nms,
+            "multi_label": self.multi_label,
+        }
 
     def class_thresholds(self) -> Tensor | None:
         """(K,) least score of every class; None where all have the same."""
@@ -377,22 +384,25 @@ class YOLOR(nn.Module):
         Elsewhere the host waits once, and once more where the first effort does not decide an
         image; only images that the second one does not decide either are looked at one by one.
         """
-        every = range(len(levels[0]))
+
+        def one_by_one(images: list[int]) -> BatchDetections:
+            return pad_detections([self.detect_image(levels, i) for i in images])
+
+        def together(effort: Effort, images: list[int]) -> BatchDetections:
+            return self.detect_batch([choose(x, images) for x in levels], effort)
+
+        ways = [functools.partial(together, effort) for effort in EFFORTS]
         if shapes_may_depend_on_values(levels[0]):
-            found = pad_detections([self.detect_image(levels, i) for i in every])
-            return [x for x in place(found, geometry) if x is not None]
+            ways = []
         found: dict[int, Detections] = {}
-        for effort in EFFORTS:
-            left = [i for i in every if i not in found]
-            if left:
-                batch = self.detect_batch([choose(x, left) for x in levels], effort)
-                placed = place(batch, Geometry(*(choose(x, left) for x in geometry)))
-                found |= {i: x for i, x in zip(left, placed) if x is not None}
-        for i in every:
-            if i not in found:
-                batch = pad_detections([self.detect_image(levels, i)])
-                (found[i],) = place(batch, Geometry(*(choose(x, [i]) for x in geometry)))
-        return [found[i] for i in every]
+        left = list(range(len(levels[0])))
+        for way in (*ways, one_by_one):
+            placed = place(way(left), Geometry(*(choose(x, left) for x in geometry)))
+            found |= {i: x for i, x in zip(left, placed) if x is not None}
+            left = [i for i in left if i not in found]
+            if not left:
+                break
+        return [found[i] for i in sorted(found)]
 
     def detect_batch(self, levels: list[Tensor], effort: Effort) -> BatchDetections:
         """`ops.batch.detect_batch` with the settings of this model."""
@@ -402,10 +412,7 @@ class YOLOR(nn.Module):
             self.strides,
             score_threshold=min(self.class_score_thresholds or [self.score_threshold]),
             class_thresholds=self.class_thresholds(),
-            iou_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-            class_agnostic=self.class_agnostic_nms,
-            multi_label=self.multi_label,
+            **self.suppression(),
             effort=effort,
         )
 

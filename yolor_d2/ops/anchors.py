@@ -25,7 +25,7 @@ def best_possible_recall(sizes: Tensor, anchors: Tensor, max_ratio: float = 4.0)
 
     Args:
         sizes, anchors: see `best_ratios`. Without boxes the recall is 1.
-        max_ratio: see `assign.assign_level`.
+        max_ratio: see `assign.assign`.
     """
     if len(sizes) == 0:
         return 1.0
@@ -116,7 +116,7 @@ def fit_anchors(
     Args:
         sizes: (M, 2) widths and heights, > 0, M at least 1.
         count: anchors A.
-        max_ratio: see `assign.assign_level`.
+        max_ratio: see `assign.assign`.
         start: (A, 2) anchors in use, which the search also begins from; the result is then never
             less fit.
         seed: of the search, whose result is the same for the same boxes.

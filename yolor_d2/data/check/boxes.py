@@ -33,7 +33,7 @@ class InputSettings:
         size: longer side of the images at the network's input, in pixels.
         anchors: (L, A, 2) widths and heights in pixels.
         strides: L pixels per cell.
-        max_ratio: see `ops.assign.assign_level`.
+        max_ratio: see `ops.assign.assign`.
     """
 
     size: int
