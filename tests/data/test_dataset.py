@@ -20,8 +20,8 @@ from yolor_d2.data.dataset import (
     TrainingDataset,
     check_image_size,
     happens,
-    read_ground_truth,
 )
+from yolor_d2.data.ground_truth import GroundTruth
 from yolor_d2.data.image import ImageReadError
 from yolor_d2.data.sampler import RectangularOrder
 from yolor_d2.data.shapes import BatchShapes
@@ -64,8 +64,14 @@ def items(write_item) -> list[dict]:
     ]
 
 
+def read_ground_truth(item: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and classes of one image."""
+    truth = GroundTruth.from_items([{"file_name": "image.png", "image_id": 0, **item}])
+    return truth.boxes, truth.labels
+
+
 def dataset_of(items, size=32, seed=0, **options) -> TrainingDataset:
-    return TrainingDataset(items, size=size, seed=seed, **options)
+    return TrainingDataset(GroundTruth.from_items(items), size=size, seed=seed, **options)
 
 
 def assert_same(first: dict, second: dict) -> None:

@@ -18,9 +18,8 @@ from yolor_d2.data.cache import MemoryCache
 from yolor_d2.data.dataset import (
     AugmentConfig,
     TrainingDataset,
-    number_identities,
-    read_objects,
 )
+from yolor_d2.data.ground_truth import GroundTruth, number_identities
 from yolor_d2.data.loader import build_training_dataset, count_identities, register_coco_file
 
 TINY = {"num_train": 13, "num_val": 5, "image_size": (96, 128)}
@@ -74,7 +73,10 @@ def looks(sample):
 @pytest.mark.parametrize("cached", [False, True])
 def test_identities_stay_with_their_objects(marked, cached):
     dataset = TrainingDataset(
-        marked, size=64, seed=0, augment=AugmentConfig(**{**ALL.__dict__, "mixup": 0.0})
+        GroundTruth.from_items(marked),
+        size=64,
+        seed=0,
+        augment=AugmentConfig(**{**ALL.__dict__, "mixup": 0.0}),
     )
     if cached:
         dataset.cache = MemoryCache(dataset.sizes)
@@ -94,7 +96,7 @@ def test_identities_stay_with_their_objects(marked, cached):
 
 
 def test_mixup_keeps_those_of_both(marked):
-    dataset = TrainingDataset(marked, size=64, seed=0, augment=ALL)
+    dataset = TrainingDataset(GroundTruth.from_items(marked), size=64, seed=0, augment=ALL)
     by_class = {(label, identity) for label, identity in zip(dataset.labels, dataset.identities)}
     samples = [dataset.compose(position, 0) for position in range(20)]
     pairs = [(k, i) for s in samples for k, i in zip(s.labels, s.identities)]
@@ -102,12 +104,14 @@ def test_mixup_keeps_those_of_both(marked):
 
 
 def test_instances_carry_them_only_where_there_are_some(marked):
-    given = TrainingDataset(marked, size=64, seed=0)[0, 0]["instances"]
+    given = TrainingDataset(GroundTruth.from_items(marked), size=64, seed=0)[0, 0]["instances"]
     assert given.gt_identities.dtype == torch.int64
     for item in marked:
         for annotation in item["annotations"]:
             annotation.pop("instance_id", None)
-    assert not TrainingDataset(marked, size=64, seed=0)[0, 0]["instances"].has("gt_identities")
+    assert not TrainingDataset(GroundTruth.from_items(marked), size=64, seed=0)[0, 0][
+        "instances"
+    ].has("gt_identities")
 
 
 def test_numbers_are_places_among_the_known_ones():
@@ -119,7 +123,7 @@ def test_numbers_are_places_among_the_known_ones():
 def test_what_is_no_identity_is_named_with_its_file(marked, wrong):
     marked[0]["annotations"][0]["instance_id"] = wrong
     with pytest.raises(ValueError, match=r"0\.png.*'instance_id'"):
-        read_objects(marked[0])
+        GroundTruth.from_items(marked)
 
 
 # ---- The generated data set

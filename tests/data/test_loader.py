@@ -175,9 +175,9 @@ def test_only_squares_of_one_size_are_trained_on(cfg, shortest):
 def test_background_images(cfg, skip_background, count):
     """Two of the 24 toy images have no object: the seventh of each dozen."""
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = skip_background
-    items = loader.load_training_items(cfg)
-    assert len(items) == count
-    assert sum(not item["annotations"] for item in items) == 24 * (not skip_background) / 12
+    truth = loader.load_training_truth(cfg)
+    assert len(truth) == count
+    assert (np.diff(truth.starts) == 0).sum() == 24 * (not skip_background) / 12
 
 
 def test_background_images_are_used_by_default(cfg):
@@ -328,15 +328,15 @@ def test_no_usable_box(use_coco, annotations, skip_background):
     cfg = use_coco(*annotations)
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = skip_background
     with pytest.raises(ValueError, match=r"DATASETS\.TRAIN .*no image has a box"):
-        loader.load_training_items(cfg)
+        loader.load_training_truth(cfg)
 
 
 def test_boxes_left_out_are_counted(use_coco, monkeypatch):
     messages = []
     monkeypatch.setattr(loader.logger, "warning", lambda form, *x: messages.append(form % x))
-    assert len(loader.load_training_items(use_coco(GOOD, CROWD))) == 2
+    assert len(loader.load_training_truth(use_coco(GOOD, CROWD))) == 2
     assert messages == []  # crowd regions are no loss
-    loader.load_training_items(use_coco(GOOD, CROWD, EMPTY, OUTSIDE))
+    loader.load_training_truth(use_coco(GOOD, CROWD, EMPTY, OUTSIDE))
     assert len(messages) == 1 and "2 of 3 boxes are left out" in messages[0]
 
 
@@ -360,9 +360,9 @@ def test_a_class_beyond_the_model_names_the_image(cfg):
     DatasetCatalog.register(name, lambda: [item])
     cfg.DATASETS.TRAIN = (name,)
     with pytest.raises(ValueError, match=r"far\.png.* class 5.*MODEL\.YOLOR\.NUM_CLASSES is 4"):
-        loader.load_training_items(cfg)
+        loader.load_training_truth(cfg)
     box["category_id"] = 3  # of 0 ... 3
-    assert loader.load_training_items(cfg) == [item]
+    assert loader.load_training_truth(cfg).labels.tolist() == [3]
 
 
 def test_size_differs_from_the_annotations(use_coco):
@@ -423,12 +423,11 @@ def test_a_name_stands_for_one_data_set(cfg, tmp_path):
 
 
 def test_classes_come_from_the_file_in_order_of_their_ids(use_coco):
-    cfg = use_coco(GOOD, EMPTY, OUTSIDE)
+    cfg = use_coco(GOOD, (0, 7, [1, 2, 3, 4], 0), (1, 90, [1, 2, 3, 4], 0))
     assert cfg.MODEL.YOLOR.NUM_CLASSES == 3
     assert cfg.MODEL.YOLOR.CLASS_NAMES == ["alpha", "beta", "gamma"]
-    items = loader.load_training_items(cfg)
     # 3, 7 and 90 become 0, 1 and 2.
-    assert [x["category_id"] for item in items for x in item["annotations"]] == [0, 1, 2]
+    assert loader.load_training_truth(cfg).labels.tolist() == [0, 1, 2]
     assert cfg.DATASETS.TRAIN == cfg.DATASETS.TEST
 
 
@@ -568,14 +567,15 @@ def test_real_data_sets_load(cfg, real_data):
         loader.use_coco_files(cfg, files, None)
         loader.register_datasets(cfg)
         assert len(cfg.MODEL.YOLOR.CLASS_NAMES) == classes
-        assert len(loader.load_training_items(cfg)) == count
+        assert len(loader.load_training_truth(cfg)) == count
         assert len(batches(cfg, 1)[0]) == 2
 
 
 def test_training_and_test_classes_must_be_the_same(cfg, tmp_path):
     for name, classes in {"a": ["cat", "dog"], "b": ["dog", "cat"]}.items():
         categories = [{"id": i, "name": x} for i, x in enumerate(classes)]
-        data = {"images": [], "annotations": [], "categories": categories}
+        images = [{"id": 1, "file_name": "a.png", "height": 30, "width": 40}]
+        data = {"images": images, "annotations": [], "categories": categories}
         (tmp_path / f"{name}.json").write_text(json.dumps(data))
     files = [(str(tmp_path / f"{name}.json"), str(tmp_path)) for name in "ab"]
 

@@ -9,6 +9,7 @@ import torch
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.structures import Boxes, BoxMode, Instances
+from yolor_d2.data.ground_truth import GroundTruth
 from yolor_d2.evaluation.classification import ClassificationEvaluator
 from yolor_d2.evaluation.embedding import (
     EmbeddingEvaluator,
@@ -24,6 +25,10 @@ def item(image_id, *annotations):
             for a in annotations
         ]
     }
+
+
+def truth(*items):
+    return GroundTruth.from_items(items)
 
 
 def inputs(*ids):
@@ -64,7 +69,7 @@ def test_an_image_with_a_crowd_alone_does_not_count_for_its_class():
 
 def test_nothing_to_evaluate():
     assert ClassificationEvaluator([item(1)], ["cat"]).evaluate() == {}
-    assert EmbeddingEvaluator([item(1, {"instance_id": 0})]).evaluate() == {}
+    assert EmbeddingEvaluator(truth(item(1, {"instance_id": 0}))).evaluate() == {}
 
 
 def test_reset_forgets():
@@ -168,7 +173,7 @@ def test_embedding_evaluator_end_to_end():
         item(2, known, {"bbox": [30, 0, 40, 10]}, {"iscrowd": 1, "instance_id": 9}),
         item(3, {"instance_id": 8, "bbox": [80, 0, 90, 10]}),
     ]
-    evaluator = EmbeddingEvaluator(items)
+    evaluator = EmbeddingEvaluator(truth(*items))
     outputs = [
         detections((0, 0.9, [1.0, 0.0]), (50, 0.8, [0.0, 1.0])),
         detections((0, 0.9, [0.0, 1.0]), (30, 0.9, [1.0, 0.0])),  # the wrong one; no identity
@@ -185,7 +190,7 @@ def test_embedding_evaluator_end_to_end():
 
 def test_data_without_identities_are_named(caplog):
     with caplog.at_level(logging.WARNING):
-        evaluator = EmbeddingEvaluator([item(1, {})])
+        evaluator = EmbeddingEvaluator(truth(item(1, {})))
     assert "instance_id" in caplog.text
     evaluator.process(inputs(1), [{"instances": detections((0, 0.9, [1.0]))}])
     assert evaluator.evaluate() == {}

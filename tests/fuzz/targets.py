@@ -32,6 +32,7 @@ from yolor_d2.data.check.quick import quick_check
 from yolor_d2.data.check.repair import write_repaired
 from yolor_d2.data.check.source import read_coco
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
+from yolor_d2.data.ground_truth import GroundTruth
 
 VALUES = [
     *(None, True, False, 0, 1, -1, 3, 2**31, -(2**63), 2**64, 10**400, 0.5, -0.0, 1e308),
@@ -291,7 +292,9 @@ def augmentation(content: bytes) -> None:
         flip_vertical=data.real(0, 1),
     )
     size = data.pick([32, 64, 96])
-    dataset = TrainingDataset(items, size=size, seed=data.below(2**31), augment=augment)
+    dataset = TrainingDataset(
+        GroundTruth.from_items(items), size=size, seed=data.below(2**31), augment=augment
+    )
     sample = dataset[data.below(1000), data.below(len(items))]
     assert sample["image"].shape == (3, size, size) and sample["image"].dtype == torch.uint8
     boxes = sample["instances"].gt_boxes.tensor

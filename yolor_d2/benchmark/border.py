@@ -18,10 +18,9 @@ import numpy as np
 import torch
 
 from ..config import load_config
-from ..d2.data import get_detection_dataset_dicts
-from ..data.dataset import read_ground_truth
+from ..data.ground_truth import GroundTruth
 from ..data.image import read_image
-from ..data.loader import check_classes, register_datasets, use_coco_files
+from ..data.loader import check_classes, load_ground_truth, register_datasets, use_coco_files
 from ..predictor import BatchPredictor, FailedInput
 from .report import Report, describe_machine
 
@@ -92,11 +91,12 @@ def window_of(
 
 
 def cut_out(
-    item: dict, distances: Sequence[int], square: int, order: str, channels: int
+    truth: GroundTruth, index: int, distances: Sequence[int], square: int, order: str, channels: int
 ) -> Iterator[Cutout]:
-    """All squares of one dataset dict: objects with a square for each distance from a side."""
-    image = read_image(item["file_name"], order, channels)
-    for box, label in zip(*read_ground_truth(item)):
+    """All squares of one image: objects with a square for each distance from a side."""
+    image = read_image(truth.file_names[index], order, channels)
+    rows = truth.rows(index)
+    for box, label in zip(truth.boxes[rows], truth.labels[rows]):
         for side in SIDES:
             places = [window_of(box, image.shape[:2], side, x, square) for x in distances]
             if None in places:
@@ -130,14 +130,14 @@ def run(args: argparse.Namespace) -> Report:
     register_datasets(cfg)
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name COCO files with --test JSON FOLDER")
-    items = get_detection_dataset_dicts([cfg.DATASETS.TEST[0]], filter_empty=False)
+    truth = load_ground_truth(cfg.DATASETS.TEST[0], len(cfg.MODEL.PIXEL_MEAN))
     check_classes(cfg, cfg.DATASETS.TEST[0])
     cfg.INPUT.MIN_SIZE_TEST = cfg.INPUT.MAX_SIZE_TEST = args.size
     order, channels = cfg.INPUT.FORMAT, len(cfg.MODEL.PIXEL_MEAN)
     cutouts = [
         cutout
-        for item in items
-        for cutout in cut_out(item, args.distances, args.size, order, channels)
+        for index in range(len(truth))
+        for cutout in cut_out(truth, index, args.distances, args.size, order, channels)
     ]
     if not cutouts:
         raise ValueError(f"no object fits into a square of {args.size} pixels: see --size")

@@ -14,6 +14,7 @@ r"""Measure speed on this machine, and what else numbers in the documents rest o
     python tools/benchmark.py export --config-file output/mine/config.yaml --onnx model.onnx
     python tools/benchmark.py border --config-file output/mine/config.yaml \
         --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py start --polygons
     python tools/benchmark.py gpu --output output/gpu
 """
 
@@ -24,7 +25,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolor_d2.benchmark import border, data, evaluation, export, gpu, model, nms, predict, step
+from yolor_d2.benchmark import (
+    border,
+    data,
+    evaluation,
+    export,
+    gpu,
+    model,
+    nms,
+    predict,
+    start,
+    step,
+)
 
 from .demo import CONFIG_KEY
 
@@ -37,6 +49,7 @@ COMMANDS = {
     "model": model,
     "nms": nms,
     "predict": predict,
+    "start": start,
     "step": step,
 }
 

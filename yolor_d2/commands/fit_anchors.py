@@ -23,7 +23,7 @@ from yolor_d2.config import apply_overrides, find_config, read_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.data.dataset import TrainingDataset
 from yolor_d2.data.loader import (
-    load_training_items,
+    load_training_truth,
     register_datasets,
     use_coco_files,
 )
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if count < 1 or count % num_levels:
         raise ValueError(f"--num is {count}, expected a multiple of the {num_levels} levels")
     size = training_size(cfg)
-    sizes = TrainingDataset(load_training_items(cfg), size=size, seed=0).box_sizes()
+    sizes = TrainingDataset(load_training_truth(cfg), size=size, seed=0).box_sizes()
     max_ratio = cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO
     print(describe("now", sizes, before, max_ratio))
     found = fit_anchors(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import yolor_d2  # noqa: F401  (registers the models, also in spawned processes)
 from yolor_d2.checkpoint import YOLORCheckpointer
@@ -21,10 +22,12 @@ from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_argument_parser, default_setup, launch
 from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
+from yolor_d2.data.annotations import keep_copies_in
 from yolor_d2.data.check.quick import check_datasets, log_findings
 from yolor_d2.data.loader import count_identities, register_datasets, use_coco_files
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.lengths import translate_epochs
+from yolor_d2.engine.processes import first_of_machine_first
 from yolor_d2.evaluation.report import report_or_log
 
 
@@ -39,13 +42,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def setup(args: argparse.Namespace) -> CfgNode:
     args.config_file = str(find_config(args.config_file))
     cfg = read_config(args.config_file)
-    use_coco_files(cfg, args.train, args.test)
-    apply_overrides(cfg, args.opts)
-    register_datasets(cfg)
-    findings = check_datasets(cfg, train=not args.eval_only) if comm.is_main_process() else []
-    if not args.eval_only:
-        count_identities(cfg)
-        translate_epochs(cfg, args.opts)
+    # Class names are read before the overrides are applied, which may overrule them.
+    folder = dict(zip(args.opts[::2], args.opts[1::2])).get("OUTPUT_DIR", cfg.OUTPUT_DIR)
+    keep_copies_in(Path(folder) / "annotations")
+    with first_of_machine_first():
+        use_coco_files(cfg, args.train, args.test)
+        apply_overrides(cfg, args.opts)
+        register_datasets(cfg)
+        findings = check_datasets(cfg, train=not args.eval_only) if comm.is_main_process() else []
+        if not args.eval_only:
+            count_identities(cfg)
+            translate_epochs(cfg, args.opts)
     cfg.freeze()
     default_setup(cfg, args)
     logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")

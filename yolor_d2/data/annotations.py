@@ -1,12 +1,76 @@
-"""Annotations as arrays: what a COCO file says, read once and shared by all that need it."""
+"""Annotations as arrays: what a COCO file says, read once and shared by all that need it.
+
+Of a large file a prepared copy is kept, in which processes and later runs find the arrays again by
+the content of the file. What no task of this project needs, as polygons, never becomes an object.
+"""
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import json
-from dataclasses import dataclass
+import logging
+import math
+import mmap
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from .augment import NO_IDENTITY
+from .check.source import LARGEST_NUMBER, AnnotationFileError, read_coco, shorten
+
+logger = logging.getLogger(__name__)
+
+# Of larger files, in bytes, prepared copies are kept; smaller ones are read in a second.
+SMALL_FILE = 64 * 2**20
+# What a prepared copy says it is; the number changes with its form.
+FORMAT = "yolor_d2 annotations 1"
+# Key of an annotation, also in COCO files, that says which individual an object is: a whole number
+# from 0, the same wherever that individual is seen. Without it, or at -1, that is not known.
+IDENTITY_KEY = "instance_id"
+
+
+class Strings(Sequence[str]):
+    """Texts in one array of bytes, which forked processes share however often they are read.
+
+    Args:
+        data: (B,) uint8, UTF-8 of all texts.
+        ends: (N,) int64, where each ends.
+    """
+
+    def __init__(self, data: np.ndarray, ends: np.ndarray):
+        self.data, self.ends = data, ends
+
+    @classmethod
+    def pack(cls, texts: Sequence[str]) -> Strings:
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        ends = np.cumsum([len(x) for x in encoded], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        start = self.ends[index - 1] if index else 0
+        return self.data[start : self.ends[index]].tobytes().decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        content, start = self.data.tobytes(), 0
+        for end in self.ends.tolist():
+            yield content[start:end].decode("utf-8", "surrogatepass")
+            start = end
 
 
 @dataclass(frozen=True)
@@ -21,7 +85,8 @@ class Annotations:
         file_names: N names as the file has them.
         starts: (N + 1,) int64; the objects of image i are the rows starts[i] to starts[i + 1].
         ids: (M,) int64 ids of the annotations.
-        boxes: (M, 4) float64 x, y, width, height in pixels, as the file has them.
+        boxes: (M, 4) float64 x, y, width, height in pixels, as the file has them; NaN where it has
+            none.
         labels: (M,) int64 places of the categories in `category_ids`.
         areas: (M,) float64 in pixels; NaN where the file does not say.
         crowd: (M,) bool, regions of many objects.
@@ -32,7 +97,7 @@ class Annotations:
 
     image_ids: np.ndarray
     sizes: np.ndarray
-    file_names: list[str]
+    file_names: Sequence[str]
     starts: np.ndarray
     ids: np.ndarray
     boxes: np.ndarray
@@ -41,31 +106,361 @@ class Annotations:
     crowd: np.ndarray
     identities: np.ndarray
     category_ids: np.ndarray
-    category_names: list[str]
+    category_names: Sequence[str]
+
+    @property
+    def image_rows(self) -> np.ndarray:
+        """(M,) int64 place of the image of each object."""
+        return np.repeat(np.arange(len(self.image_ids)), np.diff(self.starts))
+
+    def as_coco(self, places: Sequence[int]) -> dict:
+        """Some images with their objects, and all categories, as content of a COCO file."""
+        rows = [row for i in places for row in range(self.starts[i], self.starts[i + 1])]
+        owners = [int(self.image_ids[i]) for i in places]
+        counts = [int(self.starts[i + 1] - self.starts[i]) for i in places]
+        image_of = [owner for owner, count in zip(owners, counts) for _ in range(count)]
+        columns = (self.ids, self.labels, self.boxes, self.areas, self.crowd)
+        ids, labels, boxes, areas, crowd = (x[rows].tolist() for x in columns)
+        categories = self.category_ids.tolist()
+        return {
+            "images": [
+                {"id": owner, "file_name": self.file_names[i], "height": height, "width": width}
+                for owner, i, (height, width) in zip(owners, places, self.sizes[places].tolist())
+            ],
+            "annotations": [
+                {
+                    "id": ids[i],
+                    "image_id": image_of[i],
+                    "category_id": categories[labels[i]],
+                    "bbox": boxes[i],
+                    "area": areas[i],
+                    "iscrowd": int(crowd[i]),
+                }
+                for i in range(len(rows))
+            ],
+            "categories": [
+                {"id": number, "name": name}
+                for number, name in zip(categories, self.category_names)
+            ],
+        }
 
 
-def read_annotations(path: Path) -> Annotations:
-    """A COCO file."""
-    data = json.loads(path.read_bytes())
-    categories = sorted(data["categories"], key=lambda x: x["id"])
-    category_ids = np.array([x["id"] for x in categories], dtype=np.int64)
-    images = sorted(data["images"], key=lambda x: x["id"])
-    image_ids = np.array([x["id"] for x in images], dtype=np.int64)
-    objects = data.get("annotations", [])
-    place = np.searchsorted(image_ids, np.array([x["image_id"] for x in objects], dtype=np.int64))
-    order = np.argsort(place, kind="stable")
-    objects = [objects[i] for i in order]
+# ---- Reading COCO files
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: int
+    file_name: str
+    height: int | float | None = None
+    width: int | float | None = None
+
+
+class _Object(msgspec.Struct, gc=False):
+    image_id: int
+    category_id: int
+    id: int
+    bbox: tuple[float, float, float, float] | None = None
+    area: float | None = None
+    iscrowd: int | float | bool | None = 0
+    ignore: Any = 0
+    instance_id: Any = NO_IDENTITY
+
+
+class _Category(msgspec.Struct, gc=False):
+    id: int
+    name: str
+
+
+class _File(msgspec.Struct):
+    images: list[_Image]
+    categories: list[_Category]
+    annotations: list[_Object] = []
+
+
+@contextmanager
+def collecting_no_garbage() -> Iterator[None]:
+    """Millions of new objects make Python look for garbage among them, over and over."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def decode(path: Path) -> _File:
+    """The parts of a large COCO file that are needed.
+
+    Raises:
+        AnnotationFileError: when it is not in COCO format, naming file and place.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            found = msgspec.json.decode(content, type=_File)
+        except msgspec.DecodeError:
+            found = None
+    if found is not None and found.images and found.categories:
+        return found
+    # What is wrong is said by Python's reader, which also takes numbers that JSON does not know.
+    return convert(read_coco(path, annotated=False), path)
+
+
+def convert(content: dict, path: Path) -> _File:
+    """The same from what Python's reader has made of a file."""
+    try:
+        return msgspec.convert(content, type=_File)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$.")
+        where = f"{place.rstrip('`')}: " if place else ""
+        raise AnnotationFileError(f"{str(path)!r}: {where}{reason}") from error
+
+
+def column(values: list, path: Path, what: str) -> np.ndarray:
+    """(N,) int64 of whole numbers."""
+    try:
+        return np.array(values, dtype=np.int64)
+    except OverflowError as error:
+        wrong = next(x for x in values if not -LARGEST_NUMBER <= x < LARGEST_NUMBER)
+        raise AnnotationFileError(
+            f"{str(path)!r}: {what} is {shorten(wrong)}, expected a whole number below 2**63"
+        ) from error
+
+
+def to_side(value: float | None) -> int:
+    """A height or width in pixels; -1 where it is none."""
+    usable = value is not None and 0 < value < LARGEST_NUMBER and value == int(value)
+    return int(value) if usable else -1  # pyright: ignore[reportArgumentType]
+
+
+def check_objects(objects: Sequence[_Object], path: Path, categories: set[int]) -> None:
+    """Raise an AnnotationFileError for the first object that cannot be meant."""
+
+    def refuse(entry: _Object, reason: str) -> None:
+        raise AnnotationFileError(f"{str(path)!r}: annotation {entry.id} {reason}")
+
+    for entry in objects:
+        if entry.category_id not in categories:
+            refuse(entry, f"is of category {entry.category_id}, which the file has not")
+        if entry.ignore:
+            refuse(entry, f"has 'ignore' {shorten(entry.ignore)}, expected 'iscrowd'")
+        if entry.bbox is None and not entry.iscrowd:
+            refuse(entry, "has no 'bbox'")
+        identity = entry.instance_id
+        if identity is not NO_IDENTITY and not entry.iscrowd and not is_identity(identity):
+            refuse(
+                entry,
+                f"has {IDENTITY_KEY!r} {shorten(identity)}, expected a whole number from 0, or -1 "
+                "for an unknown individual",
+            )
+
+
+def is_identity(value: object) -> bool:
+    """Whether a value of an annotation can say which individual it is."""
+    return type(value) is int and NO_IDENTITY <= value < LARGEST_NUMBER
+
+
+def to_arrays(content: _File, path: Path) -> Annotations:
+    """Arrays of a file's content.
+
+    Objects of images that the file has not are left out, and of images of one id the last one
+    counts, as pycocotools does it.
+
+    Raises:
+        AnnotationFileError: when an entry cannot be meant, naming file and id.
+    """
+    names = {category.id: category.name for category in content.categories}
+    if len(names) < len(content.categories):
+        raise AnnotationFileError(f"{str(path)!r}: ids of categories are not unique")
+    check_objects(content.annotations, path, names.keys())  # pyright: ignore[reportArgumentType]
+    category_ids = column(sorted(names), path, "the id of a category")
+
+    by_id = {image.id: image for image in content.images}
+    images = [by_id[number] for number in sorted(by_id)]
+    image_ids = column([image.id for image in images], path, "the id of an image")
+
+    objects = content.annotations
+    ids = column([x.id for x in objects], path, "the id of an annotation")
+    if len(np.unique(ids)) < len(ids):
+        raise AnnotationFileError(f"{str(path)!r}: ids of annotations are not unique")
+    owners = column([x.image_id for x in objects], path, "'image_id'")
+    places = np.searchsorted(image_ids, owners).clip(max=max(len(images) - 1, 0))
+    known = np.flatnonzero(image_ids[places] == owners) if len(images) else np.zeros(0, np.int64)
+    order = known[np.argsort(places[known], kind="stable")]
+    missing = (math.nan,) * 4
+    labels = column([x.category_id for x in objects], path, "'category_id'")
+    identities = [NO_IDENTITY if x.iscrowd else x.instance_id for x in objects]
     return Annotations(
         image_ids=image_ids,
-        sizes=np.array([(x.get("height", -1), x.get("width", -1)) for x in images]).reshape(-1, 2),
-        file_names=[x["file_name"] for x in images],
-        starts=np.searchsorted(place[order], np.arange(len(images) + 1)),
-        ids=np.array([x["id"] for x in objects], dtype=np.int64),
-        boxes=np.array([x["bbox"] for x in objects], dtype=np.float64).reshape(-1, 4),
-        labels=np.searchsorted(category_ids, [x["category_id"] for x in objects]),
-        areas=np.array([x.get("area", np.nan) for x in objects], dtype=np.float64),
-        crowd=np.array([bool(x.get("iscrowd", 0)) for x in objects], dtype=bool),
-        identities=np.array([x.get("instance_id", -1) for x in objects], dtype=np.int64),
+        sizes=np.array(
+            [(to_side(x.height), to_side(x.width)) for x in images], dtype=np.int64
+        ).reshape(-1, 2),
+        file_names=Strings.pack([x.file_name for x in images]),
+        starts=np.searchsorted(places[order], np.arange(len(images) + 1)).astype(np.int64),
+        ids=ids[order],
+        boxes=np.array([x.bbox or missing for x in objects]).reshape(-1, 4)[order],
+        labels=np.searchsorted(category_ids, labels[order]),
+        areas=np.array([math.nan if x.area is None else x.area for x in objects])[order],
+        crowd=np.array([bool(x.iscrowd) for x in objects], dtype=bool)[order],
+        identities=np.array(identities, dtype=np.int64)[order],
         category_ids=category_ids,
-        category_names=[x["name"] for x in categories],
+        category_names=[names[number] for number in category_ids.tolist()],
     )
+
+
+# ---- Prepared copies
+
+
+_copies: Path | None = None
+
+
+def keep_copies_in(folder: Path | None) -> None:
+    """Where this process looks for prepared copies and leaves them; None for nowhere."""
+    global _copies
+    _copies = folder
+
+
+def hash_file(path: Path) -> str:
+    """Name of a file's content."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_copy(annotations: Annotations, path: Path) -> None:
+    """Write a prepared copy: whole or not at all, also while others write the same.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    arrays, texts = {}, {}
+    for entry in fields(annotations):
+        value = getattr(annotations, entry.name)
+        if isinstance(value, np.ndarray):
+            arrays[entry.name] = np.ascontiguousarray(value)
+        elif isinstance(value, Strings):
+            arrays[entry.name], arrays[f"{entry.name}_ends"] = value.data, value.ends
+        else:
+            texts[entry.name] = json.dumps(list(value))
+    content = save(arrays, metadata={"format": FORMAT, **texts})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_copy(path: Path) -> Annotations | None:
+    """What `write_copy` wrote; None when it is not there, damaged or of another form."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            texts = file.metadata() or {}
+            if texts.get("format") != FORMAT:
+                return None
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = Strings(arrays.pop("file_names"), arrays.pop("file_names_ends"))
+        categories = json.loads(texts["category_names"])
+        return Annotations(**arrays, file_names=names, category_names=categories)
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        logger.warning("The prepared copy %s cannot be used and is made again: %s", path, error)
+        return None
+
+
+def read_large(path: Path) -> Annotations:
+    """Annotations of a large file, from its prepared copy if there is one."""
+    copy = None if _copies is None else _copies / f"{hash_file(path)}.safetensors"
+    found = None if copy is None else read_copy(copy)
+    if found is not None:
+        logger.info("Annotations of %s: from the prepared copy %s", path, copy)
+        return found
+    with collecting_no_garbage():
+        found = to_arrays(decode(path), path)
+    if copy is not None:
+        try:
+            write_copy(found, copy)
+            logger.info("Annotations of %s: prepared copy in %s", path, copy)
+        except OSError as error:  # the next process reads them once more
+            logger.warning("No prepared copy of %s can be kept: %s", path, error)
+    return found
+
+
+# ---- What this process has read
+
+
+class AnnotationFile:
+    """A COCO file that this process has read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        AnnotationFileError: when it is not in COCO format at all.
+        OSError: when it cannot be read.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.fault: AnnotationFileError | None = None
+        self.arrays: Annotations | None = None
+        # Of a small file the content, until its checks are done or somebody takes the arrays.
+        self.content: dict | None = None
+        if path.stat().st_size > SMALL_FILE:
+            self.arrays = read_large(path)
+            return
+        self.content = read_coco(path, annotated=False)
+        try:
+            self.arrays = to_arrays(convert(self.content, path), path)
+        except AnnotationFileError as error:
+            self.fault = error  # the checks say it better, if they are asked for
+
+    @property
+    def annotations(self) -> Annotations:
+        """The arrays.
+
+        Raises:
+            AnnotationFileError: when an entry cannot be meant.
+        """
+        self.content = None
+        if self.arrays is None:
+            assert self.fault is not None
+            raise self.fault
+        return self.arrays
+
+    def take_content(self) -> dict | None:
+        """What the file says, for the checks; None of a large one, or when it has been taken."""
+        content, self.content = self.content, None
+        return content
+
+
+_read: dict[str, tuple[tuple[int, int], AnnotationFile]] = {}
+
+
+def open_annotations(path: str | Path) -> AnnotationFile:
+    """A COCO file, read when this process needs it for the first time or it has changed.
+
+    Raises:
+        AnnotationFileError, OSError: see `AnnotationFile`.
+    """
+    path = Path(path)
+    status = path.stat()
+    state = status.st_mtime_ns, status.st_size
+    key = os.path.realpath(path)
+    known, file = _read.get(key, (None, None))
+    if file is None or known != state:
+        file = AnnotationFile(path)
+        _read[key] = state, file
+    return file
+
+
+def read_annotations(path: str | Path) -> Annotations:
+    """The arrays of a COCO file, see `open_annotations`."""
+    return open_annotations(path).annotations

@@ -13,13 +13,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..d2.data import DatasetFromList
-from ..d2.structures import Boxes, BoxMode, Instances
+from ..d2.structures import Boxes, Instances
 from ..ops.padding import Padding
 from .augment import (
-    NO_IDENTITY,
     Sample,
-    clip_boxes,
     flip_horizontal,
     flip_vertical,
     mixup,
@@ -28,17 +25,12 @@ from .augment import (
     resized_size,
 )
 from .cache import DiskCache, MemoryCache
+from .ground_truth import GroundTruth, known_identities, number_identities
 from .image import ImageReadError, check_channel_order, read_image
 from .mosaic import mosaic4_corners, mosaic9_corners
 from .shapes import BatchShapes, Frame
 from .warp import Tile, random_warp, render
 from .workers import shield_worker
-
-# A box with a side below this, in pixels, is not trained on.
-MIN_BOX_SIDE = 1e-5
-# Key of an annotation, also in COCO files, that says which individual an object is: a whole number
-# from 0, the same wherever that individual is seen. Without it, or at -1, that is not known.
-IDENTITY_KEY = "instance_id"
 
 
 @dataclass(frozen=True)
@@ -85,73 +77,6 @@ def check_image_size(item: dict, image: np.ndarray) -> None:
         )
 
 
-def read_ground_truth(item: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and classes of one dataset dict, see `read_objects`."""
-    boxes, labels, _ = read_objects(item)
-    return boxes, labels
-
-
-def read_identity(annotation: dict, item: dict) -> int:
-    """Which individual an object of a dataset dict is; `NO_IDENTITY` when that is not known.
-
-    Raises:
-        ValueError: when it is something else than a whole number from -1.
-    """
-    value = annotation.get(IDENTITY_KEY, NO_IDENTITY)
-    if isinstance(value, bool) or not isinstance(value, int) or not NO_IDENTITY <= value < 2**63:
-        raise ValueError(
-            f"image {item['file_name']!r} has an annotation with {IDENTITY_KEY!r} {value!r}, "
-            "expected a whole number from 0, or -1 for an unknown individual"
-        )
-    return value
-
-
-def read_objects(item: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, classes and identities of one dataset dict, without crowd regions.
-
-    Args:
-        item: in Detectron2's standard format, with "height" and "width".
-
-    Returns:
-        (M, 4) float64 xyxy in pixels of the image, cut at its border, without those of no area;
-        (M,) int64 classes; and (M,) int64 identities as the file has them, see `IDENTITY_KEY`.
-        Integers in the file are not truncated later, as the boxes are float64 from here.
-    """
-    annotations = [x for x in item.get("annotations", []) if not x.get("iscrowd", 0)]
-    if not annotations:
-        return np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    if any("bbox" not in x for x in annotations):
-        raise ValueError(f"image {item['file_name']!r} has an annotation without 'bbox'")
-    boxes = np.array([x["bbox"] for x in annotations], dtype=np.float64)
-    modes = np.array([int(x["bbox_mode"]) for x in annotations])
-    for mode in np.unique(modes):
-        rows = modes == mode
-        boxes[rows] = BoxMode.convert(boxes[rows], BoxMode(int(mode)), BoxMode.XYXY_ABS)
-    labels = np.array([x["category_id"] for x in annotations], dtype=np.int64)
-    identities = [read_identity(x, item) for x in annotations]
-    boxes = clip_boxes(boxes, item["height"], item["width"])
-    keep = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) > MIN_BOX_SIDE
-    return boxes[keep], labels[keep], np.array(identities, dtype=np.int64)[keep]
-
-
-def known_identities(identities: np.ndarray) -> np.ndarray:
-    """The distinct known ones, in rising order: an individual's class is its place in this row."""
-    return np.unique(identities[identities != NO_IDENTITY])
-
-
-def number_identities(identities: np.ndarray) -> np.ndarray:
-    """Identities as places in `known_identities`; `NO_IDENTITY` stays."""
-    places = np.searchsorted(known_identities(identities), identities)
-    return np.where(identities == NO_IDENTITY, NO_IDENTITY, places)
-
-
-def original_size(item: dict, channels: int = 3) -> tuple[int, int]:
-    """(H, W) of an image as its annotations name it, else as it is."""
-    if "height" in item and "width" in item:
-        return item["height"], item["width"]
-    return read_image(item["file_name"], channels=channels).shape[:2]
-
-
 def happens(rng: np.random.Generator, probability: float) -> bool:
     """Whether something of this probability happens. What never does leaves the generator alone."""
     return probability > 0 and rng.random() < probability
@@ -170,7 +95,7 @@ class TrainingDataset(Dataset):
     """Map-style data set over (position, index), see `sampler.PositionSampler`.
 
     Args:
-        items: dataset dicts in Detectron2's standard format, background images included.
+        truth: files, sizes and objects of the images, background images included.
         size: longer side, in pixels, of the images as they are read.
         seed: seed of the augmentation, >= 0.
         augment: how samples vary.
@@ -183,7 +108,7 @@ class TrainingDataset(Dataset):
 
     def __init__(
         self,
-        items: Sequence[dict],
+        truth: GroundTruth,
         *,
         size: int,
         seed: int,
@@ -203,28 +128,19 @@ class TrainingDataset(Dataset):
         self.shapes = shapes or BatchShapes(size)
         self.cache: MemoryCache | DiskCache | None = None
         # All that a sample needs, in few arrays, which forked worker processes share.
-        self.items = DatasetFromList(
-            [{key: item[key] for key in ("file_name", "image_id")} for item in items], copy=False
-        )
-        self.original_sizes = np.array(
-            [original_size(x, channels) for x in items], dtype=np.int64
-        )  # H, W
-        self.sizes = np.array([resized_size(*x, size) for x in self.original_sizes.tolist()])
-        truth = [
-            read_objects({**item, "height": height, "width": width})
-            for item, (height, width) in zip(items, self.original_sizes.tolist())
-        ]
-        self.boxes, self.labels, identities = (np.concatenate(x) for x in zip(*truth))
-        self.identities = number_identities(identities)
-        self.num_identities = len(known_identities(identities))
-        self.starts = np.cumsum([0, *(len(labels) for _, labels, _ in truth)])  # N + 1 rows
+        self.truth = truth
+        self.original_sizes = truth.sizes  # H, W
+        self.sizes = np.array([resized_size(*x, size) for x in truth.sizes.tolist()])
+        self.boxes, self.labels, self.starts = truth.boxes, truth.labels, truth.starts
+        self.identities = number_identities(truth.identities)
+        self.num_identities = len(known_identities(truth.identities))
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.truth)
 
     def file_name(self, index: int) -> str:
         """Path of one image."""
-        return self.items[index]["file_name"]
+        return self.truth.file_names[index]
 
     @property
     def unrounded_sizes(self) -> np.ndarray:
@@ -259,7 +175,7 @@ class TrainingDataset(Dataset):
 
     def read(self, index: int) -> Sample:
         """One image with its ground truth, its longer side scaled to `size`."""
-        rows = slice(*self.starts[index : index + 2])
+        rows = self.truth.rows(index)
         y, x = self.sizes[index] / self.original_sizes[index]
         boxes = self.boxes[rows] * (x, y, x, y)
         return Sample(self.read_pixels(index), boxes, self.labels[rows], self.identities[rows])
@@ -343,7 +259,8 @@ class TrainingDataset(Dataset):
         if self.num_identities:
             instances.gt_identities = torch.from_numpy(sample.identities)
         return {
-            **self.items[index],
+            "file_name": self.file_name(index),
+            "image_id": self.truth.image_id(index),
             "height": height,
             "width": width,
             "image": torch.from_numpy(to_planes(sample.image, self.channel_order)),

@@ -19,18 +19,22 @@ VERSION = 1
 NAMED = 3
 
 
-def short_hash(*parts: bytes) -> int:
+def short_hash(*parts: bytes | memoryview) -> int:
     """64 bits of a hash, as a whole number with sign."""
     content = hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()
     return int.from_bytes(content, "big", signed=True)
 
 
-def relative_name(path: str, roots: Sequence[str]) -> str:
-    """Name of an image below its data set's folder, which may move."""
+def relative_name(path: bytes, roots: Sequence[bytes]) -> bytes:
+    """Name of an image below its data set's folder, which may move.
+
+    Args:
+        path: of the image.
+        roots: folders, each with its separator behind it.
+    """
     for root in roots:
-        prefix = os.path.join(root, "")
-        if path.startswith(prefix):
-            return path[len(prefix) :]
+        if path.startswith(root):
+            return path[len(root) :]
     return path
 
 
@@ -56,19 +60,25 @@ def take_fingerprint(
         "names", "annotations" (size, boxes, classes and identities) and "files" (size in bytes),
         (N,) int64 hashes.
     """
+    prefixes = [os.path.join(root, "").encode("utf-8", "surrogatepass") for root in roots]
+    # Bytes of all images at once, of which each hash takes those of one.
+    sizes, boxes, labels, identities = (
+        memoryview(np.ascontiguousarray(x).tobytes())
+        for x in (dataset.original_sizes, dataset.boxes, dataset.labels, dataset.identities)
+    )
+    side, corners, number = (16, 32, 8)  # bytes of a size, a box and a class
+    starts = dataset.starts.tolist()
     rows = []
-    for i in range(len(dataset)):
-        place = slice(*dataset.starts[i : i + 2])
-        path = dataset.file_name(i)
-        name = relative_name(path, roots)
+    for i, path in enumerate(dataset.truth.file_names):
+        first, last = starts[i], starts[i + 1]
         annotations = short_hash(
-            dataset.original_sizes[i].tobytes(),
-            dataset.boxes[place].tobytes(),
-            dataset.labels[place].tobytes(),
-            dataset.identities[place].tobytes(),
+            sizes[side * i : side * (i + 1)],
+            boxes[corners * first : corners * last],
+            labels[number * first : number * last],
+            identities[number * first : number * last],
         )
-        encoded = name.encode("utf-8", "surrogatepass")
-        rows.append((short_hash(encoded), annotations, file_size(path)))
+        name = relative_name(path.encode("utf-8", "surrogatepass"), prefixes)
+        rows.append((short_hash(name), annotations, file_size(path)))
     columns = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
     return {
         "version": VERSION,

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from tabulate import tabulate
 from torch.utils.data import DataLoader
 
 from ..d2.config import CfgNode
@@ -27,17 +28,11 @@ from ..modeling.backbone import variant_from_config
 from ..modeling.images import padding_from_config
 from ..ops.anchors import best_possible_recall
 from .accumulation import Accumulation
-from .check.entries import read_category_names
-from .dataset import (
-    IDENTITY_KEY,
-    TrainingDataset,
-    check_image_size,
-    known_identities,
-    original_size,
-    read_ground_truth,
-    read_objects,
-)
+from .annotations import IDENTITY_KEY, Annotations, open_annotations, read_annotations
+from .check.entries import check_category_names
+from .dataset import TrainingDataset, check_image_size
 from .fingerprint import take_fingerprint
+from .ground_truth import GroundTruth, known_identities
 from .image import read_image
 from .image_weights import image_weights
 from .resize import ReferenceResize, ResizeForTest, build_test_resize, resize_for_test, to_pixels
@@ -134,7 +129,7 @@ def use_coco_files(
         if name not in known:
             cfg.DATASETS.REGISTER = [*cfg.DATASETS.REGISTER, [name, *files]]
         cfg.DATASETS[split] = (name,)
-        names = read_category_names(path)
+        names = read_class_names(path)
         expected = cfg.MODEL.YOLOR.CLASS_NAMES
         if split == "TEST" and expected and names != expected:
             raise ValueError(
@@ -146,11 +141,25 @@ def use_coco_files(
             cfg.MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES = 0  # those of the new data set
 
 
-def class_names(cfg: CfgNode) -> list[str]:
-    """Names of the model's classes: the config's, else the test set's, else their numbers."""
+def read_class_names(path: Path) -> list[str]:
+    """Names of the categories of a COCO file, by rising id.
+
+    Raises:
+        AnnotationFileError: when it has none, or one that makes no sense.
+    """
+    file = open_annotations(path)
+    if file.content is not None:
+        return check_category_names(path, file.content["categories"])
+    return check_category_names(path, file.annotations.as_coco([])["categories"])
+
+
+def class_names(cfg: CfgNode, datasets: Sequence[str] | None = None) -> list[str]:
+    """Names of the model's classes: the config's, else those of the first of some data sets
+    (DATASETS.TEST as a rule), else their numbers."""
     known = None
-    if cfg.DATASETS.TEST:
-        known = MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("thing_classes")
+    datasets = cfg.DATASETS.TEST if datasets is None else datasets
+    if datasets:
+        known = MetadataCatalog.get(datasets[0]).get("thing_classes")
     names = list(cfg.MODEL.YOLOR.CLASS_NAMES or known or [])
     numbers = [str(i) for i in range(cfg.MODEL.YOLOR.NUM_CLASSES)]
     return names if len(names) == len(numbers) else numbers
@@ -171,37 +180,83 @@ def check_classes(cfg: CfgNode, name: str) -> None:
         )
 
 
-def load_training_items(cfg: CfgNode) -> list[dict]:
-    """Dataset dicts of DATASETS.TRAIN.
+def annotation_file_of(name: str) -> tuple[str, str] | None:
+    """Annotation file and image folder of a data set that is such a file and nothing else.
+
+    That is one which `register_coco_file` or the runtime's `register_coco_instances` has
+    registered; None for one by any other function, which may choose among the entries of a file.
+    """
+    function = DatasetCatalog[name] if name in DatasetCatalog.list() else None
+    files = registered_files(name)
+    own = getattr(function, "__module__", None) in (__name__, load_coco_json.__module__)
+    return (files[0], files[1]) if own and files is not None and None not in files else None
+
+
+def load_ground_truth(name: str, channels: int = 3) -> GroundTruth:
+    """Images and objects of a registered data set; its metadata get what Detectron2's reader
+    would give them."""
+    files = annotation_file_of(name)
+    if files is None:
+        return GroundTruth.from_items(
+            get_detection_dataset_dicts([name], filter_empty=False), channels
+        )
+    annotations = read_annotations(files[0])
+    describe(name, annotations)
+    return GroundTruth.from_annotations(annotations, files[1], channels)
+
+
+def describe(name: str, annotations: Annotations) -> None:
+    """Give the metadata of a data set the names and numbers of its classes."""
+    numbers = {number: place for place, number in enumerate(annotations.category_ids.tolist())}
+    MetadataCatalog.get(name).set(
+        thing_classes=list(annotations.category_names), thing_dataset_id_to_contiguous_id=numbers
+    )
+
+
+def load_training_truth(cfg: CfgNode) -> GroundTruth:
+    """Images and objects of DATASETS.TRAIN.
 
     Raises:
         ValueError: when classes do not fit the model, or when no image has a usable box.
     """
     names, num_classes = list(cfg.DATASETS.TRAIN), cfg.MODEL.YOLOR.NUM_CLASSES
-    items = get_detection_dataset_dicts(names, filter_empty=False)
+    if not names:
+        raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
+    parts = [load_ground_truth(name, len(cfg.MODEL.PIXEL_MEAN)) for name in names]
     for name in names:
         check_classes(cfg, name)
-    given = sum(not x.get("iscrowd", 0) for item in items for x in item.get("annotations", []))
-    usable = [read_ground_truth(item)[1] for item in items]  # classes, by image
-    for item, labels in zip(items, usable):
-        if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-            raise ValueError(
-                f"image {item['file_name']!r} has an object of class {labels.max()}, but "
-                f"MODEL.YOLOR.NUM_CLASSES is {num_classes}"
-            )
-    left = sum(map(len, usable))
+    classes = [MetadataCatalog.get(name).get("thing_classes") for name in names]
+    if any(x != classes[0] for x in classes):
+        raise ValueError(f"DATASETS.TRAIN {names} have different classes: {classes}"[:400])
+    truth = GroundTruth.join(parts)
+    beyond = np.flatnonzero((truth.labels < 0) | (truth.labels >= num_classes))
+    if len(beyond):
+        image = int(np.searchsorted(truth.starts, beyond[0], side="right")) - 1
+        raise ValueError(
+            f"image {truth.file_names[image]!r} has an object of class {truth.labels[beyond[0]]}, "
+            f"but MODEL.YOLOR.NUM_CLASSES is {num_classes}"
+        )
+    left = len(truth.labels)
     if left == 0:
         raise ValueError(f"DATASETS.TRAIN {names}: no image has a box of positive size inside it")
-    if left < given:
+    if left < truth.num_given:
         logger.warning(
             "DATASETS.TRAIN %s: %d of %d boxes are left out: empty, or outside their image",
             names,
-            given - left,
-            given,
+            truth.num_given - left,
+            truth.num_given,
         )
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        items = [item for item, labels in zip(items, usable) if len(labels)]
-    return items
+    return truth.without_empty() if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else truth
+
+
+def log_counts(cfg: CfgNode, truth: GroundTruth) -> None:
+    """Write how many images there are, and objects of each class."""
+    names = class_names(cfg, cfg.DATASETS.TRAIN)
+    counts = np.bincount(truth.labels, minlength=len(names)).tolist()
+    cells = [cell for pair in [*zip(names, counts), ("all", len(truth.labels))] for cell in pair]
+    rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
+    table = tabulate(rows, ["class", "objects"] * min(3, len(names) + 1), tablefmt="pipe")
+    logger.info("DATASETS.TRAIN: %d images\n%s", len(truth), table)
 
 
 def count_identities(cfg: CfgNode) -> None:
@@ -213,8 +268,7 @@ def count_identities(cfg: CfgNode) -> None:
     node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
     if not node.ENABLED or node.NUM_IDENTITIES:
         return
-    items = load_training_items(cfg)
-    node.NUM_IDENTITIES = len(known_identities(np.concatenate([read_objects(x)[2] for x in items])))
+    node.NUM_IDENTITIES = len(known_identities(load_training_truth(cfg).identities))
     if node.NUM_IDENTITIES == 0:
         raise ValueError(
             f"MODEL.YOLOR.TASKS.EMBEDDING.ENABLED is True, but no object of DATASETS.TRAIN "
@@ -253,23 +307,33 @@ def warn_of_anchors(cfg: CfgNode, dataset: TrainingDataset) -> None:
 def count_training_images(cfg: CfgNode) -> int:
     """Images of DATASETS.TRAIN that an epoch consists of."""
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        return len(load_training_items(cfg))
-    return sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN)
+        return len(load_training_truth(cfg))
+    return sum(map(count_images, cfg.DATASETS.TRAIN))
 
 
-def fingerprint(cfg: CfgNode, dataset: TrainingDataset) -> tuple[dict, list[str]]:
+def count_images(name: str) -> int:
+    """Images of a registered data set."""
+    files = annotation_file_of(name)
+    if files is None:
+        return len(DatasetCatalog.get(name))
+    return len(read_annotations(files[0]).image_ids)
+
+
+def fingerprint(cfg: CfgNode, dataset: TrainingDataset) -> tuple[dict, Sequence[str]]:
     """What a run is trained on, see `fingerprint.take_fingerprint`, and the names of its images."""
     roots = [MetadataCatalog.get(name).get("image_root") for name in cfg.DATASETS.TRAIN]
     names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or []
     taken = take_fingerprint(dataset, names, [root for root in roots if root])
-    return taken, [dataset.file_name(i) for i in range(len(dataset))]
+    return taken, dataset.truth.file_names
 
 
 def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
     """The samples of DATASETS.TRAIN as INPUT wants them."""
     seed = max(cfg.SEED, 0)
+    truth = load_training_truth(cfg)
+    log_counts(cfg, truth)
     dataset = TrainingDataset(
-        load_training_items(cfg),
+        truth,
         size=training_size(cfg),
         seed=seed,
         augment=augment_config(cfg),
@@ -304,7 +368,10 @@ def epoch_orders(
 
 
 def build_train_loader(
-    cfg: CfgNode, start_iter: int = 0, class_ap: Sequence[float] | None = None
+    cfg: CfgNode,
+    start_iter: int = 0,
+    class_ap: Sequence[float] | None = None,
+    dataset: TrainingDataset | None = None,
 ) -> DataLoader:
     """Endless loader of augmented batches.
 
@@ -314,11 +381,12 @@ def build_train_loader(
             whether the batches before it were loaded by this loader.
         class_ap: average precision of each class in 0-1, by which images are drawn, see
             `image_weights`; None takes each image once an epoch.
+        dataset: the samples, of `build_training_dataset`; None makes them.
     """
     # Threads of OpenCV inside worker processes fight for the same cores.
     cv2.setNumThreads(0)
-    dataset = build_training_dataset(cfg)
-    if start_iter == 0:
+    if dataset is None:
+        dataset = build_training_dataset(cfg)
         warn_of_anchors(cfg, dataset)
     size, order = epoch_orders(cfg, dataset, class_ap)
     batches = Accumulation.from_config(cfg).batches_before(start_iter)
@@ -374,12 +442,51 @@ class EvaluationMapper:
         return {"height": height, "width": width, **kept, "image": to_pixels(image)}
 
 
+def load_test_items(name: str) -> list[dict]:
+    """Dataset dicts of a data set's images, those of a COCO file without their objects."""
+    files = annotation_file_of(name)
+    if files is None:
+        return get_detection_dataset_dicts([name], filter_empty=False)
+    annotations = read_annotations(files[0])
+    describe(name, annotations)
+    items = []
+    sizes = annotations.sizes.tolist()
+    for number, file, (height, width) in zip(
+        annotations.image_ids.tolist(), annotations.file_names, sizes
+    ):
+        item = {"file_name": os.path.join(files[1], file), "image_id": number}
+        items.append({**item, "height": height, "width": width} if height > 0 < width else item)
+    return items
+
+
+def load_labels(name: str) -> list[dict]:
+    """Dataset dicts of a data set with the classes of all objects, crowds included, alone."""
+    files = annotation_file_of(name)
+    if files is None:
+        return DatasetCatalog.get(name)
+    annotations = read_annotations(files[0])
+    labels, crowd = annotations.labels.tolist(), annotations.crowd.tolist()
+    starts = annotations.starts.tolist()
+    return [
+        {
+            "image_id": number,
+            "annotations": [
+                {"category_id": labels[row], "iscrowd": int(crowd[row])}
+                for row in range(*starts[i : i + 2])
+            ],
+        }
+        for i, number in enumerate(annotations.image_ids.tolist())
+    ]
+
+
 def order_by_aspect_ratio(items: Sequence[dict], channels: int = 3) -> list[dict]:
     """Dataset dicts from the widest image to the highest, stable among equal ratios."""
 
     def ratio(item: dict) -> float:
-        height, width = original_size(item, channels)
-        return height / width
+        if "height" not in item or "width" not in item:
+            height, width = read_image(item["file_name"], channels=channels).shape[:2]
+            return height / width
+        return item["height"] / item["width"]
 
     return sorted(items, key=ratio)
 
@@ -390,7 +497,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     Raises:
         ValueError: when its classes do not fit the model.
     """
-    items = get_detection_dataset_dicts([name], filter_empty=False)
+    items = load_test_items(name)
     check_classes(cfg, name)
     if cfg.TEST.ASPECT_RATIO_ORDER:
         items = order_by_aspect_ratio(items, len(cfg.MODEL.PIXEL_MEAN))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -27,6 +29,22 @@ def any_process(flags: list[bool]) -> list[bool]:
     votes = torch.tensor(flags, dtype=torch.int32)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=host_group())
     return [bool(vote) for vote in votes.tolist()]
+
+
+@contextmanager
+def first_of_machine_first() -> Iterator[None]:
+    """What is inside is done by one process of each machine, and then by its others, which find
+    what the first has left on the disk; every process must come here."""
+    if comm.get_world_size() == 1:
+        yield
+        return
+    first = comm.get_local_rank() == 0
+    if not first:
+        dist.barrier(group=host_group())
+    yield
+    if first:
+        dist.barrier(group=host_group())
+    dist.barrier(group=host_group())
 
 
 @torch.no_grad()

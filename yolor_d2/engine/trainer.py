@@ -116,8 +116,8 @@ class Trainer(DefaultTrainer):
         devices = {} if cfg.MODEL.DEVICE.startswith("cuda") else {"device_ids": None}
         loader = self.build_train_loader(cfg)
         # None for the loader of a subclass.
-        training_set = getattr(loader, "training_set", None)
-        self.fingerprint = training_set and fingerprint(cfg, training_set)
+        self.training_set = getattr(loader, "training_set", None)
+        self.fingerprint = self.training_set and fingerprint(cfg, self.training_set)
         self._trainer = StepTrainer(
             create_ddp_model(model, broadcast_buffers=False, **devices),
             loader,
@@ -226,7 +226,7 @@ class Trainer(DefaultTrainer):
         """Go on with the samples of an iteration."""
         class_ap = None if self.image_weights is None else self.image_weights.class_ap
         self._trainer.reset_data_loader(
-            lambda: build_train_loader(self.cfg, start_iter=iteration, class_ap=class_ap)
+            lambda: build_train_loader(self.cfg, iteration, class_ap, self.training_set)
         )
 
     def train(self) -> dict | None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..d2.data import DatasetCatalog, MetadataCatalog
+from ..d2.data import MetadataCatalog
 from ..d2.evaluation import DatasetEvaluator
 from ..d2.utils import comm
+from ..data.loader import load_labels
 from .ranking import average_precision, chance_average_precision
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class ClassificationEvaluator(DatasetEvaluator):
     @classmethod
     def from_dataset(cls, name: str, num_classes: int) -> ClassificationEvaluator:
         """For a registered data set."""
-        items = DatasetCatalog.get(name)
+        items = load_labels(name)
         numbers = [str(i) for i in range(num_classes)]
         return cls(items, MetadataCatalog.get(name).get("thing_classes") or numbers)
 

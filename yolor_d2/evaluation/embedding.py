@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from ..d2.data import DatasetCatalog
 from ..d2.evaluation import DatasetEvaluator
 from ..d2.structures import Instances
 from ..d2.utils import comm
+from ..data.annotations import IDENTITY_KEY
 from ..data.augment import NO_IDENTITY
-from ..data.dataset import IDENTITY_KEY, read_objects
+from ..data.ground_truth import GroundTruth
+from ..data.loader import load_ground_truth
 from .classification import mean_of_known
 from .ranking import average_precision, chance_average_precision, roc
 
@@ -63,12 +63,13 @@ class EmbeddingEvaluator(DatasetEvaluator):
     detection. Each is a query once, among all such objects of other images.
 
     Args:
-        items: dataset dicts of all images, whose annotations name identities.
+        truth: the objects of all images, with their identities.
     """
 
-    def __init__(self, items: Sequence[dict]):
-        self.truth = {item["image_id"]: read_objects(item) for item in items}
-        self.num_objects = sum(int((x[2] != NO_IDENTITY).sum()) for x in self.truth.values())
+    def __init__(self, truth: GroundTruth):
+        self.truth = truth
+        self.places = {truth.image_id(i): i for i in range(len(truth))}
+        self.num_objects = int((truth.identities != NO_IDENTITY).sum())
         if self.num_objects == 0:
             logger.warning("No object to evaluate on has the key %r", IDENTITY_KEY)
         self.reset()
@@ -76,7 +77,7 @@ class EmbeddingEvaluator(DatasetEvaluator):
     @classmethod
     def from_dataset(cls, name: str) -> EmbeddingEvaluator:
         """For a registered data set."""
-        return cls(DatasetCatalog.get(name))
+        return cls(load_ground_truth(name))
 
     def reset(self) -> None:
         # By image, as a sampler might give an image to two processes: embeddings (F, D), identities
@@ -86,7 +87,10 @@ class EmbeddingEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for given, output in zip(inputs, outputs):
             instances = output["instances"].to("cpu")
-            boxes, labels, identities = self.truth[given["image_id"]]
+            rows = self.truth.rows(self.places[given["image_id"]])
+            boxes, labels, identities = (
+                x[rows] for x in (self.truth.boxes, self.truth.labels, self.truth.identities)
+            )
             known = identities != NO_IDENTITY
             detections, objects = match_objects(
                 instances, torch.from_numpy(boxes[known].astype(np.float32))

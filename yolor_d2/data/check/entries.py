@@ -10,21 +10,18 @@ import numpy as np
 
 from .findings import ERROR
 from .forms import is_segmentation, read_numbers, read_polygons
-from .source import AnnotationFileError, Source, is_whole, read_json, shorten, to_float
+from .source import AnnotationFileError, Source, is_whole, shorten, to_float
 
 
-def read_category_names(path: Path) -> list[str]:
+def check_category_names(path: Path, categories: list) -> list[str]:
     """Names of the categories of a COCO file, by rising id.
 
     Raises:
-        AnnotationFileError: when it has none, or one that makes no sense.
+        AnnotationFileError: when there is none, or one that makes no sense.
     """
-    data = read_json(path)
-    if not isinstance(data, dict) or not data.get("categories"):
+    if not categories:
         raise AnnotationFileError(f"{str(path)!r} is not in COCO format: it has no 'categories'")
-    if not isinstance(data["categories"], list):
-        raise AnnotationFileError(f"{str(path)!r} is not in COCO format: 'categories' is no list")
-    sections = {"images": [], "annotations": [], "categories": data["categories"]}
+    sections = {"images": [], "annotations": [], "categories": categories}
     source = Source("", path, path.parent, sections)
     read_numbers(source)  # of which the checks before training tell
     check_categories(source)

@@ -64,7 +64,8 @@ KINDS = {
     ),
     "segmentation_malformed": Kind(
         ERROR,
-        "'segmentation' is neither polygons nor run lengths; the object would be skipped",
+        "'segmentation' is neither polygons nor run lengths; Detectron2's own reader skips the "
+        "object",
         "segmentation left out, box kept",
     ),
     # Boxes

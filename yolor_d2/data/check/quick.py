@@ -11,6 +11,7 @@ import numpy as np
 
 from ...d2.config import CfgNode
 from ...d2.data import MetadataCatalog
+from ..annotations import SMALL_FILE, open_annotations
 from .boxes import check_boxes, check_use
 from .entries import check_entries
 from .files import report_missing
@@ -20,11 +21,11 @@ from .source import Source, read_coco
 
 logger = logging.getLogger(__name__)
 
-# Larger annotation files, in bytes, are left to the command: they take longer.
-LARGEST_FILE = 64 * 2**20
+# Images of a large annotation file that are looked at, evenly spread; the command looks at all.
+FROM_LARGE = 5_000
 # Images whose existence, and whose header, is looked at.
 EXISTING, HEADERS = 20_000, 200
-# Findings that stop Detectron2's reader or the first batch with the image, or that make training
+# Findings that stop the reader or the first batch with the image, or that make training
 # learn nonsense.
 FATAL = (
     "entry_malformed",
@@ -84,6 +85,28 @@ def check_some_files(source: Source, channels: int) -> None:
     report_missing(source, missing, len(looked_at))
 
 
+def read_content(path: Path, *, annotated: bool) -> tuple[dict, bool]:
+    """What there is to look at of an annotation file, and whether that is all of it.
+
+    Args:
+        path: the file.
+        annotated: whether it must have annotations: a file to detect objects on alone has none.
+    """
+    file = open_annotations(path)
+    content = file.take_content()
+    if content is not None and (content["annotations"] or not annotated):
+        return content, True
+    if path.stat().st_size <= SMALL_FILE:
+        return read_coco(path, annotated=annotated), True
+    annotations = file.annotations
+    places = sample(len(annotations.image_ids), FROM_LARGE)
+    logger.info(
+        "%s is large: %d of its %d images are looked at, %s would look at all",
+        *(path, len(places), len(annotations.image_ids), COMMAND),
+    )
+    return annotations.as_coco(places), False
+
+
 def quick_check(
     name: str, json_file: str, image_root: str, *, train: bool, channels: int = 3
 ) -> list[Finding]:
@@ -100,25 +123,15 @@ def quick_check(
         ValueError: when training or evaluation could not work; it names file and id.
     """
     path = Path(json_file)
-    if path.is_file() and path.stat().st_size > LARGEST_FILE:
-        logger.info("%s is large: %s would check it", json_file, COMMAND)
-        return []
-    # A file to detect objects on alone has no annotations.
-    source = Source(name, path, Path(image_root), read_coco(path, annotated=train))
+    content, complete = read_content(path, annotated=train)
+    source = Source(name, path, Path(image_root), content)
     check_entries(source)
     usable = check_boxes(source)
     check_some_files(source, channels)
-    if train:
+    if train and complete:
         check_use(source, usable)
     entries = source.data["annotations"]
     fatal = [finding for finding in source.findings if finding.kind in FATAL]
-    # A malformed polygon loses its object, which the log tells; malformed run lengths end the run.
-    fatal += [
-        finding
-        for finding in source.findings
-        if finding.kind == "segmentation_malformed"
-        and isinstance(entries[finding.place]["segmentation"], dict)
-    ]
     if not train:
         fatal += [
             finding
