@@ -278,3 +278,19 @@ def test_recall_by_distance_to_the_border(tmp_path, capsys, toy, monkeypatch):
     assert {x.image.shape for x in seen} == {(32, 32, 3)}
     assert all((x.box >= 0).all() and (x.box <= 32).all() for x in seen)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+# ---- start
+
+
+@pytest.mark.slow
+def test_start(tmp_path, capsys):
+    """One iteration each; the second command goes on with the run of the first."""
+    sizes = ["--images", 12, "--boxes", 30, "--polygons", "--folder", tmp_path / "data"]
+    content = report(tmp_path, capsys, "start", *sizes, "MODEL.YOLOR.WIDTH_FACTOR", "0.25")
+    rows = {row["start"]: row for row in content["rows"]}
+    assert {"yolor_d2", "yolor_d2 --resume"} <= rows.keys()
+    assert all(row["CPU s"] > 0 and row["peak MiB"] > 100 for row in rows.values())
+    data = json.loads((tmp_path / "data" / "instances_12_30_polygons.json").read_text())
+    assert len(data["images"]) == 12 and len(data["annotations"]) == 30
+    assert all(len(x["segmentation"][0]) == 48 for x in data["annotations"])

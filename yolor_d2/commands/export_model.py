@@ -22,10 +22,10 @@ import torch
 from yolor_d2.checkpoint.files import atomic_write, require_writable
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
+from yolor_d2.d2.data import MetadataCatalog
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.image import read_image
-from yolor_d2.data.loader import register_datasets
+from yolor_d2.data.loader import load_test_items, register_datasets
 from yolor_d2.data.resize import build_test_resize, resize_for_test
 from yolor_d2.data.toy import make_scene
 from yolor_d2.export import FORMATS, export_model
@@ -100,7 +100,7 @@ def images_to_compare(cfg: CfgNode, sources: Sequence[Path], count: int) -> list
     if sources:
         files = [read(str(x)) for x in find_images(sources)[:count]]
     elif cfg.DATASETS.TEST and Path(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file).is_file():
-        files = [read(x["file_name"]) for x in DatasetCatalog.get(cfg.DATASETS.TEST[0])[:count]]
+        files = [read(x["file_name"]) for x in load_test_items(cfg.DATASETS.TEST[0])[:count]]
     elif channels == 3:
         rng = np.random.default_rng(0)
         scenes = [make_scene(rng, (480, 640), num_objects=12)[0] for _ in range(count)]

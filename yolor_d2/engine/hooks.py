@@ -144,18 +144,20 @@ class FingerprintHook(HookBase):
     """Saves what the run is trained on, and says what has changed when it goes on.
 
     Args:
-        fingerprint: see `data.fingerprint`.
+        fingerprint: see `data.fingerprint`; None in all processes but the one that saves.
         names: of the images.
     """
 
-    def __init__(self, fingerprint: dict, names: Sequence[str]):
+    def __init__(self, fingerprint: dict | None = None, names: Sequence[str] = ()):
         self.fingerprint = fingerprint
         self.names = names
 
     def state_dict(self) -> dict:
-        return self.fingerprint
+        return self.fingerprint or {}
 
     def load_state_dict(self, state: dict) -> None:
+        if self.fingerprint is None:
+            return
         changes = describe_changes(state, self.fingerprint, self.names)
         if changes:
             logger.warning(

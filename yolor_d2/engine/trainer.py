@@ -117,7 +117,11 @@ class Trainer(DefaultTrainer):
         loader = self.build_train_loader(cfg)
         # None for the loader of a subclass.
         self.training_set = getattr(loader, "training_set", None)
-        self.fingerprint = self.training_set and fingerprint(cfg, self.training_set)
+        # Asks the file system for every image, which one process is enough for.
+        taken = ()
+        if self.training_set is not None and comm.is_main_process():
+            taken = fingerprint(cfg, self.training_set)
+        self.fingerprint = FingerprintHook(*taken)
         self._trainer = StepTrainer(
             create_ddp_model(model, broadcast_buffers=False, **devices),
             loader,
@@ -174,7 +178,7 @@ class Trainer(DefaultTrainer):
         built = [
             hooks.IterationTimer(),
             RandomStateHook(),
-            None if self.fingerprint is None else FingerprintHook(*self.fingerprint),
+            self.fingerprint,
             FrozenNormHook(norms) if norms else None,
             self.ema,
             hooks.LRScheduler(),
