@@ -10,9 +10,10 @@ import torch
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2 import model_zoo
+from yolor_d2.arguments import benchmark
 from yolor_d2.benchmark import border, nms, timing
 from yolor_d2.benchmark.timing import Clock, Samples, Stages, alternate
-from yolor_d2.commands import benchmark
+from yolor_d2.commands import execute
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.ops import detect
@@ -30,7 +31,7 @@ def report(tmp_path, capsys, *argv) -> dict:
     """The JSON that a command writes; its table is printed too."""
     path = tmp_path / "report.json"
     command, *rest = map(str, argv)
-    benchmark.main([command, "--json", str(path), *rest])
+    execute("benchmark", [command, "--json", str(path), *rest])
     content = json.loads(path.read_text())
     assert content["title"] in capsys.readouterr().out
     assert content["machine"]["torch_threads"] == 1
@@ -202,26 +203,26 @@ def test_export(tmp_path, capsys, onnx_file):
 def test_wrong_arguments_are_named(argv, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        benchmark.main(list(map(str, argv)))
+        execute("benchmark", list(map(str, argv)))
 
 
 def test_a_file_that_is_no_onnx_is_named(tmp_path):
     path = tmp_path / "text.onnx"
     path.write_text("text")
     with pytest.raises(ValueError, match=r"cannot read .*text\.onnx"):
-        benchmark.main(["export", *map(str, QUICK), "--onnx", str(path)])
+        execute("benchmark", ["export", *map(str, QUICK), "--onnx", str(path)])
 
 
 def test_a_size_that_does_not_fit_is_named(onnx_file):
     argv = ["export", *QUICK, "--onnx", onnx_file, "--size", 65]
     with pytest.raises(ValueError, match="--size is 65, expected a multiple of 32"):
-        benchmark.main(list(map(str, argv)))
+        execute("benchmark", list(map(str, argv)))
 
 
 def test_a_missing_onnxruntime_is_named(monkeypatch, onnx_file):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"pip install 'yolor_d2\[export\]'"):
-        benchmark.main(["export", *map(str, QUICK), "--onnx", str(onnx_file)])
+        execute("benchmark", ["export", *map(str, QUICK), "--onnx", str(onnx_file)])
 
 
 def test_numbers_of_at_least_one_are_asked_for():

@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
+from yolor_d2.arguments.benchmark import GPU_PARTS
 from yolor_d2.benchmark import gpu
 from yolor_d2.benchmark.gpu import (
     common,
@@ -25,7 +26,7 @@ from yolor_d2.benchmark.gpu import (
 )
 from yolor_d2.benchmark.gpu.common import Findings, Setting, unless_too_large
 from yolor_d2.benchmark.gpu.record import Part
-from yolor_d2.commands import benchmark
+from yolor_d2.commands import execute
 from yolor_d2.d2.structures import Boxes, Instances
 
 REPOSITORY = Path(__file__).parents[1]
@@ -39,7 +40,7 @@ def setting(tmp_path):
 
 def dry_run(output, *options) -> int:
     """Exit status."""
-    return benchmark.main(["gpu", "--dry-run", "--output", str(output), *options])
+    return execute("benchmark", ["gpu", "--dry-run", "--output", str(output), *options])
 
 
 # ---- The command
@@ -103,6 +104,10 @@ def test_a_part_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsy
     assert "### First" not in (tmp_path / "table.md").read_text()
 
 
+def test_the_command_line_names_the_parts():
+    assert tuple(gpu.PARTS) == GPU_PARTS
+
+
 def test_the_shares_fit_into_eight_minutes():
     assert sum(part.seconds for part in gpu.PARTS.values()) < gpu.LIMIT < 480
 
@@ -124,7 +129,7 @@ def test_a_part_without_time_is_left_out(setting):
 def test_without_a_gpu_the_option_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="torch sees no GPU: --dry-run"):
-        benchmark.main(["gpu", "--output", str(tmp_path)])
+        execute("benchmark", ["gpu", "--output", str(tmp_path)])
 
 
 def test_wrong_arguments_are_named(tmp_path):

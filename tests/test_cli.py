@@ -18,23 +18,24 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 import torch
 from torch.multiprocessing import ProcessRaisedException
 
-from yolor_d2 import cli, commands
+from yolor_d2 import arguments, cli, commands
 from yolor_d2.commands import shell
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_every_module_of_commands_has_a_name_and_a_script():
-    files = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
     modules = {command.module for command in cli.COMMANDS.values()}
-    assert modules == files - {"__init__", "shell"}
+    for package, others in ((commands, {"__init__", "shell"}), (arguments, {"__init__", "common"})):
+        files = {path.stem for path in Path(package.__file__).parent.glob("*.py")}
+        assert modules == files - others
     assert {path.stem for path in (ROOT / "tools").glob("*.py")} == modules
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help_shows_an_example_of_this_program(name, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["yolor-d2"])
-    module = importlib.import_module(f"yolor_d2.commands.{cli.COMMANDS[name].module}")
+    module = importlib.import_module(f"yolor_d2.arguments.{cli.COMMANDS[name].module}")
     monkeypatch.setattr(module, "__doc__", module.__doc__)
     with pytest.raises(SystemExit) as caught:
         cli.main([name, "--help"])
@@ -109,13 +110,13 @@ def test_errors_are_one_line_and_debug_shows_where(capsys, monkeypatch):
 
 def test_eval_is_training_that_only_evaluates(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["yolor-d2"])
-    module = importlib.import_module("yolor_d2.commands.train_net")
+    module = importlib.import_module("yolor_d2.arguments.train_net")
     monkeypatch.setattr(module, "__doc__", module.__doc__)
     given = []
-    monkeypatch.setattr(module, "main", given.append)
-    assert cli.main(["eval", "--config-file", "a.yaml", "SEED", "1"]) == 0
-    args = module.parse_args(given[0])
-    assert args.eval_only and args.config_file == "a.yaml" and args.opts == ["SEED", "1"]
+    monkeypatch.setattr("yolor_d2.commands.train_net.main", given.append)
+    assert cli.main(["eval", "--config-file", "yolor_p6.yaml", "SEED", "1"]) == 0
+    (args,) = given
+    assert args.eval_only and args.config_file == "yolor_p6.yaml" and args.opts == ["SEED", "1"]
 
 
 def test_env_lists_versions(capsys, tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def test_commands_of_the_documents_are_understood(file, command):
     else:
         known = COMMANDS[words.pop(0)]
         name, first = known.module, list(known.arguments)
-    module = importlib.import_module(f"yolor_d2.commands.{name}")
+    module = importlib.import_module(f"yolor_d2.arguments.{name}")
     args = module.parse_args([*first, *words])
     opts = getattr(args, "opts", [])
     assert len(opts) % 2 == 0

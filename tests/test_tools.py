@@ -16,7 +16,7 @@ import torch
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2 import model_zoo
-from yolor_d2.commands import demo
+from yolor_d2.arguments import demo
 from yolor_d2.data.image import read_image
 from yolor_d2.data.toy import ToyDataset
 

@@ -3,8 +3,7 @@
 
 import sys
 
-from yolor_d2.commands import env
-from yolor_d2.commands.shell import run
+from yolor_d2.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(run(env.main))
+    sys.exit(run_script("env"))

@@ -3,8 +3,7 @@
 
 import sys
 
-from yolor_d2.commands import train_net
-from yolor_d2.commands.shell import run
+from yolor_d2.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(run(train_net.main))
+    sys.exit(run_script("train_net"))

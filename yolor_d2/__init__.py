@@ -1,23 +1,23 @@
 """YOLOR ("You Only Learn One Representation", arXiv 2105.04206) for Detectron2.
 
-Importing the package registers its models with Detectron2, or with the built-in runtime where that
-is not installed. The core (`yolor_d2.layers`, `yolor_d2.networks`, `yolor_d2.ops`) works on torch
-and torchvision alone.
+Importing the package registers its models, with Detectron2 or with the built-in runtime: at once if
+Detectron2's models are imported already, else as soon as they are. So the import itself brings
+neither torch nor Detectron2, and who asks a registry for YOLOR finds it there. The core
+(`yolor_d2.layers`, `yolor_d2.networks`, `yolor_d2.ops`) works on torch and torchvision alone.
 """
 
-import importlib.util
+import importlib
+from types import ModuleType
+
+import wrapt
 
 __version__ = "0.1.0"
 
 
-def _is_installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ImportError:
-        return False
+def _register(_registries: ModuleType) -> None:
+    importlib.import_module(".modeling", __name__)
 
 
-# Whichever runtime is used, it stands on these; without them there is the core alone. A Detectron2
-# that is installed but broken raises here.
-if _is_installed("detectron2") or all(map(_is_installed, ("fvcore", "iopath", "yacs"))):
-    from . import modeling as _modeling  # noqa: F401
+# Where the registries of either runtime are; no registry can be seen before its module is imported.
+for _name in ("detectron2.modeling", f"{__name__}._builtin.modeling"):
+    wrapt.register_post_import_hook(_register, _name)

@@ -12,13 +12,17 @@ adds where they come from.
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import functools
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import __version__
+from . import __version__, completion
+from .commands import execute
 from .commands.shell import run
 
 PROGRAM = "yolor-d2"
@@ -29,7 +33,8 @@ class Command:
     """A command of the shell.
 
     Attributes:
-        module: in `yolor_d2.commands`; its docstring has examples of the script tools/MODULE.py.
+        module: in `yolor_d2.arguments`, whose docstring has examples of the script
+            tools/MODULE.py, and in `yolor_d2.commands`.
         summary: for the list of commands.
         arguments: put in front of the user's.
     """
@@ -68,20 +73,40 @@ def usage() -> str:
     return f"usage: {PROGRAM} COMMAND ...\n\n{__doc__}\ncommands:\n" + "\n".join(lines)
 
 
-def load(name: str) -> tuple[Command, object]:
-    """A command and its module, whose examples are changed to those of this program."""
+def show_this_program(name: str) -> None:
+    """Change the examples in the help of a command from scripts to this program."""
     command = COMMANDS[name]
-    module = importlib.import_module(f".commands.{command.module}", __package__)
+    arguments = importlib.import_module(f".arguments.{command.module}", __package__)
     # Of two commands with one module, the first but for the command itself.
     names = {x.module: called for called, x in reversed(COMMANDS.items())} | {command.module: name}
-    assert module.__doc__ is not None
+    assert arguments.__doc__ is not None
     for script, called in names.items():
-        module.__doc__ = module.__doc__.replace(f"python tools/{script}.py", f"{PROGRAM} {called}")
-    return command, module
+        text = f"python tools/{script}.py"
+        arguments.__doc__ = arguments.__doc__.replace(text, f"{PROGRAM} {called}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """A parser of all commands, for completion in the shell."""
+    parser = argparse.ArgumentParser(prog=PROGRAM)
+    parser.add_argument("-V", "--version", action="store_true")
+    commands = parser.add_subparsers()
+    for name, command in COMMANDS.items():
+        arguments = importlib.import_module(f".arguments.{command.module}", __package__)
+        commands.add_parser(
+            name, help=command.summary, parents=[arguments.build_parser()], add_help=False
+        )
+    return parser
+
+
+def run_script(name: str) -> int:
+    """What tools/NAME.py does: run a command under that name; returns its exit status."""
+    return run(functools.partial(execute, name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
+    if completion.ENVIRONMENT_VARIABLE in os.environ:
+        completion.answer(build_parser())
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
@@ -98,9 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = f"{PROGRAM} {name}"
     sys.argv[0] = program  # what argparse begins its messages with
 
+    show_this_program(name)
+    command = COMMANDS[name]
+
     def command_line(arguments: Sequence[str]) -> int | None:
-        command, module = load(name)
-        return module.main([*command.arguments, *arguments])  # type: ignore[attr-defined]
+        return execute(command.module, [*command.arguments, *arguments])
 
     return run(command_line, rest, program=program)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from . import model_zoo
 from .config_files import check_config_file
 from .d2.config import CfgNode, get_cfg
+from .inputs import require_pairs, require_run
+from .model_zoo import find_config
 
 # Keys and the least value that makes sense.
 LEAST_VALUES = {
@@ -313,19 +314,6 @@ def get_yolor_cfg() -> CfgNode:
     return cfg
 
 
-def find_config(config_file: str | Path) -> Path:
-    """Path of a configuration file.
-
-    Args:
-        config_file: a path, or a name of the model zoo such as "yolor_p6.yaml".
-
-    Raises:
-        FileNotFoundError: when there is neither such a file nor such a name.
-    """
-    path = Path(config_file)
-    return path if path.is_file() else Path(model_zoo.get_config_file(str(config_file)))
-
-
 def read_config(config_file: str | Path) -> CfgNode:
     """The configuration in a file, see `find_config`, on top of all defaults.
 
@@ -357,8 +345,7 @@ def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
         ValueError: when a value is missing, has the wrong type or makes no sense, or when
             MODEL.DEVICE is a GPU and there is none.
     """
-    if len(opts) % 2:
-        raise ValueError(f"overrides are KEY VALUE pairs, but {opts[-1]!r} has no value")
+    require_pairs(opts)
     known = set(list_keys(cfg))
     for key in opts[::2]:
         if key not in known:
@@ -412,7 +399,4 @@ def load_run_config(folder: Path) -> CfgNode:
     Raises:
         FileNotFoundError: when the folder is not that of a run.
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} is no run: it has no config.yaml")
-    return load_config(path, ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(folder)])
+    return load_config(require_run(folder), ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(folder)])

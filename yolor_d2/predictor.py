@@ -19,6 +19,7 @@ from .d2.modeling import build_model
 from .d2.structures import Boxes, Instances
 from .data.image import check_channel_order, read_image
 from .data.resize import build_test_resize, resize_for_test, to_pixels
+from .inputs import require_weights
 from .modeling import YOLOR
 from .modeling.inference import prepare_for_inference
 
@@ -80,8 +81,7 @@ def load_model(cfg: CfgNode) -> YOLOR:
         ValueError: when the weights do not fit.
         FileNotFoundError: when MODEL.WEIGHTS is no file.
     """
-    if not Path(cfg.MODEL.WEIGHTS).is_file():
-        raise FileNotFoundError(f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}: no such file")
+    require_weights(cfg.MODEL.WEIGHTS)
     model = build_model(cfg).eval()
     YOLORCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
     return model

@@ -6,6 +6,7 @@ real Detectron2 to `golden.json`; `test_contract.py` compares.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -38,7 +39,6 @@ from yolor_d2.d2.engine import (
     DefaultPredictor,
     DefaultTrainer,
     HookBase,
-    default_argument_parser,
     default_setup,
     hooks,
     launch,
@@ -869,26 +869,8 @@ def predictor(folder: Path) -> dict:
 
 
 @fact
-def command_line(folder: Path) -> dict:
-    parser = default_argument_parser(epilog="text")
-    given = [
-        "--config-file",
-        "x.yaml",
-        "--resume",
-        "--num-gpus",
-        "2",
-        "SEED",
-        "1",
-        "--not",
-        "parsed",
-    ]
-    parsed = []
-    for arguments in ([], given, ["--eval-only", "--num-machines", "3", "--machine-rank", "1"]):
-        values = vars(parser.parse_args(arguments))
-        values.pop("dist_url")
-        parsed.append(values)
+def processes(folder: Path) -> dict:
     return {
-        "parsed": parsed,
         "launch": error_of(launch, int, 1, args=("7",)),
         "processes": [comm.get_rank(), comm.get_world_size(), comm.is_main_process()],
     }
@@ -899,7 +881,7 @@ def setup(folder: Path) -> dict:
     cfg = get_cfg()
     cfg.OUTPUT_DIR = str(folder / "a" / "b")
     cfg.SEED = 11
-    default_setup(cfg, default_argument_parser().parse_args([]))
+    default_setup(cfg, argparse.Namespace(config_file="", eval_only=False))
     written = CfgNode.load_cfg((folder / "a" / "b" / "config.yaml").read_text())
     return {
         "torch": torch.rand(3).tolist(),

@@ -6,6 +6,7 @@ python worker.py predict CONFIG        evaluates MODEL.WEIGHTS, writes found.jso
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.data import DatasetCatalog
-from yolor_d2.d2.engine import DefaultPredictor, default_argument_parser, default_setup
+from yolor_d2.d2.engine import DefaultPredictor, default_setup
 from yolor_d2.data.image import read_image
 from yolor_d2.data.loader import register_datasets
 from yolor_d2.engine import Trainer
@@ -47,5 +48,5 @@ if __name__ == "__main__":
     command, config_file = sys.argv[1:]
     config = load_config(config_file)
     register_datasets(config)
-    default_setup(config, default_argument_parser().parse_args([]))
+    default_setup(config, argparse.Namespace(config_file="", eval_only=False))
     {"train": train, "predict": predict}[command](config)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
+from yolor_d2.arguments.train_net import parse_args
 from yolor_d2.commands import train_net
 from yolor_d2.d2.data import load_coco_json
 from yolor_d2.data import annotations as module
@@ -254,7 +255,7 @@ def test_a_file_is_read_once(cfg, toy, tmp_path, monkeypatch, large):
     cfg.SOLVER.MAX_EPOCHS = 1
     cfg.DATASETS.CHECK = True
     config.write_text(cfg.dump())
-    args = train_net.parse_args(["--config-file", str(config), "OUTPUT_DIR", str(tmp_path / "run")])
+    args = parse_args(["--config-file", str(config), "OUTPUT_DIR", str(tmp_path / "run")])
     made = train_net.setup(args)
     trainer = Trainer(made)
     trainer.load_from(3)

@@ -11,7 +11,7 @@ from PIL import Image
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.commands import check_dataset, visualize_data
+from yolor_d2.commands import execute
 from yolor_d2.data.augment import Sample, by_channels, flip_horizontal, random_hsv
 from yolor_d2.data.image import ImageReadError, read_image
 from yolor_d2.data.loader import build_train_loader, register_datasets, use_coco_files
@@ -132,9 +132,11 @@ def test_the_other_commands_take_them(multispectral, tmp_path, capsys):
     more = ["MODEL.PIXEL_MEAN", str([0.0] * 12), "MODEL.PIXEL_STD", str([255.0] * 12)]
     config = ["--config-file", "quick/ssss_320_cpu.yaml"]
     out = tmp_path / "pictures"
-    assert check_dataset.main(["--train", *multispectral, *more, *config, "--workers", "1"]) == 0
+    options = [*more, *config, "--workers", "1"]
+    assert execute("check_dataset", ["--train", *multispectral, *options]) == 0
     assert "image_unreadable" not in capsys.readouterr().out
-    visualize_data.main(
-        [*config, "--train", *multispectral, "--output", str(out), "--num", "1", *more]
+    execute(
+        "visualize_data",
+        [*config, "--train", *multispectral, "--output", str(out), "--num", "1", *more],
     )
     assert len(list(out.iterdir())) == 1

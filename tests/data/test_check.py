@@ -307,7 +307,7 @@ def test_figures():
     # 20 and 8 pixels: both within four times 8, 20 alone within four times 32 (8 is at the limit).
     assert figures["sizes"]["share_matched_by_stride"] == {"8": 1, "16": 0.5}
     assert json.loads(json.dumps(report.as_record()))["counts"]["error"] == 0
-    assert "cat 2" in report.as_text()
+    assert "cat 2" in report.as_text(3)
 
 
 # ---- Files that are no annotations at all
@@ -361,7 +361,7 @@ def test_nothing_in_an_entry_stops_the_doctor(edits):
         data[section][i % len(data[section])][key] = value
     source = source_of(data)
     report = check_sources([source], settings=SETTINGS, read_images=False)
-    report.as_text()
+    report.as_text(3)
     json.dumps(report.as_record(), default=str)
     fixed, _ = repair(source)
     if fixed["images"] and fixed["annotations"] and fixed["categories"]:

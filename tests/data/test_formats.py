@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from PIL import Image
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.commands import check_dataset, convert_dataset
+from yolor_d2.commands import execute
 from yolor_d2.commands.shell import run
 from yolor_d2.data.formats import read_labelled
+
+convert = partial(execute, "convert_dataset")
 
 
 def write_image(path: Path, size: tuple[int, int] = (100, 200)) -> None:
@@ -80,9 +83,9 @@ def test_wrong_lines_are_named(yolo, line, message, tmp_path, capsys):
     assert fault.file.endswith("c.txt:2") and message in fault.message
     output = tmp_path / "out.json"
     argv = [str(yolo / "data.yaml"), "--output", str(output)]
-    assert run(convert_dataset.main, argv, program="convert") == 1
+    assert run(convert, argv, program="convert") == 1
     assert "c.txt:2" in capsys.readouterr().err and not output.exists()
-    assert run(convert_dataset.main, [*argv, "--skip"], program="convert") == 0
+    assert run(convert, [*argv, "--skip"], program="convert") == 0
     assert len(json.loads(output.read_text())["annotations"]) == 3
 
 
@@ -91,9 +94,9 @@ def test_images_without_any_label_file(yolo, tmp_path, capsys):
     (fault,) = read_labelled(yolo, "train").faults
     assert fault.kind == "labels_missing" and "labels/train" in fault.file
     argv = [str(yolo), "--output", str(tmp_path / "out.json")]
-    assert run(convert_dataset.main, argv, program="convert") == 1
+    assert run(convert, argv, program="convert") == 1
     assert "has a label file" in capsys.readouterr().err
-    assert run(convert_dataset.main, [*argv, "--skip"], program="convert") == 0
+    assert run(convert, [*argv, "--skip"], program="convert") == 0
 
 
 @pytest.mark.parametrize(
@@ -160,10 +163,10 @@ def test_entities_are_refused(voc):
 
 def test_what_is_converted_is_checked_without_errors(yolo, voc, tmp_path, capsys):
     output = tmp_path / "train.json"
-    assert not convert_dataset.main([str(yolo / "data.yaml"), "--output", str(output)])
+    assert not convert([str(yolo / "data.yaml"), "--output", str(output)])
     assert "3 images, 2 boxes and 2 categories" in capsys.readouterr().out
     folder = read_labelled(yolo / "data.yaml", "train").image_root
     options = ["--quiet", "--workers", "1"]
-    assert check_dataset.main(["--train", str(output), str(folder), *options]) == 0
-    assert check_dataset.main(["--train", str(yolo / "data.yaml"), *options]) == 0
+    assert execute("check_dataset", ["--train", str(output), str(folder), *options]) == 0
+    assert execute("check_dataset", ["--train", str(yolo / "data.yaml"), *options]) == 0
     assert "2 boxes to train on" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 
 from yolor_d2 import model_zoo
-from yolor_d2.commands import run_ablation, shell
+from yolor_d2.commands import execute, shell
 from yolor_d2.commands.run_ablation import measure
 from yolor_d2.config import read_config
 from yolor_d2.evaluation.ablation import (
@@ -154,10 +155,10 @@ def run(*args, **env):
 
 
 def test_wrong_arguments_are_named(capsys):
-    assert shell.run(run_ablation.main, ["9"]) == 1
+    assert shell.run(partial(execute, "run_ablation"), ["9"]) == 1
     assert "table is '9', expected one of ['1'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        run_ablation.main(["2", "--scale", "bccd"])
+        execute("run_ablation", ["2", "--scale", "bccd"])
     assert "--train and --test" in capsys.readouterr().err
 
 

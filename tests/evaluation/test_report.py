@@ -16,8 +16,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from report_cases import HOSTILE, HOSTILE_FILE, write_case
 
-from yolor_d2.commands import demo
-from yolor_d2.commands import report as command
+from yolor_d2.arguments import demo
+from yolor_d2.arguments import report as command
+from yolor_d2.commands import execute
 from yolor_d2.evaluation.analysis import analyse, check_annotations
 from yolor_d2.evaluation.coco_figures import NAMES, evaluate_boxes
 from yolor_d2.evaluation.report import (
@@ -374,7 +375,7 @@ def test_the_predictor_takes_the_thresholds(cfg, tmp_path, monkeypatch):
     words = ["--config-file", config, "--input", tmp_path / "image_2.png", "--json", tmp_path / "x"]
     words = [*map(str, words), "--thresholds", str(tmp_path / "report.json")]
     with pytest.raises(ValueError, match="enough"):
-        demo.main(words)
+        execute("demo", words)
     assert given["thresholds"] == pytest.approx([0.01, 0.02, 0.03, 0.04])
     assert demo.parse_args(words).threshold == 0
     assert demo.parse_args(words[:-2]).threshold == 0.25
@@ -433,7 +434,7 @@ def run(cfg, tmp_path):
 
 
 def test_report_of_a_run(run, tmp_path, capsys):
-    command.main([str(run)])
+    execute("report", [str(run)])
     assert capsys.readouterr().out.splitlines()[-1] == str(run / "report.html")
     report = read_report(run / "report.json")
     assert report["counts"]["images"] == 4
@@ -442,32 +443,33 @@ def test_report_of_a_run(run, tmp_path, capsys):
 
     # A second run, compared with it; it has been moved.
     moved = run.rename(tmp_path / "moved")
-    command.main([str(moved), str(moved / "report.json"), "--output", str(tmp_path / "c.html")])
+    pair = [str(moved), str(moved / "report.json")]
+    execute("report", [*pair, "--output", str(tmp_path / "c.html")])
     assert "Comparison of two evaluations" in (tmp_path / "c.html").read_text()
 
 
 def test_report_of_results_alone(tmp_path, capsys):
     source = write_case(tmp_path / "data")
     words = ["--results", source.results, "--annotations", source.annotations, source.image_root]
-    command.main([*map(str, words), "--output", str(tmp_path / "new" / "report")])
+    execute("report", [*map(str, words), "--output", str(tmp_path / "new" / "report")])
     assert (tmp_path / "new" / "report" / "report.html").stat().st_size > 50_000
     missing = ["--results", "none.json", *map(str, words[2:]), "--output", str(tmp_path)]
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
-        command.main(missing)
+        execute("report", missing)
 
 
 def test_what_the_command_refuses(tmp_path, run):
     with pytest.raises(FileNotFoundError, match=r"is no run: it has no config\.yaml"):
-        command.main([str(tmp_path)])
+        execute("report", [str(tmp_path)])
     for words in ([], ["a", "b", "c"], ["--results", "x"], ["a", "--output", "b"]):
         with pytest.raises(SystemExit):
             command.parse_args(words)
-    command.main([str(run)])
+    execute("report", [str(run)])
     damaged = json.loads((run / "report.json").read_text())
     del damaged["curves"]
     (tmp_path / "damaged.json").write_text(json.dumps(damaged))
     with pytest.raises(ValueError, match=r"is a damaged report: .*curves"):
-        command.main([str(run), str(tmp_path / "damaged.json")])
+        execute("report", [str(run), str(tmp_path / "damaged.json")])
 
 
 def test_a_failing_report_ends_nothing(cfg, caplog):

@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
+from yolor_d2.arguments.train_net import parse_args
 from yolor_d2.commands import train_net
 from yolor_d2.d2.data import MetadataCatalog
 from yolor_d2.d2.modeling import build_model
@@ -37,7 +38,7 @@ def evaluate(cfg, weights: Path, output: Path) -> dict:
     config = output.parent / "eval.yaml"
     config.write_text(cfg.dump())
     words = ["--config-file", config, "--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", output]
-    return train_net.work(train_net.parse_args(list(map(str, words))))
+    return train_net.work(parse_args(list(map(str, words))))
 
 
 @pytest.mark.slow

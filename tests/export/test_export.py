@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from torch import nn
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2 import model_zoo
-from yolor_d2.commands import export_model as command
+from yolor_d2.commands import execute
 from yolor_d2.commands.shell import run
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
@@ -24,6 +25,8 @@ from yolor_d2.export.graph import ExportedDetector, survivors
 from yolor_d2.export.metadata import describe_padding
 from yolor_d2.export.verify import Batch, ExportMismatch, Tolerance, compare, compare_detections
 from yolor_d2.predictor import BatchPredictor, load_model
+
+command = partial(execute, "export_model")
 
 # Tracing takes seconds a layer, so there are few of them: two levels, implicit at both places.
 SMALL = """
@@ -106,7 +109,7 @@ def export(small, photos, tmp_path_factory):
         output = tmp_path_factory.mktemp("exported") / f"model{FORMATS[name].SUFFIX}"
         options = [] if suppress else ["--no-nms"]
         argv = [*small, "--output", str(output), "--images", str(photos), *options]
-        assert not command.main(argv)
+        assert not command(argv)
         return output
 
     return write
@@ -176,7 +179,14 @@ def test_one_flipped_implicit_tensor_is_noticed(
     output = tmp_path / "model.torchscript"
     output.write_text("an older file")
     options = [] if suppress else ["--no-nms"]
-    assert run(command.main, [*small, "--output", str(output), *options], program="export") == 1
+    assert (
+        run(
+            command,
+            [*small, "--output", str(output), *options],
+            program="export",
+        )
+        == 1
+    )
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("export: error: noise, shape (1, 3, ")
     assert [x.name for x in tmp_path.iterdir()] == [output.name]
@@ -186,7 +196,7 @@ def test_one_flipped_implicit_tensor_is_noticed(
 def test_nothing_detected_is_no_proof(small, tmp_path, capsys):
     argv = [*small, "MODEL.YOLOR.SCORE_THRESHOLD", "0.999999"]
     output = tmp_path / "model.torchscript"
-    assert run(command.main, [*argv, "--output", str(output)], program="export") == 1
+    assert run(command, [*argv, "--output", str(output)], program="export") == 1
     assert "nothing is detected in any of the images" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -200,18 +210,18 @@ def test_nothing_detected_is_no_proof(small, tmp_path, capsys):
 )
 def test_wrong_arguments(small, argv, message, capsys):
     with pytest.raises(SystemExit):
-        command.main([*small, *argv])
+        command([*small, *argv])
     assert message in capsys.readouterr().err
 
 
 def test_missing_images_and_weights_are_named(small, tmp_path):
     argv = [*small, "--output", str(tmp_path / "model.pt2")]
     with pytest.raises(FileNotFoundError, match="no such file or folder 'nowhere'"):
-        command.main([*argv, "--images", "nowhere"])
+        command([*argv, "--images", "nowhere"])
     with pytest.raises(FileNotFoundError, match="no image in"):
-        command.main([*argv, "--images", str(tmp_path)])
+        command([*argv, "--images", str(tmp_path)])
     with pytest.raises(FileNotFoundError, match=r"MODEL\.WEIGHTS is ''"):
-        command.main([*small[:2], "--output", str(tmp_path / "model.pt2")])
+        command([*small[:2], "--output", str(tmp_path / "model.pt2")])
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
@@ -314,6 +324,6 @@ def test_every_model_of_the_zoo(name, options, tmp_path):
     size = ["INPUT.MIN_SIZE_TEST", "256", "INPUT.MAX_SIZE_TEST", "256"]
     argv = save_model(name, tmp_path, size)
     output = tmp_path / "model.onnx"
-    assert not command.main([*argv, "--output", str(output), "--count", "1", *options])
+    assert not command([*argv, "--output", str(output), "--count", "1", *options])
     report = json.loads(Path(f"{output}.json").read_text())
     print(name, *options, report["checks"])

@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import random
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -30,27 +29,6 @@ logger = logging.getLogger(__name__)
 
 
 # ---- Process
-
-
-def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """The options that all Detectron2 projects have.
-
-    Args:
-        epilog: text below the help; None gives an example.
-    """
-    parser = argparse.ArgumentParser(
-        epilog=epilog or f"example: {sys.argv[0]} --config-file cfg.yaml SOLVER.BASE_LR 0.001",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config-file", default="", metavar="FILE", help="configuration")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
-    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of this machine, at most 1")
-    parser.add_argument("--num-machines", type=int, default=1, help="at most 1")
-    parser.add_argument("--machine-rank", type=int, default=0, help="0")
-    parser.add_argument("--dist-url", default="auto", help="not used by the built-in runtime")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
-    return parser
 
 
 def launch(

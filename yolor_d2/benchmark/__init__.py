@@ -1,7 +1,7 @@
 """Measurements of speed, one module for each command of tools/benchmark.py.
 
-A module has `add_arguments(parser)` and `run(args)`, which returns a `Report`; its docstring is the
-help of the command.
+A module has `run(args)`, which returns a `Report`; `yolor_d2.arguments.benchmark` says what it
+takes.
 """
 
 from .report import Report, describe_machine

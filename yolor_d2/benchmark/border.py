@@ -1,11 +1,4 @@
-"""Recall of objects by their distance to the border of the image, with and without a margin.
-
-Squares are cut out of the images of a data set so that one object lies just so many pixels from
-one side, centred along the other axis as far as the image allows; all distances from a side have
-the same objects. An object is found if a detection of its class has an IoU of at least 0.5 with
-it. Images are cut, not scaled: the side of the square is that of the network's input. Both paddings
-see the same squares.
-"""
+"""Recall of objects by their distance to the border of the image, with and without a margin."""
 
 from __future__ import annotations
 
@@ -45,21 +38,6 @@ class Cutout(NamedTuple):
     label: int
     side: str
     distance: int
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line takes."""
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument(
-        "--test", nargs=2, metavar=("JSON", "FOLDER"), help="COCO annotations and images"
-    )
-    parser.add_argument("--size", type=int, default=96, help="side of the squares in pixels")
-    parser.add_argument(
-        "--distances", type=int, nargs="+", default=[0, 2, 4, 8, 16, 24], help="in pixels"
-    )
-    parser.add_argument("--threshold", type=float, default=0.25, help="least score of a detection")
-    parser.add_argument("--picture", type=Path, help="draw the recall over the distance here")
-    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
 
 
 def window_of(

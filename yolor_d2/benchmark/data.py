@@ -1,8 +1,4 @@
-"""Training images per second from the loader, without a model.
-
-The loader is that of training: decoding, augmentation, batches, worker processes. CPU time is that
-of this process and its workers; each number is the median of several rounds.
-"""
+"""Training images per second from the loader, without a model."""
 
 from __future__ import annotations
 
@@ -21,17 +17,6 @@ from ..data.loader import build_train_loader, register_datasets, use_coco_files
 from .report import Report, describe_machine
 
 MIB = 1024**2
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line takes."""
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument(
-        "--train", nargs=2, metavar=("JSON", "FOLDER"), help="COCO annotations and images"
-    )
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="one row each")
-    parser.add_argument("--images", type=int, default=200, help="images in a round, at least")
-    parser.add_argument("--rounds", type=int, default=5)
 
 
 def cpu_seconds(pids: list[int]) -> float:

@@ -1,9 +1,4 @@
-"""Images per second of an evaluation in COCO's figures, and where its time goes.
-
-The way is that of `train_net.py --eval-only`: loader, model as MODEL.INFERENCE wants it, evaluator,
-figures. Images are read in this process, so that their CPU time is known. What the evaluator
-prints is left out.
-"""
+"""Images per second of an evaluation in COCO's figures, and where its time goes."""
 
 from __future__ import annotations
 
@@ -35,15 +30,6 @@ MODEL_STAGES = {
     "forward_inference": "post-processing",
 }
 STAGES = ["read and resize", "network", "post-processing", "collect detections", "COCO's figures"]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line takes."""
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument(
-        "--test", nargs=2, metavar=("JSON", "FOLDER"), help="COCO annotations and images"
-    )
-    timing.add_arguments(parser, rounds=1)
 
 
 def run(args: argparse.Namespace) -> Report:

@@ -1,9 +1,4 @@
-"""Time of an exported ONNX file in onnxruntime beside that of the model itself.
-
-The file is one of tools/export_model.py, for the same configuration. Both get the same images of
-noise, 0-255, and do what the file does: to decoded rows, or to detections where suppression is in
-the file. Eager means the model as MODEL.INFERENCE wants it.
-"""
+"""Time of an exported ONNX file in onnxruntime beside that of the model itself."""
 
 from __future__ import annotations
 
@@ -17,6 +12,7 @@ import torch
 from ..config import load_config
 from ..export.onnx import require
 from ..export.verify import rows_of
+from ..inputs import require_file
 from ..modeling import YOLOR
 from ..modeling.images import place_images
 from ..modeling.inference import prepare_for_inference
@@ -24,15 +20,6 @@ from . import timing
 from .model import build, random_images
 from .report import Report, describe_machine
 from .timing import Clock
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line takes."""
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument("--onnx", type=Path, required=True, help="the exported file")
-    parser.add_argument("--size", type=int, help="side of the images; default: the config's")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images at once")
-    timing.add_arguments(parser, rounds=5)
 
 
 def open_session(path: Path, threads: int):
@@ -44,8 +31,7 @@ def open_session(path: Path, threads: int):
         ValueError: when it is no ONNX file.
     """
     onnxruntime = require("onnxruntime")
-    if not path.is_file():
-        raise FileNotFoundError(f"--onnx: no such file {str(path)!r}")
+    require_file("--onnx", path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:

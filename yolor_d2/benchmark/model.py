@@ -1,12 +1,4 @@
-"""Time of the network on random images: fused or not, by type, memory layout and batch.
-
-From normalised pixels to logits; what happens before and after is in `predict`. Variants are words
-joined by "+": "plain" as it was trained, "fused", "channels_last", "compile", and "bfloat16" or
-"float16". The first one is what the others are compared with. Floating-point operations are those
-of the convolutions, two for each multiplication with its addition. The matrix peak is what this
-machine reaches in a large product of square matrices of the same type, timed in the same rounds
-with the same threads.
-"""
+"""Time of the network on random images: fused or not, by type, memory layout and batch."""
 
 from __future__ import annotations
 
@@ -17,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..arguments.benchmark import VARIANT_KEYS
 from ..config import load_config
 from ..d2.config import CfgNode
 from ..d2.modeling import build_model
@@ -28,14 +21,6 @@ from . import timing
 from .report import Report, describe_machine
 from .timing import Clock
 
-VARIANT_KEYS = {
-    "plain": [],
-    "fused": ["MODEL.INFERENCE.FUSE", True],
-    "channels_last": ["MODEL.INFERENCE.CHANNELS_LAST", True],
-    "compile": ["MODEL.INFERENCE.COMPILE", True],
-    "bfloat16": ["MODEL.INFERENCE.DTYPE", "bfloat16"],
-    "float16": ["MODEL.INFERENCE.DTYPE", "float16"],
-}
 ALL_OFF = [
     *("MODEL.INFERENCE.FUSE", False, "MODEL.INFERENCE.CHANNELS_LAST", False),
     *("MODEL.INFERENCE.COMPILE", False, "MODEL.INFERENCE.DTYPE", "float32"),
@@ -44,20 +29,6 @@ ALL_OFF = [
 # Matrices are doubled in size until their product takes this long, where types are slow to compute.
 MATRIX_SECONDS = 0.02
 MATRIX_SIDES = {"cpu": (256, 1024), "cuda": (2048, 8192)}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line takes."""
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument("--size", type=int, help="side of the images; default: the config's")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images at once")
-    parser.add_argument(
-        "--variants",
-        nargs="+",
-        default=["plain", "fused", "fused+channels_last"],
-        help="words joined by +: " + ", ".join(VARIANT_KEYS),
-    )
-    timing.add_arguments(parser, rounds=5)
 
 
 def build(cfg: CfgNode) -> YOLOR:

@@ -1,10 +1,4 @@
-"""Time from image files to boxes, by stage, and files per second beside `DefaultPredictor`.
-
-The stages are those of `BatchPredictor`, one image after the other in one thread. Then all files
-go through `BatchPredictor`, whose threads read ahead, and in turn through a loop that reads a file
-and calls Detectron2's `DefaultPredictor`, which computes the plain model. Without MODEL.WEIGHTS
-the weights are random, so that suppression has next to nothing to do, see `nms`.
-"""
+"""Time from image files to boxes, by stage, and files per second beside `DefaultPredictor`."""
 
 from __future__ import annotations
 
@@ -38,17 +32,6 @@ MODEL_STAGES = {
     "forward_inference": "rescale",
 }
 NETWORK = MODEL_STAGES["run_network"]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line takes."""
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument("--images", type=Path, help="folder of image files; default: generated")
-    parser.add_argument("--count", type=int, default=64, help="files, at most")
-    parser.add_argument("--batch", type=int, default=8, help="batch size of BatchPredictor")
-    parser.add_argument("--workers", type=int, default=2, help="threads that read")
-    parser.add_argument("--stages-only", action="store_true", help="no loop over DefaultPredictor")
-    timing.add_arguments(parser, rounds=3)
 
 
 def find_images(args: argparse.Namespace, scratch: Path) -> list[Path]:

@@ -1,10 +1,4 @@
-"""From the command to the first iteration on a data set of COCO's size, beside plain Detectron2.
-
-The data set is generated: sizes and numbers as in COCO's train2017, its images a few files under
-many names. Each row is a process of its own that makes one iteration of a small model on the CPU:
-`train_net.py`, the same with `--resume`, and Detectron2's own trainer with its own loader. CPU time
-and peak memory are those that the system counted for the process.
-"""
+"""The start on a data set of COCO's size, see `tools/benchmark.py start --help`."""
 
 from __future__ import annotations
 
@@ -25,8 +19,6 @@ from ..d2.data import register_coco_instances
 from .report import Report, describe_machine
 
 MIB = 1024**2
-# Images and boxes of COCO's train2017.
-IMAGES, BOXES = 118_287, 860_588
 # Of the common sizes of its images, (H, W).
 SIZES = ((480, 640), (640, 480), (427, 640), (640, 427))
 NUM_CLASSES = 80
@@ -38,15 +30,6 @@ OVERRIDES = (
     *("INPUT.MAX_SIZE_TRAIN", "64", "INPUT.MIN_SIZE_TRAIN", "(64,)"),
     *("SOLVER.CHECKPOINT_PERIOD", "1000"),
 )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line takes."""
-    parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--boxes", type=int, default=BOXES)
-    parser.add_argument("--polygons", action="store_true", help="annotations have polygons")
-    parser.add_argument("--folder", type=Path, help="keep the data set here, or take it from here")
-    parser.add_argument("--rounds", type=int, default=1)
 
 
 def write_data_set(folder: Path, images: int, boxes: int, *, polygons: bool) -> tuple[Path, Path]:

@@ -1,9 +1,4 @@
-"""Time and memory of training steps on random images.
-
-A step is forward, loss, backward, optimiser and moving average. Assignment and loss are also timed
-alone, without their part of the backward pass. Memory is the largest that the whole process had:
-weights, gradients, optimiser, average and Python itself; on a GPU, what torch had allocated there.
-"""
+"""Time and memory of training steps on random images."""
 
 from __future__ import annotations
 
@@ -26,16 +21,6 @@ from .report import Report, describe_machine
 from .timing import Clock
 
 MIB = 1024**2
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line takes."""
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument("--size", type=int, help="side of the images; default: the config's")
-    parser.add_argument("--batch", type=int, default=4, help="images per step")
-    parser.add_argument("--boxes", type=int, default=8, help="boxes per image")
-    parser.add_argument("--steps", type=int, default=3, help="steps that are timed")
-    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
 
 
 def random_batch(args: argparse.Namespace, size: int, num_classes: int) -> list[dict]:

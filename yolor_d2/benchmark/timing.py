@@ -136,12 +136,6 @@ class Stages:
         ]
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, rounds: int) -> None:
-    """What the measurements of inference have in common."""
-    parser.add_argument("--rounds", type=int, default=rounds, help="rounds that are timed")
-    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
-
-
 def prepare(args: argparse.Namespace, *positive: str) -> None:
     """Check rounds, threads and other numbers; set threads and seed.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..d2.checkpoint import DetectionCheckpointer
+from ..inputs import require_weights_or_address
 from .convert import (
     check_anchors,
     convert_weights,
@@ -125,8 +125,7 @@ class YOLORCheckpointer(DetectionCheckpointer):
             WeightsFileError: when it cannot be read, or not safely.
             ValueError: when its weights do not fit, see the class.
         """
-        if path and "://" not in path and not os.path.isfile(path):
-            raise FileNotFoundError(f"MODEL.WEIGHTS or last checkpoint: no such file {path!r}")
+        require_weights_or_address(path)
         self.path = path
         return super().load(path, *args, **kwargs)
 

@@ -14,6 +14,8 @@ from typing import IO, Any
 
 import torch
 
+from ..errors import os_error_behind
+
 logger = logging.getLogger(__name__)
 
 # File that names the checkpoint to resume from.
@@ -69,14 +71,6 @@ def require_writable(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise PermissionError(errno.EACCES, "cannot be written", str(path))
-
-
-def os_error_behind(error: BaseException) -> OSError | None:
-    """The error itself or what it came from; torch.save ends a failed write with its own error."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, OSError):
-        found = found.__context__
-    return found
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,13 +1,8 @@
-"""Parameters and FLOPs of the network that a configuration describes.
-
-python tools/analyze_model.py --config-file configs/yolor_p6.yaml
-python tools/analyze_model.py --config-file yolor_p6.yaml MODEL.YOLOR.NUM_CLASSES 3
-"""
+"""Parameters and FLOPs of the network that a configuration describes."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 from tabulate import tabulate
 
@@ -15,18 +10,7 @@ from yolor_d2.config import load_config
 from yolor_d2.modeling.complexity import config_complexity
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument("--size", type=int, help="side of the square input; default: the config's")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     size = args.size or cfg.INPUT.MAX_SIZE_TEST
     rows = [

@@ -1,39 +1,16 @@
-"""Write annotations of YOLO's or Pascal VOC's format as a COCO file.
-
-    python tools/convert_dataset.py data.yaml --split train --output train.json
-    python tools/convert_dataset.py VOC2012/ --split val --output val.json
-
-It prints the folder that the names of the images are relative to, and the command that trains on
-the file. Lines that cannot be read are an error, unless --skip leaves them out.
-"""
+"""Write annotations of YOLO's or Pascal VOC's format as a COCO file."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 from yolor_d2.checkpoint.files import atomic_write
 from yolor_d2.data.formats import read_labelled
 from yolor_d2.data.formats.labels import read_names
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", type=Path, help="data.yaml, YOLO folder, or VOC folder")
-    parser.add_argument("--split", default="train", help="train, val or test; default: %(default)s")
-    parser.add_argument("--output", type=Path, required=True, help="COCO file to write")
-    parser.add_argument("--names", type=Path, help="file with the names of the classes, one a line")
-    parser.add_argument("--skip", action="store_true", help="leave out what cannot be read")
-    parser.add_argument("--voc-zero-based", action="store_true", help="VOC corners count from 0")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: argparse.Namespace) -> None:
     names = read_names(args.names) if args.names is not None else None
     labelled = read_labelled(
         args.source, args.split, names=names, one_based=not args.voc_zero_based

@@ -1,25 +1,15 @@
-r"""Detect objects in images, folders of images, videos, or what a camera sees.
-
-    python tools/demo.py --config-file output/mine/config.yaml --output found/ \
-        --input photo.jpg folder/ film.mp4 MODEL.WEIGHTS output/mine/model_best.pth
-
-Inputs are files, folders, patterns such as "photos/*.jpg", or the number of a camera. Drawn copies
-go to the output folder; --json, --coco-json and --csv write the detections as well (or, without
---output, alone). --tile looks at large images piece by piece.
-"""
+"""Detect objects in images, folders of images, videos, or what a camera sees."""
 
 from __future__ import annotations
 
 import argparse
 import csv
-import glob
 import io
 import itertools
 import json
 import logging
-import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -33,98 +23,11 @@ from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.image import ImageReadError, read_image
 from yolor_d2.data.loader import class_names
 from yolor_d2.evaluation.report import read_thresholds
+from yolor_d2.inputs import expand, is_camera, is_video
 from yolor_d2.predictor import BatchPredictor, FailedInput
 from yolor_d2.visualize import draw_boxes, to_rgb, write_image
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy"}
-VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
-
-CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
-
-# Least score to report, unless another is wanted.
-DEFAULT_THRESHOLD = 0.25
-
 logger = logging.getLogger("yolor_d2.demo")
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument(
-        "--input", nargs="+", type=Path, required=True, help="files, folders, patterns, cameras"
-    )
-    parser.add_argument("--output", type=Path, help="folder for drawn images and videos")
-    parser.add_argument("--json", type=Path, help="file for the detections")
-    parser.add_argument("--coco-json", type=Path, help="file for COCO results; classes from 1")
-    parser.add_argument("--csv", type=Path, help="file for a table, one line a detection")
-    parser.add_argument("--batch-size", type=int, default=8, help="images at a time")
-    parser.add_argument("--frames", type=int, help="stop a video or camera after so many")
-    parser.add_argument("--tile", type=int, help="side in pixels of the tiles of an image")
-    parser.add_argument("--tile-overlap", type=int, default=64, help="pixels that tiles share")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        help=f"least score to report; {DEFAULT_THRESHOLD}, or none beside --thresholds",
-    )
-    parser.add_argument(
-        "--thresholds",
-        type=Path,
-        help="report.json of an evaluation: report what exceeds the best threshold of its class",
-    )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
-    args = parser.parse_args(argv)
-    args.input, opts = split_overrides(args.input)
-    args.opts = [*opts, *args.opts]
-    if not any((args.output, args.json, args.coco_json, args.csv)):
-        parser.error("nothing to write: give --output, --json, --coco-json or --csv")
-    for name in ("batch_size", "frames", "tile"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} is {value}, expected at least 1")
-    if args.tile is not None and not 0 <= args.tile_overlap < args.tile:
-        parser.error(f"--tile-overlap is {args.tile_overlap}, expected 0 to below --tile")
-    if args.threshold is not None and not 0 <= args.threshold <= 1:
-        parser.error(f"--threshold is {args.threshold}, expected a score from 0 to 1")
-    if args.threshold is None:
-        args.threshold = DEFAULT_THRESHOLD if args.thresholds is None else 0.0
-    return args
-
-
-def split_overrides(paths: list[Path]) -> tuple[list[Path], list[str]]:
-    """Overrides right behind a list of paths end the list: paths, and KEY VALUE pairs."""
-    for i, path in enumerate(paths):
-        if CONFIG_KEY.fullmatch(str(path)):
-            return paths[:i], list(map(str, paths[i:]))
-    return paths, []
-
-
-def is_camera(path: Path) -> bool:
-    """Whether an input is the number of a camera, not a file of that name."""
-    return str(path).isdecimal() and not path.exists()
-
-
-def expand(inputs: list[Path]) -> list[Path]:
-    """Files and cameras to work on: folders stand for the images in them.
-
-    Raises:
-        FileNotFoundError: when an input does not exist.
-        ValueError: when there is nothing to work on.
-    """
-    files = []
-    for path in inputs:
-        if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.is_file() or is_camera(path):
-            files.append(path)
-        elif glob.has_magic(str(path)) and (matches := sorted(glob.glob(str(path)))):
-            files += [p for p in map(Path, matches) if p.is_file()]
-        else:
-            raise FileNotFoundError(f"--input: no such file or folder {str(path)!r}")
-    if not files:
-        raise ValueError(f"--input: no images in {', '.join(map(str, inputs))}")
-    return files
 
 
 def to_records(found: Instances, names: list[str]) -> list[dict]:
@@ -301,10 +204,6 @@ def open_video(path: Path) -> tuple[Iterator[np.ndarray], float, int]:
     return frames(), video.get(cv2.CAP_PROP_FPS) or 25.0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))
 
 
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES or is_camera(path)
-
-
 def output_path(folder: Path | None, path: Path, taken: set[Path]) -> Path | None:
     """Where the drawn copy of a file goes; files of the same name do not overwrite each other."""
     if folder is None:
@@ -320,8 +219,7 @@ def output_path(folder: Path | None, path: Path, taken: set[Path]) -> Path | Non
     return target
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
+def main(args: argparse.Namespace) -> int:
     setup_logger(name="yolor_d2")
     cfg = load_config(args.config_file, args.opts)
     names = class_names(cfg)

@@ -1,8 +1,4 @@
-"""What this installation consists of, to be pasted into a report of a problem.
-
-python tools/env.py
-python tools/env.py --json env.json
-"""
+"""What this installation consists of, to be pasted into a report of a problem."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -54,16 +49,7 @@ def collect() -> dict[str, str]:
     }
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="write it to this file too")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: argparse.Namespace) -> None:
     found = collect()
     print(tabulate(list(found.items()), tablefmt="plain"))
     if args.json is not None:

@@ -1,13 +1,4 @@
-r"""Write a model to a file that other runtimes read, and prove that it gives the same boxes.
-
-    python tools/export_model.py --config-file output/mine/config.yaml --output mine.onnx \
-        --images photos/ MODEL.WEIGHTS output/mine/model_best.pth
-
-The format is that of the name: .onnx, .torchscript or .pt2, or what --format says. The finished
-file is run by its own runtime (onnxruntime, LibTorch, torch.export) on noise of several shapes and
-on images, and compared with the model; a file that differs is deleted, and the exit status is 1.
-What was compared lies beside the file, in mine.onnx.json.
-"""
+"""Write a model to a file that other runtimes read, and prove that it gives the same boxes."""
 
 from __future__ import annotations
 
@@ -30,64 +21,11 @@ from yolor_d2.data.resize import build_test_resize, resize_for_test
 from yolor_d2.data.toy import make_scene
 from yolor_d2.export import FORMATS, export_model
 from yolor_d2.export.verify import Batch
+from yolor_d2.inputs import find_images
 from yolor_d2.predictor import load_model
-
-from .demo import IMAGE_SUFFIXES, split_overrides
 
 # Noise to compare on: images, and sides beyond the least in multiples of the greatest stride.
 SHAPES = ((1, 0, 0), (1, 2, 1), (3, 1, 3))
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument("--output", required=True, type=Path, help="the file")
-    parser.add_argument("--format", choices=list(FORMATS), help="default: that of the name")
-    parser.add_argument(
-        "--no-nms", action="store_true", help="leave suppression to the user of the file"
-    )
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        type=Path,
-        default=[],
-        help="files or folders to compare on; default: the test set of the config, or drawn scenes",
-    )
-    parser.add_argument("--count", type=int, default=4, help="at most so many of the images")
-    parser.add_argument("opts", nargs="*", help="KEY VALUE pairs")
-    args = parser.parse_intermixed_args(argv)
-    args.images, opts = split_overrides(args.images)
-    args.opts = [*opts, *args.opts]
-    if args.count < 1:
-        parser.error(f"--count is {args.count}, expected at least 1")
-    if args.format is None:
-        known = {kind.SUFFIX: name for name, kind in FORMATS.items()}
-        args.format = known.get(args.output.suffix)
-        if args.format is None:
-            parser.error(
-                f"--output is {str(args.output)!r}, expected a name in {', '.join(known)}, or "
-                "--format"
-            )
-    return args
-
-
-def find_images(sources: Sequence[Path]) -> list[Path]:
-    """Image files among files and in folders, in the order of their names.
-
-    Raises:
-        FileNotFoundError: when a source does not exist, or there is no image.
-    """
-    found: list[Path] = []
-    for source in sources:
-        if not source.exists():
-            raise FileNotFoundError(f"--images: no such file or folder {str(source)!r}")
-        files = sorted(source.rglob("*")) if source.is_dir() else [source]
-        found += [x for x in files if source.is_file() or x.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise FileNotFoundError(f"--images: no image in {', '.join(map(str, sources))}")
-    return found
 
 
 def images_to_compare(cfg: CfgNode, sources: Sequence[Path], count: int) -> list[Batch]:
@@ -116,8 +54,7 @@ def images_to_compare(cfg: CfgNode, sources: Sequence[Path], count: int) -> list
     return batches
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: argparse.Namespace) -> None:
     setup_logger(name="yolor_d2")
     # The proof needs one device and full precision.
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])

@@ -1,20 +1,9 @@
-r"""How well a configuration's anchors fit a data set, and anchors that fit it better.
-
-    python tools/fit_anchors.py --config-file configs/yolor_p6.yaml
-    python tools/fit_anchors.py --config-file configs/quick/ssss_320_cpu.yaml \
-        --train train.json images/ --output anchors.yaml
-    python tools/train_net.py --config-file anchors.yaml ...
-
-Boxes are measured as training sees them: the longer side of each image is INPUT.MAX_SIZE_TRAIN. The
-file written with --output is a configuration on top of the given one.
-"""
+"""How well a configuration's anchors fit a data set, and anchors that fit it better."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -30,22 +19,6 @@ from yolor_d2.data.loader import (
 from yolor_d2.data.settings import training_size
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.ops.anchors import best_possible_recall, fit_anchors, fitness
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument(
-        "--train", nargs=2, metavar=("JSON", "FOLDER"), help="COCO annotations and images"
-    )
-    parser.add_argument("--num", type=int, help="anchors in all; default: as many as there are")
-    parser.add_argument("--generations", type=int, default=1000, help="length of the search")
-    parser.add_argument("--seed", type=int, default=0, help="of the search")
-    parser.add_argument("--output", type=Path, help="YAML file to write")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
-    return parser.parse_args(argv)
 
 
 def describe(title: str, sizes: Tensor, anchors: Tensor, max_ratio: float) -> str:
@@ -78,8 +51,7 @@ def load(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: argparse.Namespace) -> None:
     cfg = load(args)
     before = torch.tensor(variant_from_config(cfg).anchors)  # (L, A, 2)
     num_levels = len(before)

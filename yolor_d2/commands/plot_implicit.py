@@ -1,20 +1,8 @@
-r"""Draw the implicit knowledge that a model has learned.
-
-    python tools/plot_implicit.py --config-file output/mine/config.yaml --output output/implicit \
-        MODEL.WEIGHTS output/mine/model_best.pth
-    python tools/plot_implicit.py --config-file output/mine/config.yaml --output output/implicit \
-        --images photos/ MODEL.WEIGHTS output/mine/model_best.pth
-
-One picture for each place: on predictions a bar for x, y, width, height, objectness and class of
-each anchor, elsewhere the values of the channels. With --images, the feature spaces before and
-after their alignment too. During training, VIS_PERIOD N sends these pictures to tensorboard.
-"""
+"""Draw the implicit knowledge that a model has learned."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -23,34 +11,14 @@ from ..config import load_config
 from ..d2.modeling import build_model
 from ..data.image import read_image
 from ..data.loader import EvaluationMapper, class_names, register_datasets
+from ..inputs import expand, require_weights
 from ..layers import Implicit
 from ..visualize_implicit import FeatureRecorder, draw_alignment, draw_tensors, save_figure
-from .demo import expand
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the pictures")
-    parser.add_argument("--images", nargs="+", type=Path, default=[], help="files and folders")
-    parser.add_argument("--count", type=int, default=16, help="use at most so many images")
-    parser.add_argument("opts", nargs="*", help="KEY VALUE pairs")
-    args = parser.parse_intermixed_args(argv)
-    # Overrides right behind --images end the list of images.
-    keys = [i for i, path in enumerate(args.images) if not path.exists() and "." in str(path)]
-    if keys and len(args.images[keys[0] :]) % 2 == 0:
-        args.opts = [*map(str, args.images[keys[0] :]), *args.opts]
-        args.images = args.images[: keys[0]]
-    return args
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts)
-    if not Path(cfg.MODEL.WEIGHTS).is_file():
-        raise FileNotFoundError(f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}: no such file")
+    require_weights(cfg.MODEL.WEIGHTS)
     register_datasets(cfg)
     model = build_model(cfg).eval()
     YOLORCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)

@@ -1,14 +1,4 @@
-r"""Report on an evaluation, or compare two, on one page.
-
-    python tools/report.py output/mine
-    python tools/report.py output/mine output/other --output comparison.html
-    python tools/report.py --results coco_instances_results.json --annotations val.json images/ \
-        --output output/report
-
-A run is a folder, OUTPUT_DIR of an evaluation or a training; or, in a comparison, a report.json.
-The first form writes report.html and report.json into the folder once more, from the detections
-there. docs/report.md says what the parts mean.
-"""
+"""Report on an evaluation, or compare two, on one page."""
 
 from __future__ import annotations
 
@@ -30,38 +20,10 @@ from ..evaluation.report import (
     write_report,
     write_reports,
 )
+from ..inputs import require_all
 
 # What a report that lacks something makes the page's code raise.
 DAMAGED = (KeyError, TypeError, AttributeError, IndexError, UndefinedError)
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="*", type=Path, help="one to report on, two to compare")
-    parser.add_argument("--results", type=Path, help="COCO results, in place of a run")
-    parser.add_argument(
-        *("--annotations",),
-        nargs=2,
-        type=Path,
-        metavar=("JSON", "FOLDER"),
-        help="COCO annotations and images that --results is about",
-    )
-    parser.add_argument(
-        "--output", type=Path, help="folder of the report of --results; file of a comparison"
-    )
-    args = parser.parse_args(argv)
-    loose = args.results is not None
-    if loose != (args.annotations is not None):
-        parser.error("--results and --annotations need each other")
-    if loose == bool(args.runs) or len(args.runs) > 2:
-        parser.error("give one run, two runs, or --results")
-    if loose and args.output is None:
-        parser.error("--results needs --output")
-    if len(args.runs) == 1 and args.output is not None:
-        parser.error("--output is for --results and comparisons: a run gets its report itself")
-    return args
 
 
 def report_on_run(folder: Path) -> list[Path]:
@@ -112,13 +74,10 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
     return output
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: argparse.Namespace) -> None:
     if args.results is not None:
         annotations, images = args.annotations
-        for path in (annotations, images, args.results):
-            if not path.exists():
-                raise FileNotFoundError(f"no such path {str(path)!r}")
+        require_all(annotations, images, args.results)
         source = Source(
             dataset=annotations.stem,
             annotations=annotations,

@@ -1,15 +1,4 @@
-r"""Train the rows of a table of the paper with the same seeds and budget, and compare them.
-
-    python tools/run_ablation.py 2 --scale toy
-    python tools/run_ablation.py 4 --scale bccd --seeds 5 --train train.json images/ \
-        --test val.json images/
-    python tools/run_ablation.py 2 --scale coco --num-gpus 8
-
-TABLE is 1 to 8 or A1. "toy" trains the rows' networks, made small, on a generated data set; "bccd"
-the small network with the implicit knowledge of each row on a small data set of yours; "coco" the
-rows as the paper has them. Called again, it goes on where it was stopped; rows that tables have in
-common are trained once.
-"""
+"""Train the rows of a table of the paper with the same seeds and budget, and compare them."""
 
 from __future__ import annotations
 
@@ -18,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -48,31 +36,6 @@ from ..visualize import read_metrics
 POLL_SECONDS = 0.5
 TOY_IDENTITIES = 24
 LOG_LINES = 15
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("table", metavar="TABLE", help="1 to 8, or A1")
-    parser.add_argument("--scale", choices=list(SCALES), default="toy")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each row")
-    files = {"nargs": 2, "metavar": ("JSON", "FOLDER")}
-    parser.add_argument("--train", **files, help="COCO annotations and images to train on")
-    parser.add_argument("--test", **files, help="COCO annotations and images to evaluate on")
-    parser.add_argument("--output", type=Path, default=Path("output/ablations"))
-    parser.add_argument("--num-gpus", type=int, default=1)
-    parser.add_argument("opts", nargs="*", help="KEY VALUE pairs, for all rows")
-    args = parser.parse_intermixed_args(argv)
-    if args.seeds < 1:
-        parser.error(f"--seeds is {args.seeds}, expected at least 1")
-    if (args.train is None) != (args.test is None):
-        parser.error("--train and --test go together")
-    if args.scale == "bccd" and args.train is None:
-        parser.error("--scale bccd needs --train and --test")
-    if args.scale == "toy" and args.train is not None:
-        parser.error("--scale toy generates its data; --train and --test are for the others")
-    return args
 
 
 def measure(cfg: CfgNode, *, detector_only: bool = False) -> Complexity:
@@ -129,10 +92,8 @@ def train(folder: Path, num_gpus: int, bar: tqdm) -> None:
     Raises:
         RuntimeError: when it fails, with the end of what it printed.
     """
-    script = "import sys; from yolor_d2.commands import shell, train_net; "
-    command = [sys.executable, "-c", script + "sys.exit(shell.run(train_net.main))"]
-    command += ["--config-file", str(folder / "ablation.yaml"), "--resume"]
-    command += ["--num-gpus", str(num_gpus)]
+    command = [sys.executable, "-m", "yolor_d2", "train", "--resume", "--num-gpus", str(num_gpus)]
+    command += ["--config-file", str(folder / "ablation.yaml")]
     start, printed = bar.n, folder / "printed.txt"
     with open(printed, "ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -183,8 +144,7 @@ def run(folder: Path, cfg: CfgNode, num_gpus: int, bar: tqdm) -> dict[str, float
     return json.loads(results.read_text())
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: argparse.Namespace) -> None:
     table = get_table(args.table)
     scale = SCALES[args.scale]
     root = args.output / args.scale

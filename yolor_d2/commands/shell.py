@@ -12,9 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from torch.multiprocessing import ProcessRaisedException
-
-from ..checkpoint.files import os_error_behind
+from ..errors import os_error_behind
 
 # What a user can mend: a value, a key, a file, a training that diverges. Anything else is our
 # mistake.
@@ -39,7 +37,7 @@ def describe(error: BaseException) -> str:
     return " ".join(str(text).split()) or type(error).__name__
 
 
-def from_process(error: ProcessRaisedException) -> tuple[type, str]:
+def from_process(error: Exception) -> tuple[type, str]:
     """Class and message of what a process raised, which its parent knows as a printed traceback."""
     # The last line that begins as "module.Name: message" does; those of the frames are indented.
     found = list(re.finditer(r"^(?:([\w.]+)\.)?(\w+)(?:: |$)", str(error), re.MULTILINE))
@@ -55,7 +53,9 @@ def from_process(error: ProcessRaisedException) -> tuple[type, str]:
 
 def explain(error: Exception) -> tuple[type, str]:
     """Class and message of what a user should hear of."""
-    if isinstance(error, ProcessRaisedException):
+    # It is torch's; where nothing has imported that, nothing can have raised it.
+    processes = sys.modules.get("torch.multiprocessing")
+    if processes is not None and isinstance(error, processes.ProcessRaisedException):
         return from_process(error)
     behind = os_error_behind(error)
     if behind is not None and behind.errno in NO_SPACE:  # torch.save hides it

@@ -1,25 +1,15 @@
-r"""Train, resume or evaluate a YOLOR model.
-
-    python tools/train_net.py --config-file yolor_p6.yaml --num-gpus 8
-    python tools/train_net.py --config-file quick/ssss_320_cpu.yaml \
-        --train train.json images/ --test val.json images/ OUTPUT_DIR output/mine
-    python tools/train_net.py --config-file output/mine/config.yaml --resume
-    python tools/train_net.py --config-file output/mine/config.yaml --eval-only \
-        MODEL.WEIGHTS output/mine/model_best.pth
-"""
+"""Train, resume or evaluate a YOLOR model."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-import yolor_d2  # noqa: F401  (registers the models, also in spawned processes)
 from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.config import apply_overrides, find_config, read_config
 from yolor_d2.d2 import describe_runtime
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.d2.engine import default_argument_parser, default_setup, launch
+from yolor_d2.d2.engine import default_setup, launch
 from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
 from yolor_d2.data.annotations import keep_copies_in
@@ -29,14 +19,6 @@ from yolor_d2.engine import Trainer
 from yolor_d2.engine.lengths import translate_epochs
 from yolor_d2.engine.processes import first_of_machine_first
 from yolor_d2.evaluation.report import report_or_log
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = default_argument_parser(epilog=__doc__)
-    files = {"nargs": 2, "metavar": ("JSON", "FOLDER")}
-    parser.add_argument("--train", **files, help="COCO annotations and images to train on")
-    parser.add_argument("--test", **files, help="COCO annotations and images to evaluate on")
-    return parser.parse_args(argv)
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -83,8 +65,7 @@ def work(args: argparse.Namespace) -> dict | None:
     return results
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(args: argparse.Namespace) -> None:
     launch(
         work,
         args.num_gpus,

@@ -9,7 +9,6 @@ if RUNTIME == "detectron2":
         HookBase,
         TrainerBase,
         create_ddp_model,
-        default_argument_parser,
         default_setup,
         hooks,
         launch,
@@ -20,7 +19,6 @@ else:
         DefaultPredictor,
         DefaultTrainer,
         create_ddp_model,
-        default_argument_parser,
         default_setup,
         launch,
     )
@@ -32,7 +30,6 @@ __all__ = [
     "HookBase",
     "TrainerBase",
     "create_ddp_model",
-    "default_argument_parser",
     "default_setup",
     "hooks",
     "launch",

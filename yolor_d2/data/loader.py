@@ -24,6 +24,7 @@ from ..d2.data import (
     load_coco_json,
 )
 from ..d2.utils import comm
+from ..inputs import dataset_name, require_annotations, require_registered
 from ..modeling.backbone import variant_from_config
 from ..modeling.images import padding_from_config
 from ..ops.anchors import best_possible_recall
@@ -66,10 +67,7 @@ def register_datasets(cfg: CfgNode) -> None:
             )
         name, *files = map(str, entry)
         for path in files:
-            if not Path(path).exists():
-                raise FileNotFoundError(
-                    f"DATASETS.REGISTER, data set {name!r}: no such path {path!r}"
-                )
+            require_registered(name, path)
         known = registered_files(name)
         if known is None:
             register_coco_file(name, *files)
@@ -115,14 +113,13 @@ def use_coco_files(
     for split, given in (("TRAIN", train), ("TEST", test)):
         if given is None:
             continue
-        if not Path(given[0]).is_file():
-            raise FileNotFoundError(f"no annotation file {str(given[0])!r}")
+        require_annotations(given[0])
         # A run can be gone on with from another folder.
         files = [os.path.abspath(x) for x in given]
         path = Path(files[0])
         known = {entry[0]: list(entry[1:]) for entry in cfg.DATASETS.REGISTER}
         # Folder and file tell most data sets apart; the whole path tells the rest.
-        name = f"{path.resolve().parent.name}/{path.stem}"
+        name = dataset_name(path)
         taken = known.get(name) or registered_files(name)
         if taken not in (None, files):
             name = str(path.resolve())

@@ -43,6 +43,19 @@ def get_config_file(name: str) -> str:
     return str(path)
 
 
+def find_config(config_file: str | Path) -> Path:
+    """Path of a configuration file.
+
+    Args:
+        config_file: a path, or a name of the model zoo such as "yolor_p6.yaml".
+
+    Raises:
+        FileNotFoundError: when there is neither such a file nor such a name.
+    """
+    path = Path(config_file)
+    return path if path.is_file() else Path(get_config_file(str(config_file)))
+
+
 def get_config(name: str) -> CfgNode:
     """The configuration of that name, merged with its bases and all defaults."""
     from ..config import get_yolor_cfg

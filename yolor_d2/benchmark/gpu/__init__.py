@@ -1,11 +1,4 @@
-"""Check and measure everything that needs a GPU, part by part.
-
-The parts share eight minutes: none begins a measurement beyond its share, and each names what it
-had no time for. A part that fails is recorded, and the next one runs. Under --output each part
-leaves a JSON file before the next one begins, and table.md has all tables, such as
-docs/benchmarks.md shows. The exit status is 1 if a part has failed. --dry-run does the same on a
-CPU with small sizes: its numbers mean nothing.
-"""
+"""Check and measure everything that needs a GPU, part by part."""
 
 from __future__ import annotations
 
@@ -38,23 +31,6 @@ PARTS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line takes."""
-    parser.add_argument(
-        "--output", type=Path, default=Path("output/gpu"), help="folder for all results"
-    )
-    parser.add_argument(
-        "--golden",
-        type=Path,
-        default=GOLDEN,
-        help="folder of the golden records; default: that of the checkout",
-    )
-    parser.add_argument(
-        "--parts", nargs="+", metavar="NAME", default=list(PARTS), help=f"of {', '.join(PARTS)}"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="small sizes, on the CPU")
-
-
 def choose_device(dry: bool) -> torch.device:
     """The first GPU, or the CPU for a dry run.
 
@@ -71,8 +47,8 @@ def choose_device(dry: bool) -> torch.device:
 def command_line(args: argparse.Namespace) -> str:
     """The command that was given, for the table."""
     words = ["python", "tools/benchmark.py", "gpu", "--output", str(args.output)]
-    words += ["--golden", str(args.golden)] * (args.golden != GOLDEN)
-    words += ["--parts", *args.parts] * (args.parts != list(PARTS))
+    words += ["--golden", str(args.golden)] if args.golden else []
+    words += ["--parts", *args.parts] if args.parts else []
     words += ["--dry-run"] * args.dry_run
     return shlex.join(words)
 
@@ -127,19 +103,20 @@ def run(args: argparse.Namespace) -> Report:
     begin = time.perf_counter()
     if args.opts:
         raise ValueError(f"gpu takes no KEY VALUE pairs, got {args.opts}")
-    unknown = [name for name in args.parts if name not in PARTS]
+    asked = args.parts or list(PARTS)
+    unknown = [name for name in asked if name not in PARTS]
     if unknown:
         raise ValueError(f"--parts has {unknown}, expected some of {list(PARTS)}")
     device = choose_device(args.dry_run)
     args.output.mkdir(parents=True, exist_ok=True)
-    setting = Setting(device, args.output, args.golden, args.dry_run)
+    setting = Setting(device, args.output, args.golden or GOLDEN, args.dry_run)
     machine = describe_device(device)
     table = args.output / "table.md"
     table.write_text(heading(args, machine), encoding="utf-8")
     records = []
     logging.disable(logging.WARNING)  # the log of trainings would hide the tables
     try:
-        wanted = [name for name in PARTS if name in args.parts]
+        wanted = [name for name in PARTS if name in asked]
         for i, name in enumerate(wanted):
             left = LIMIT - (time.perf_counter() - begin)
             seconds = share_of(name, wanted[i + 1 :], left)

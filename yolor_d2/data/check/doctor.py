@@ -14,9 +14,6 @@ from .files import check_copies, check_files, check_folders
 from .findings import SEVERITIES, Finding, count_severities
 from .source import Source
 
-# Findings of a kind that the text shows.
-EXAMPLES = 3
-
 
 @dataclass
 class Report:
@@ -53,7 +50,7 @@ class Report:
             "findings": [finding.as_record() for finding in self.findings],
         }
 
-    def as_text(self, examples: int = EXAMPLES) -> str:
+    def as_text(self, examples: int) -> str:
         """A summary: each kind of findings with its number and some examples."""
         lines = []
         for source in self.sources:

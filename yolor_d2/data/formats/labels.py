@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ...inputs import IMAGE_SUFFIXES, require_path
 from ..check.source import check_regular_file
 
 # What images of YOLO and VOC folders are named.
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy"}
 
 
 class LabelFault(NamedTuple):
@@ -101,7 +101,7 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
 
 
@@ -123,8 +123,7 @@ def read_labelled(
     from .voc import find_annotations, read_voc
     from .yolo import read_yolo
 
-    if not path.exists():
-        raise FileNotFoundError(f"no such file or folder {str(path)!r}")
+    require_path(path)
     if path.is_dir() and find_annotations(path) is not None:
         return read_voc(path, split, names=names, one_based=one_based)
     return read_yolo(path, split, names=names)

@@ -9,8 +9,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from ...inputs import IMAGE_SUFFIXES
 from ..check.images import inspect_image
-from .labels import IMAGE_ENDINGS, LabelFault, LabelledSet, read_names, read_text
+from .labels import LabelFault, LabelledSet, read_names, read_text
 
 # Declarations in which entities are defined, that can grow without end or name other files.
 DECLARATIONS = re.compile(r"<!\s*(DOCTYPE|ENTITY|ELEMENT|ATTLIST|NOTATION)", re.IGNORECASE)
@@ -109,7 +110,7 @@ def image_of(folder: Path, path: Path, name: str) -> Path:
     named = folder / Path(name.replace("\\", "/")).name if name and "\0" not in name else None
     if named is not None and named.is_file():
         return named
-    for ending in sorted(IMAGE_ENDINGS):
+    for ending in sorted(IMAGE_SUFFIXES):
         for spelling in (ending, ending.upper()):
             if (folder / f"{path.stem}{spelling}").is_file():
                 return folder / f"{path.stem}{spelling}"

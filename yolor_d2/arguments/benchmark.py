@@ -1,0 +1,277 @@
+r"""Measure speed on this machine, and what else numbers in the documents rest on.
+
+    python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/
+    python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/ \
+        --workers 0 4 8 --json output/data.json INPUT.CACHE ram
+    python tools/benchmark.py step --config-file yolor_p6.yaml --size 640 --batch 4
+    python tools/benchmark.py model --config-file yolor_p6.yaml --size 640 --batch 1 8 \
+        --variants plain fused fused+channels_last fused+compile
+    python tools/benchmark.py predict --config-file output/mine/config.yaml --images photos/ \
+        MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py nms
+    python tools/benchmark.py evaluation --config-file output/mine/config.yaml \
+        --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py export --config-file output/mine/config.yaml --onnx model.onnx
+    python tools/benchmark.py border --config-file output/mine/config.yaml \
+        --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py start --polygons
+    python tools/benchmark.py gpu --output output/gpu
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..inputs import require_coco_files, require_file, require_readable
+from .common import (
+    COCO_FILES,
+    CONFIG_KEY,
+    add_config_file,
+    add_overrides,
+    check_config,
+    check_weights,
+    new_parser,
+)
+
+# What a word of --variants sets.
+VARIANT_KEYS = {
+    "plain": [],
+    "fused": ["MODEL.INFERENCE.FUSE", True],
+    "channels_last": ["MODEL.INFERENCE.CHANNELS_LAST", True],
+    "compile": ["MODEL.INFERENCE.COMPILE", True],
+    "bfloat16": ["MODEL.INFERENCE.DTYPE", "bfloat16"],
+    "float16": ["MODEL.INFERENCE.DTYPE", "float16"],
+}
+# Names of `yolor_d2.benchmark.gpu.PARTS`.
+GPU_PARTS = (
+    *("golden", "training", "inference", "step"),
+    *("suppression", "pipeline", "processes", "tests"),
+)
+
+
+def add_timing(parser: argparse.ArgumentParser, *, rounds: int) -> None:
+    """What the measurements of inference have in common."""
+    parser.add_argument("--rounds", type=int, default=rounds, help="rounds that are timed")
+    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+
+
+def add_border(parser: argparse.ArgumentParser) -> None:
+    """Recall of objects by their distance to the border of the image, with and without a margin.
+
+    Squares are cut out of the images of a data set so that one object lies just so many pixels
+    from one side, centred along the other axis as far as the image allows; all distances from a
+    side have the same objects. An object is found if a detection of its class has an IoU of at
+    least 0.5 with it. Images are cut, not scaled: the side of the square is that of the
+    network's input. Both paddings see the same squares.
+    """
+    add_config_file(parser)
+    parser.add_argument("--test", **COCO_FILES, help="COCO annotations and images")
+    parser.add_argument("--size", type=int, default=96, help="side of the squares in pixels")
+    parser.add_argument(
+        "--distances", type=int, nargs="+", default=[0, 2, 4, 8, 16, 24], help="in pixels"
+    )
+    parser.add_argument("--threshold", type=float, default=0.25, help="least score of a detection")
+    parser.add_argument("--picture", type=Path, help="draw the recall over the distance here")
+    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Training images per second from the loader, without a model.
+
+    The loader is that of training: decoding, augmentation, batches, worker processes. CPU time
+    is that of this process and its workers; each number is the median of several rounds.
+    """
+    add_config_file(parser)
+    parser.add_argument("--train", **COCO_FILES, help="COCO annotations and images")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="one row each")
+    parser.add_argument("--images", type=int, default=200, help="images in a round, at least")
+    parser.add_argument("--rounds", type=int, default=5)
+
+
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """Images per second of an evaluation in COCO's figures, and where its time goes.
+
+    The way is that of `train_net.py --eval-only`: loader, model as MODEL.INFERENCE wants it,
+    evaluator, figures. Images are read in this process, so that their CPU time is known. What
+    the evaluator prints is left out.
+    """
+    add_config_file(parser)
+    parser.add_argument("--test", **COCO_FILES, help="COCO annotations and images")
+    add_timing(parser, rounds=1)
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Time of an exported ONNX file in onnxruntime beside that of the model itself.
+
+    The file is one of tools/export_model.py, for the same configuration. Both get the same
+    images of noise, 0-255, and do what the file does: to decoded rows, or to detections where
+    suppression is in the file. Eager means the model as MODEL.INFERENCE wants it.
+    """
+    add_config_file(parser)
+    parser.add_argument("--onnx", type=Path, required=True, help="the exported file")
+    parser.add_argument("--size", type=int, help="side of the images; default: the config's")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images at once")
+    add_timing(parser, rounds=5)
+
+
+def add_gpu(parser: argparse.ArgumentParser) -> None:
+    """Check and measure everything that needs a GPU, part by part.
+
+    The parts share eight minutes: none begins a measurement beyond its share, and each names
+    what it had no time for. A part that fails is recorded, and the next one runs. Under
+    --output each part leaves a JSON file before the next one begins, and table.md has all
+    tables, such as docs/benchmarks.md shows. The exit status is 1 if a part has failed.
+    --dry-run does the same on a CPU with small sizes: its numbers mean nothing.
+    """
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/gpu"), help="folder for all results"
+    )
+    parser.add_argument(
+        "--golden",
+        type=Path,
+        help="folder of the golden records; default: that of the checkout",
+    )
+    parser.add_argument(
+        "--parts", nargs="+", metavar="NAME", help=f"some of {', '.join(GPU_PARTS)}; default: all"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="small sizes, on the CPU")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Time of the network on random images: fused or not, by type, memory layout and batch.
+
+    From normalised pixels to logits; what happens before and after is in `predict`. Variants
+    are words joined by "+": "plain" as it was trained, "fused", "channels_last", "compile", and
+    "bfloat16" or "float16". The first one is what the others are compared with. Floating-point
+    operations are those of the convolutions, two for each multiplication with its addition. The
+    matrix peak is what this machine reaches in a large product of square matrices of the same
+    type, timed in the same rounds with the same threads.
+    """
+    add_config_file(parser)
+    parser.add_argument("--size", type=int, help="side of the images; default: the config's")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images at once")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=["plain", "fused", "fused+channels_last"],
+        help="words joined by +: " + ", ".join(VARIANT_KEYS),
+    )
+    add_timing(parser, rounds=5)
+
+
+def add_nms(parser: argparse.ArgumentParser) -> None:
+    """Time of suppression on generated rows, beside torchvision's on the best 30,000 candidates.
+
+    Two cases. "trained": few rows are sure, and those of few classes, as behind a trained
+    network. "all": every row passes the threshold with one class, as many as there can be. The
+    rows are those of YOLOR-P6 at 1280 px for COCO unless told otherwise; time begins with
+    decoded rows.
+    """
+    parser.add_argument("--rows", type=int, default=102_000, help="anchors of an image")
+    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--score-threshold", type=float, default=0.001)
+    parser.add_argument("--iou-threshold", type=float, default=0.65)
+    parser.add_argument("--device", default="cpu")
+    add_timing(parser, rounds=15)
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    """Time from image files to boxes, by stage, and files per second beside `DefaultPredictor`.
+
+    The stages are those of `BatchPredictor`, one image after the other in one thread. Then all
+    files go through `BatchPredictor`, whose threads read ahead, and in turn through a loop that
+    reads a file and calls Detectron2's `DefaultPredictor`, which computes the plain model.
+    Without MODEL.WEIGHTS the weights are random, so that suppression has next to nothing to do,
+    see `nms`.
+    """
+    add_config_file(parser)
+    parser.add_argument("--images", type=Path, help="folder of image files; default: generated")
+    parser.add_argument("--count", type=int, default=64, help="files, at most")
+    parser.add_argument("--batch", type=int, default=8, help="batch size of BatchPredictor")
+    parser.add_argument("--workers", type=int, default=2, help="threads that read")
+    parser.add_argument("--stages-only", action="store_true", help="no loop over DefaultPredictor")
+    add_timing(parser, rounds=3)
+
+
+def add_step(parser: argparse.ArgumentParser) -> None:
+    """Time and memory of training steps on random images.
+
+    A step is forward, loss, backward, optimiser and moving average. Assignment and loss are
+    also timed alone, without their part of the backward pass. Memory is the largest that the
+    whole process had: weights, gradients, optimiser, average and Python itself; on a GPU, what
+    torch had allocated there.
+    """
+    add_config_file(parser)
+    parser.add_argument("--size", type=int, help="side of the images; default: the config's")
+    parser.add_argument("--batch", type=int, default=4, help="images per step")
+    parser.add_argument("--boxes", type=int, default=8, help="boxes per image")
+    parser.add_argument("--steps", type=int, default=3, help="steps that are timed")
+    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+
+
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """From the command to the first iteration on a set of COCO's size, beside plain Detectron2.
+
+    The data set is generated: sizes and numbers as in COCO's train2017, its images a few files
+    under many names. Each row is a process of its own that makes one iteration of a small model
+    on the CPU: `train_net.py`, the same with `--resume`, and Detectron2's own trainer with its
+    own loader. CPU time and peak memory are those that the system counted for the process.
+    """
+    parser.add_argument("--images", type=int, default=118_287, help="default: as in train2017")
+    parser.add_argument("--boxes", type=int, default=860_588)
+    parser.add_argument("--polygons", action="store_true", help="annotations have polygons")
+    parser.add_argument("--folder", type=Path, help="keep the data set here, or take it from here")
+    parser.add_argument("--rounds", type=int, default=1)
+
+
+# Each adds the options of a measurement, a module of `yolor_d2.benchmark`; its docstring is the
+# help.
+MEASUREMENTS = {
+    "border": add_border,
+    "data": add_data,
+    "evaluation": add_evaluation,
+    "export": add_export,
+    "gpu": add_gpu,
+    "model": add_model,
+    "nms": add_nms,
+    "predict": add_predict,
+    "start": add_start,
+    "step": add_step,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, add_arguments in MEASUREMENTS.items():
+        text = inspect.cleandoc(add_arguments.__doc__ or "")
+        command = commands.add_parser(name, help=text.splitlines()[0], description=text)
+        add_arguments(command)
+        command.add_argument("--json", type=Path, help="write the report here too")
+        add_overrides(command)
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    # Pairs end a list in front of them, which would take them otherwise.
+    words = list(map(str, sys.argv[1:] if argv is None else argv))
+    first = next((i for i, word in enumerate(words) if CONFIG_KEY.fullmatch(word)), len(words))
+    args = build_parser().parse_args(words[:first])
+    args.opts += words[first:]
+    return args
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    if "config_file" in args:
+        check_config(args)
+    require_coco_files(getattr(args, "train", None), getattr(args, "test", None))
+    if args.command not in ("data", "step", "start", "nms", "gpu"):  # they load no weights
+        check_weights(args)
+    if args.command == "export":
+        require_file("--onnx", args.onnx)
+    if args.command == "predict" and args.images is not None:
+        require_readable(args.images)

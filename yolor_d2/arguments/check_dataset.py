@@ -1,0 +1,68 @@
+"""Find out what is wrong with a data set, before training does.
+
+    python tools/check_dataset.py --train train.json images/ --val val.json images/
+    python tools/check_dataset.py --train data.yaml --val data.yaml
+    python tools/check_dataset.py --train VOC2012/ --json found.json --pictures found/
+    python tools/check_dataset.py --train train.json images/ --fix cleaned.json
+
+A data set is a COCO file and the folder of its images, a data.yaml or folder of YOLO's, or a folder
+of Pascal VOC's. Without --train and --val those of the configuration are checked. --fix writes a
+cleaned copy of the annotations to train on (of --val where that is given alone), and beside it the
+list of what was changed; the source is never touched.
+
+Exit status: 0 if there are no errors, 1 if there are some, or a warning with --strict; 2 if the
+command line makes no sense.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..inputs import require_source
+from .common import add_config_file, add_overrides, check_config, new_parser
+
+DATA = {"nargs": "+", "metavar": ("PATH", "FOLDER")}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__)
+    parser.add_argument("--train", **DATA, help="data set to train on")
+    parser.add_argument("--val", "--test", **DATA, help="data set to evaluate on")
+    add_config_file(parser, "of size and anchors; path, or model zoo", default="yolor_p6.yaml")
+    parser.add_argument("--json", type=Path, help="file for every finding")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of the offenders")
+    parser.add_argument("--num-pictures", type=int, default=100, help="at most, of each data set")
+    parser.add_argument("--fix", type=Path, metavar="OUT.json", help="file for a cleaned copy")
+    parser.add_argument("--strict", action="store_true", help="warnings count as errors")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes; default: %(default)s"
+    )
+    parser.add_argument("--no-images", action="store_true", help="look at annotations alone")
+    parser.add_argument("--examples", type=int, default=3, help="findings shown of a kind")
+    parser.add_argument("--voc-zero-based", action="store_true", help="VOC corners count from 0")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_overrides(parser, "KEY VALUE pairs of the configuration", nargs="*")
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    for name in ("train", "val"):
+        given = getattr(args, name)
+        if given and len(given) > 2:  # overrides behind it
+            setattr(args, name, given[:2])
+            args.opts = [*given[2:], *args.opts]
+    if args.workers < 1:
+        parser.error(f"--workers is {args.workers}, expected at least 1")
+    return args
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    check_config(args)
+    for name in ("train", "val"):
+        if getattr(args, name):
+            require_source(name, getattr(args, name))

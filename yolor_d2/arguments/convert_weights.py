@@ -1,0 +1,56 @@
+r"""Make weights of other programs readable for Detectron2.
+
+    python tools/convert_weights.py yolor-p6.pt --config-file yolor_p6_paper.yaml --output p6.pth
+    python tools/convert_weights.py yolov4-csp.weights --config-file yolov4_csp.yaml \
+        --output csp.pth
+    python tools/convert_weights.py output/mine/model_best.pth \
+        --config-file output/mine/config.yaml --output mine.safetensors
+
+SOURCE is a file of the authors' branches `paper` (yolor-*.pt) or `main` (yolor_*.pt), of YOLOv7's
+code, of darknet (*.weights), of this project, or safetensors. Nothing that it says is executed.
+Every tensor is accounted for; one that is missing or left over is an error. MODEL.WEIGHTS takes
+all these files too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..inputs import require_readable
+from .common import add_config_file, add_overrides, check_config, new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__)
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="file of weights")
+    add_config_file(parser)
+    parser.add_argument("--output", required=True, type=Path, help=".pth or .safetensors")
+    parser.add_argument("--report", type=Path, metavar="JSON", help="write every name to this file")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept missing tensors (they stay random) and others",
+    )
+    add_overrides(
+        parser,
+        "KEY VALUE pairs; MODEL.YOLOR.NUM_CLASSES K keeps all but the class rows of the head",
+        nargs="*",
+    )
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = build_parser()
+    args = parser.parse_intermixed_args(argv)
+    if args.output.suffix not in (".pth", ".safetensors"):
+        parser.error(f"--output is {str(args.output)!r}, expected a name in .pth or .safetensors")
+    if args.output.resolve() == args.source.resolve():
+        parser.error("--output is SOURCE itself")
+    return args
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    check_config(args)
+    require_readable(args.source)

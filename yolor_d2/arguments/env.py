@@ -1,0 +1,27 @@
+"""What this installation consists of, to be pasted into a report of a problem.
+
+python tools/env.py
+python tools/env.py --json env.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from .common import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__)
+    parser.add_argument("--json", type=Path, help="write it to this file too")
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    return build_parser().parse_args(argv)
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    """It reads nothing."""

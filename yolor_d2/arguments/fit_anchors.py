@@ -1,0 +1,40 @@
+r"""How well a configuration's anchors fit a data set, and anchors that fit it better.
+
+    python tools/fit_anchors.py --config-file configs/yolor_p6.yaml
+    python tools/fit_anchors.py --config-file configs/quick/ssss_320_cpu.yaml \
+        --train train.json images/ --output anchors.yaml
+    python tools/train_net.py --config-file anchors.yaml ...
+
+Boxes are measured as training sees them: the longer side of each image is INPUT.MAX_SIZE_TRAIN. The
+file written with --output is a configuration on top of the given one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..inputs import require_coco_files
+from .common import COCO_FILES, add_config_file, add_overrides, check_config, new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__)
+    add_config_file(parser)
+    parser.add_argument("--train", **COCO_FILES, help="COCO annotations and images")
+    parser.add_argument("--num", type=int, help="anchors in all; default: as many as there are")
+    parser.add_argument("--generations", type=int, default=1000, help="length of the search")
+    parser.add_argument("--seed", type=int, default=0, help="of the search")
+    parser.add_argument("--output", type=Path, help="YAML file to write")
+    add_overrides(parser)
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    return build_parser().parse_args(argv)
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    check_config(args)
+    require_coco_files(args.train)

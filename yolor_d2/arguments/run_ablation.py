@@ -1,0 +1,56 @@
+r"""Train the rows of a table of the paper with the same seeds and budget, and compare them.
+
+    python tools/run_ablation.py 2 --scale toy
+    python tools/run_ablation.py 4 --scale bccd --seeds 5 --train train.json images/ \
+        --test val.json images/
+    python tools/run_ablation.py 2 --scale coco --num-gpus 8
+
+TABLE is 1 to 8 or A1. "toy" trains the rows' networks, made small, on a generated data set; "bccd"
+the small network with the implicit knowledge of each row on a small data set of yours; "coco" the
+rows as the paper has them. Called again, it goes on where it was stopped; rows that tables have in
+common are trained once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..inputs import require_coco_files, require_overrides
+from .common import COCO_FILES, add_overrides, new_parser
+
+# Names of `yolor_d2.evaluation.ablation.SCALES`.
+SCALES = ("toy", "bccd", "coco")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__)
+    parser.add_argument("table", metavar="TABLE", help="1 to 8, or A1")
+    parser.add_argument("--scale", choices=SCALES, default="toy")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each row")
+    parser.add_argument("--train", **COCO_FILES, help="COCO annotations and images to train on")
+    parser.add_argument("--test", **COCO_FILES, help="COCO annotations and images to evaluate on")
+    parser.add_argument("--output", type=Path, default=Path("output/ablations"))
+    parser.add_argument("--num-gpus", type=int, default=1)
+    add_overrides(parser, "KEY VALUE pairs, for all rows", nargs="*")
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = build_parser()
+    args = parser.parse_intermixed_args(argv)
+    if args.seeds < 1:
+        parser.error(f"--seeds is {args.seeds}, expected at least 1")
+    if (args.train is None) != (args.test is None):
+        parser.error("--train and --test go together")
+    if args.scale == "bccd" and args.train is None:
+        parser.error("--scale bccd needs --train and --test")
+    if args.scale == "toy" and args.train is not None:
+        parser.error("--scale toy generates its data; --train and --test are for the others")
+    return args
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    require_coco_files(args.train, args.test)
+    require_overrides(args.opts)

@@ -1,0 +1,72 @@
+"""Completion in the shell by argcomplete, without torch: commands, options, files, configurations,
+keys.
+
+    eval "$(register-python-argcomplete yolor-d2)"                      # bash, zsh
+    register-python-argcomplete --shell fish yolor-d2 | source          # fish
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from importlib import resources
+
+from . import model_zoo
+
+# Set by the shell when it asks for completions.
+ENVIRONMENT_VARIABLE = "_ARGCOMPLETE"
+# A key of this project in `config.add_yolor_config`.
+OWN_KEY = re.compile(r"^    cfg\.([A-Z0-9_.]+) = (?!CfgNode\()", re.MULTILINE)
+
+
+def answer(parser: argparse.ArgumentParser) -> None:
+    """Print the completions that the shell asks for, and end the process."""
+    import argcomplete
+
+    argcomplete.autocomplete(parser, always_complete_options=False)
+
+
+# ---- Values, asked for by argcomplete through the attribute `completer` of an option
+
+
+def complete_file(prefix: str, **_: object) -> list[str]:
+    from argcomplete.completers import FilesCompleter
+
+    return list(FilesCompleter()(prefix))
+
+
+def complete_config(prefix: str, **_: object) -> list[str]:
+    """Configurations of the model zoo, and files."""
+    return [*model_zoo.list_configs(), *complete_file(prefix)]
+
+
+def complete_key(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """Keys of the configuration, and files as values."""
+    if len(parsed_args.opts or []) % 2:
+        return complete_file(prefix)
+    return list_keys()
+
+
+def complete_file_or_key(prefix: str, **_: object) -> list[str]:
+    """Files, and keys, which may follow a list of files."""
+    return [*complete_file(prefix), *(list_keys() if prefix else [])]
+
+
+def list_keys() -> list[str]:
+    """All keys of the configuration, read from where they are defined: to set them takes torch."""
+    import yaml
+
+    package = resources.files(__package__)
+    defaults = package.joinpath("_builtin", "defaults.yaml").read_text(encoding="utf-8")
+    own = OWN_KEY.findall(package.joinpath("config.py").read_text(encoding="utf-8"))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return sorted({*_leaves(yaml.load(defaults, loader)), *own})
+
+
+def _leaves(values: dict, prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
