@@ -52,19 +52,28 @@ def test_start_drops_what_came_before(size, start):
 
 
 @PROPERTY
-@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 30))
-def test_processes_take_turns(size, world_size, start):
-    """Interleaved, the streams of all processes are the stream of one."""
-    streams = [
-        take(6, size, start=start, rank=rank, world_size=world_size) for rank in range(world_size)
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 5), st.integers(0, 30))
+def test_processes_share_each_batch(size, world_size, share, start):
+    """Put together batch by batch, the parts of all processes are the stream of one."""
+    options = {"world_size": world_size, "batch_size": world_size * share, "start": start}
+    streams = [take(3 * share, size, rank=rank, **options) for rank in range(world_size)]
+    parts = [
+        stream[batch * share : (batch + 1) * share] for batch in range(3) for stream in streams
     ]
-    together = [item for turn in zip(*streams) for item in turn]
-    assert together == take(6 * world_size, size, start=start)
+    together = [item for part in parts for item in part]
+    assert together == take(3 * world_size * share, size, start=start)
 
 
 def test_two_processes_by_hand():
-    assert take(5, rank=0, world_size=2) == [(0, 1), (2, 4), (4, 0), (6, 4), (8, 1)]
-    assert take(5, rank=1, world_size=2) == [(1, 3), (3, 2), (5, 0), (7, 3), (9, 2)]
+    """Batches of four: the first half and the second."""
+    first, second = (take(5, rank=rank, world_size=2, batch_size=4) for rank in range(2))
+    assert first == [(0, 1), (1, 3), (4, 0), (5, 0), (8, 1)]
+    assert second == [(2, 4), (3, 2), (6, 4), (7, 3), (10, 1)]
+
+
+def test_processes_that_cannot_share_a_batch_are_refused():
+    with pytest.raises(ValueError, match=r"IMS_PER_BATCH is 3.*processes, 2"):
+        PositionSampler(5, seed=0, world_size=2, batch_size=3)
 
 
 def test_one_image():

@@ -4,8 +4,9 @@ position."""
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -28,6 +29,7 @@ from .cache import DiskCache, MemoryCache
 from .ground_truth import GroundTruth, known_identities, number_identities
 from .image import ImageReadError, check_channel_order, read_image
 from .mosaic import mosaic4_corners, mosaic9_corners
+from .partners import PartnerPool
 from .shapes import BatchShapes, Frame
 from .warp import Tile, random_warp, render
 from .workers import shield_worker
@@ -60,6 +62,12 @@ class AugmentConfig:
     hsv: tuple[float, float, float] = (0.015, 0.7, 0.4)
     flip: float = 0.5
     flip_vertical: float = 0.0
+
+    @property
+    def most_partners(self) -> int:
+        """The largest number of images that may join that of one sample."""
+        others = 8 if self.mosaic9 else 3
+        return 2 * others + 1 if self.mixup else others
 
 
 def check_image_size(item: dict, image: np.ndarray) -> None:
@@ -127,6 +135,9 @@ class TrainingDataset(Dataset):
         self.padding = padding.for_training()
         self.shapes = shapes or BatchShapes(size)
         self.cache: MemoryCache | DiskCache | None = None
+        self.pool = PartnerPool(
+            seed=seed, num_images=len(truth), most_partners=augment.most_partners
+        )
         # All that a sample needs, in few arrays, which forked worker processes share.
         self.truth = truth
         self.original_sizes = truth.sizes  # H, W
@@ -162,6 +173,14 @@ class TrainingDataset(Dataset):
 
     def read_pixels(self, index: int) -> np.ndarray:
         """(H, W, C) of one image, its longer side scaled to `size`; not to be written to."""
+        image = self.pool.get(index)
+        if image is None:
+            image = self.load_pixels(index)
+            self.pool.put(index, image)
+        return image
+
+    def load_pixels(self, index: int) -> np.ndarray:
+        """`read_pixels` from the cache or the file."""
         image = self.cache.get(index) if self.cache is not None else None
         if image is None:
             height, width = self.original_sizes[index].tolist()
@@ -207,12 +226,14 @@ class TrainingDataset(Dataset):
         )
         return render(tiles, canvas_size, warp, out_size, self.channels)
 
-    def mosaic_sample(self, index: int, frame: Frame, rng: np.random.Generator) -> Sample:
-        """A random view of an image and three or eight others."""
+    def mosaic_sample(
+        self, index: int, partners: Iterator[int], frame: Frame, rng: np.random.Generator
+    ) -> Sample:
+        """A random view of an image and the next three or eight partners."""
         count, place = 4, mosaic4_corners
         if happens(rng, self.augment.mosaic9):
             count, place = 9, mosaic9_corners
-        indices = [index, *rng.integers(len(self), size=count - 1).tolist()]
+        indices = [index, *itertools.islice(partners, count - 1)]
         corners = place(self.sizes[indices], self.size, rng)
         tiles = [self.tile(i, *corner) for i, corner in zip(indices, corners.tolist())]
         return self.warp(tiles, (2 * self.size, 2 * self.size), frame, rng)
@@ -231,13 +252,15 @@ class TrainingDataset(Dataset):
         """The augmented RGB sample of a position."""
         rng = np.random.default_rng([self.seed, position])
         frame = self.shapes.frame(position)
+        self.pool.enter(position)
         augment = self.augment
         plain_from = augment.first_plain_position
         may_mosaic = plain_from is None or position < plain_from
         if rng.random() < augment.mosaic and may_mosaic:
-            sample = self.mosaic_sample(index, frame, rng)
+            partners = self.pool.partners(rng)
+            sample = self.mosaic_sample(index, partners, frame, rng)
             if happens(rng, augment.mixup):
-                other = self.mosaic_sample(int(rng.integers(len(self))), frame, rng)
+                other = self.mosaic_sample(next(partners), partners, frame, rng)
                 sample = mixup(sample, other, rng.beta(8, 8))  # YOLOR's exponents
         else:
             sample = self.plain_sample(index, frame, rng)

@@ -394,6 +394,7 @@ def build_train_loader(
         start=batches * cfg.SOLVER.IMS_PER_BATCH,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
     )
     loader = build_detection_train_loader(
         dataset,

@@ -68,10 +68,15 @@ class PositionSampler(Sampler[tuple[int, int]]):
     Args:
         size: images in the data set.
         seed: seed of the order, >= 0.
-        start: first position.
+        start: first position, that of a batch.
         rank: index of this process.
-        world_size: number of processes; they take turns.
+        world_size: number of processes. Of each batch every process takes a part of its own, whose
+            positions follow each other, as those of a block of `partners` share images.
+        batch_size: images per batch, over all processes; one process alone need not say.
         order: `size` indices for each epoch; None takes every image once, see `epoch_order`.
+
+    Raises:
+        ValueError: when the processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -82,18 +87,31 @@ class PositionSampler(Sampler[tuple[int, int]]):
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        batch_size: int = 1,
         order: Callable[[int], np.ndarray] | None = None,
     ):
+        if batch_size % world_size:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH is {batch_size}, expected a multiple of the number of "
+                f"processes, {world_size}"
+            )
         self.size = size
         self.seed = seed
         self.start = start
         self.rank = rank
         self.world_size = world_size
+        self.batch_size = batch_size
         self.order = order or functools.partial(epoch_order, seed, size=size)
+
+    def positions(self) -> Iterator[int]:
+        """Those of this process, endlessly."""
+        share = self.batch_size // self.world_size
+        for first in itertools.count(self.start + self.rank * share, self.batch_size):
+            yield from range(first, first + share)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, order = -1, np.empty(0)
-        for position in itertools.count(self.start + self.rank, self.world_size):
+        for position in self.positions():
             if position // self.size != epoch:
                 epoch = position // self.size
                 order = self.order(epoch)
