@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from shutil import which
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
@@ -33,7 +33,7 @@ from ..d2.config import CfgNode
 from ..d2.utils import comm
 from ..data.workers import ask_for_signal
 from .interrupt import SIGNALS, expect_repeated_signals
-from .watch import watched
+from .watch import ProcessLostError, watched
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Place:
         local_size: number of those of this machine, the same on each.
         url: where they meet, see `torch.distributed`.
         source: who started them, for messages.
+        has_store: somebody else than process 0 runs the store at the URL.
     """
 
     rank: int
@@ -72,6 +73,7 @@ class Place:
     local_size: int
     url: str
     source: str
+    has_store: bool = False
 
     def __post_init__(self):
         given = (
@@ -310,7 +312,7 @@ def work_in_group(work: Callable[[Any], Any], options: Any, place: Place, launch
     cfg = load_config(options.config_file, options.opts)
     device = read_device(cfg, place.local_size)
     begin = time.perf_counter()
-    store = next(dist.rendezvous(place.url, place.rank, place.world_size, timeout=MEETING_TIME))[0]
+    store = meet(place)
     limit = cfg.SOLVER.HANG_LIMIT
     if device == "cuda":
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
@@ -331,6 +333,14 @@ def work_in_group(work: Callable[[Any], Any], options: Any, place: Place, launch
     return result
 
 
+def meet(place: Place) -> dist.Store:
+    """The store in which the processes meet, once all are there."""
+    if place.has_store:
+        url = urlsplit(place.url)
+        return dist.TCPStore(url.hostname or "", url.port or 0, timeout=MEETING_TIME)
+    return next(dist.rendezvous(place.url, place.rank, place.world_size, timeout=MEETING_TIME))[0]
+
+
 def follow_launcher(parent: int) -> None:
     """Let this process get SIGTERM when what started it dies; `watch` ends it if it does not end.
 
@@ -346,21 +356,32 @@ def follow_launcher(parent: int) -> None:
 # ---- Processes that are started here
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+def run_store(options: Any) -> dist.Store | None:
+    """The store for the processes of all machines, if it is for this machine to run it.
+
+    It lives as long as this process, so that the others can tell what process 0 has died of.
+    """
+    if options.dist_url == "auto":
+        options.dist_url = "tcp://127.0.0.1:0"
+    url = urlsplit(options.dist_url)
+    if url.scheme != "tcp" or options.machine_rank != 0:
+        return None
+    if url.hostname is None or url.port is None:
+        raise ValueError(f"--dist-url is {options.dist_url!r}, expected tcp://HOST:PORT")
+    store = dist.TCPStore(url.hostname, url.port, is_master=True, wait_for_workers=False)
+    options.dist_url = f"tcp://{bracketed(url.hostname)}:{store.port}"
+    return store
 
 
 def start_processes(work: Callable[[Any], Any], options: Any) -> None:
     """Start the processes of this machine, and wait for their end.
 
     Raises:
-        ProcessException: when one fails, see torch.multiprocessing; the others are ended.
+        ProcessRaisedException: what one of them has raised; the others are ended.
+        ProcessLostError: when one ends without saying why.
         SystemExit: with their code when a signal has stopped them.
     """
-    if options.dist_url == "auto":
-        options.dist_url = f"tcp://127.0.0.1:{free_port()}"
+    store = run_store(options)
     context = mp.start_processes(
         started, args=(os.getpid(), work, options), nprocs=options.num_gpus, join=False
     )
@@ -371,7 +392,12 @@ def start_processes(work: Callable[[Any], Any], options: Any) -> None:
     except mp.ProcessExitedException as error:
         if error.exit_code in [128 + number for number in SIGNALS]:
             raise SystemExit(error.exit_code) from None
-        raise
+        end = error.signal_name or f"exit code {error.exit_code}"
+        raise ProcessLostError(
+            f"process {options.machine_rank * options.num_gpus + error.error_index} (process id "
+            f"{error.error_pid}) has ended with {end}"
+        ) from error
+    del store  # not before
 
 
 def pass_on_signals(pids: list[int]) -> None:
@@ -399,5 +425,6 @@ def started(local_rank: int, parent: int, work: Callable[[Any], Any], options: A
         size,
         options.dist_url,
         "--num-gpus",
+        has_store=options.dist_url.startswith("tcp://"),
     )
     work_in_group(work, options, place, parent)

@@ -269,13 +269,14 @@ class Trainer(DefaultTrainer):
         runtime_logger = logging.getLogger(TrainerBase.__module__)
         runtime_logger.addFilter(shorten_error)
         try:
-            return super().train()
+            results = super().train()
+            progress.leave("end")
+            return results
         except Interrupted as interrupted:
             self.save_interrupted(interrupted)
             raise
         finally:
             self.interrupt.restore()
-            progress.leave("end")
             runtime_logger.removeFilter(shorten_error)
 
     def save_interrupted(self, interrupted: Interrupted) -> None:

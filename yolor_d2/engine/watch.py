@@ -89,10 +89,10 @@ class Report:
 
     def describe(self, rank: int) -> str:
         """Which process it is, and what it was doing."""
-        place = f" ({self.place})" if self.place else ""
+        place = f", {self.place}" if self.place else ""
         return (
-            f"process {rank} (host {self.host}, process id {self.pid}; last in {self.stage} for "
-            f"{self.idle:.0f} s{place})"
+            f"process {rank} (host {self.host}, process id {self.pid}; at its last sign of life "
+            f"for {self.idle:.0f} s in {self.stage}{place})"
         )
 
 
@@ -248,8 +248,8 @@ class Watch:
             slow = report.limit is None or report.limit > self.limit
             patience = self.limit * (LONG if slow and state != "stopped" else 1)
             if silence > patience:
-                what = "is stopped" if state == "stopped" else "gives no sign of life"
-                return f"{report.describe(rank)} {what} since {silence:.0f} s"
+                what = "has been stopped" if state == "stopped" else "has given no sign of life"
+                return f"{report.describe(rank)} {what} for {silence:.0f} s"
         return self.find_hang(ranks) if len(ranks) == self.world_size else ""
 
     def find_hang(self, ranks: range | list[int]) -> str:
@@ -261,8 +261,7 @@ class Watch:
         report = working[rank]
         if report.idle <= report.limit:
             return ""
-        waiting = sum(x.position > report.position for x in working.values())
-        return f"{report.describe(rank)} hangs; {waiting} others wait for it"
+        return f"{report.describe(rank)} hangs, and the others wait for it"
 
     # ---- The end
 
@@ -295,7 +294,7 @@ class Watch:
             heart = 0.0 if self.answered != answered or self.limit == 0 else heart + second
             answered = self.answered
             if heart > self.limit * (1 if self.holder_is_stopped() else LONG):
-                self.give_up(f"{self.name_holder()} does not answer since {heart:.0f} s")
+                self.give_up(f"{self.name_holder()} has not answered for {heart:.0f} s")
 
     def holder(self) -> Report | None:
         return None if self.rank == 0 else self.reports.get(0)
@@ -339,7 +338,7 @@ class Watch:
                 if report.space == self.space and process_state(report.pid) == "gone":
                     return f"{report.describe(rank)} has died"
                 if self.silence[rank] > MISSED_BEATS * self.beat_time:
-                    return f"{report.describe(rank)} gives no sign of life"
+                    return f"{report.describe(rank)} gives no sign of life any more"
             time.sleep(pause)
         return ""
 
