@@ -27,6 +27,8 @@ HOLDER_NAME = "run.lock.json"
 # Seconds that a lock may outlive its holder: processes that the holder forked have the same open
 # file until they end, which they do with it.
 PATIENCE = 5.0
+# The same for a holder that looks alive: it may be about to die.
+PATIENCE_WITH_LIVING = 1.0
 # Seconds between two tries.
 TRY_PERIOD = 0.1
 
@@ -71,7 +73,7 @@ def take_lock(folder: Path) -> FileLock:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK_NAME)
-    give_up = time.monotonic() + PATIENCE
+    begin = time.monotonic()
     while True:
         try:
             lock.acquire(timeout=0)
@@ -79,7 +81,7 @@ def take_lock(folder: Path) -> FileLock:
         except Timeout:
             holder = read_holder(folder)
             alive = bool(holder) and not is_gone(holder)
-            if alive or time.monotonic() > give_up:
+            if time.monotonic() - begin > (PATIENCE_WITH_LIVING if alive else PATIENCE):
                 known = ", ".join(f"{key} {value}" for key, value in holder.items())
                 raise FolderInUseError(
                     f"OUTPUT_DIR {str(folder)!r} is in use by another training or evaluation "

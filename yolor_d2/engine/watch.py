@@ -395,6 +395,7 @@ def watched(store: dist.Store, limit: float, launcher: int) -> Iterator[None]:
             said = f"has ended: {type(error).__name__}: {error}".splitlines()[0]
         watch.stop(said, blames=is_exchange_error(error))
         if reason:
+            logger.error("%s; so process %d ends too", reason, watch.rank)
             raise ProcessLostError(f"{reason}; so process {watch.rank} ends too") from error
         raise
     watch.stop("has finished")
