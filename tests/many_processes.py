@@ -196,7 +196,7 @@ def prepare() -> None:
         Trainer.test = classmethod(test)
 
     build = Trainer.build_hooks
-    Trainer.build_hooks = lambda self: [*build(self), Doing()]
+    Trainer.build_hooks = lambda self: [Doing(), *build(self)]
 
 
 if __name__ in ("__main__", "__mp_main__"):  # also where the command itself starts processes

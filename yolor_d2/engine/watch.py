@@ -245,7 +245,7 @@ class Watch:
                     return f"{report.describe(rank)} has died"
                 self.gone.add(rank)
             # Work outside of iterations may hold Python's lock, so that the heart stands still.
-            slow = report.limit is None or report.limit > self.limit
+            slow = report.limit is None or report.limit >= LONG * self.limit
             patience = self.limit * (LONG if slow and state != "stopped" else 1)
             if silence > patience:
                 what = "has been stopped" if state == "stopped" else "has given no sign of life"
