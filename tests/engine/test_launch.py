@@ -55,6 +55,8 @@ def test_torchrun():
     # torchrun that srun has started, once on each node.
     assert launch.from_environment({**SRUN, **TORCHRUN}).url == "tcp://10.0.0.1:29500"
     assert launch.from_environment({}) is None
+    # As an operator of a cluster sets it for a job of one process.
+    assert launch.from_environment({"RANK": "0", "WORLD_SIZE": "1"}) is None
 
 
 @pytest.mark.parametrize("missing", launch.ELASTIC)

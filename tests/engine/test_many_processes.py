@@ -20,11 +20,13 @@ import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
+import numpy as np
 import torch
 from many_processes import Run, torchrun
 
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.data.loader import build_train_loader
+from yolor_d2.data.sampler import epoch_order
 from yolor_d2.engine import Trainer
 
 pytestmark = [
@@ -193,19 +195,12 @@ def test_a_run_goes_on_with_other_numbers_of_processes(shared, options):
     counts = {iteration: {row[2] for row in rows if row[0] == iteration} for iteration in range(9)}
     assert {len(x) for x in counts.values()} == {1}
     assert set.union(*counts.values()) == {1, 2, 4}
-    samples = [tuple(x) for row in rows for x in row[3]]
-    positions = sorted(position for position, _ in samples)
-    # Each process may have loaded what was then not used: see `loaded`, which has used ones alone.
-    assert positions == list(range(9 * 4))
-    expected = build_train_loader(shared).dataset
-    order = [expected.file_name(index) for _, index in zip(range(24), epoch(shared))]
-    assert [Path(x).name for x in order] == [name for _, name in sorted(samples)[:24]]
-
-
-def epoch(cfg) -> list[int]:
-    from yolor_d2.data.sampler import epoch_order
-
-    return epoch_order(max(cfg.SEED, 0), 0, 24).tolist()
+    samples = sorted(tuple(x) for row in rows for x in row[3])
+    assert [position for position, _ in samples] == list(range(9 * 4))
+    dataset = build_train_loader(shared).training_set
+    order = np.concatenate([epoch_order(dataset.seed, epoch, len(dataset)) for epoch in range(2)])
+    names = [Path(dataset.file_name(index)).name for index in order[: 9 * 4]]
+    assert [name for _, name in samples] == names
 
 
 @needs_detectron2

@@ -118,7 +118,8 @@ def from_elastic(environment: Mapping[str, str]) -> Place | None:
         ValueError: when some of the variables are missing or make no sense.
     """
     signs = [name for name in ELASTIC_SIGNS if name in environment]
-    if not signs:
+    alone = "TORCHELASTIC_RUN_ID" not in environment and environment.get("WORLD_SIZE") == "1"
+    if not signs or alone:
         return None
     missing = [name for name in ELASTIC if not environment.get(name)]
     if missing:
