@@ -21,6 +21,7 @@ LEAST_VALUES = {
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MIN_SIZE_TEST": 1,
     "MODEL.YOLOR.NUM_CLASSES": 1,
+    "SOLVER.HANG_LIMIT": 0,
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.MAX_ITER": 0,
     "TEST.DETECTIONS_PER_IMAGE": 1,
@@ -292,6 +293,11 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.SOLVER.FREEZE = []
     # Checkpoint of another run whose training goes on here: weights, average, optimiser, iteration.
     cfg.SOLVER.CONTINUE_FROM = ""
+
+    # ---- Several processes
+    # One of them that gives no sign of life for so many seconds, or for which the others wait that
+    # long inside an iteration, ends the run, which names it; 0 is off (docs/distributed.md).
+    cfg.SOLVER.HANG_LIMIT = 50
 
     # ---- Lengths in epochs
     # tools/train_net.py turns them into the iterations of Detectron2's keys; 0 leaves those. This

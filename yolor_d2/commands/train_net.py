@@ -9,19 +9,22 @@ from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.config import apply_overrides, find_config, read_config
 from yolor_d2.d2 import describe_runtime
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.d2.engine import default_setup, launch
+from yolor_d2.d2.engine import default_setup
 from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
 from yolor_d2.data.annotations import keep_copies_in
 from yolor_d2.data.check.quick import check_datasets, log_findings
 from yolor_d2.data.loader import count_identities, register_datasets, use_coco_files
 from yolor_d2.engine import Trainer
+from yolor_d2.engine.launch import launch
 from yolor_d2.engine.lengths import translate_epochs
+from yolor_d2.engine.lock import locked
 from yolor_d2.engine.processes import first_of_machine_first
 from yolor_d2.evaluation.report import report_or_log
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
+def read_settings(args: argparse.Namespace) -> CfgNode:
+    """The configuration as file and command line give it."""
     args.config_file = str(find_config(args.config_file))
     cfg = read_config(args.config_file)
     # Class names are read before the overrides are applied, which may overrule them.
@@ -29,8 +32,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
     keep_copies_in(Path(folder) / "annotations")
     with first_of_machine_first():
         use_coco_files(cfg, args.train, args.test)
-        apply_overrides(cfg, args.opts)
-        register_datasets(cfg)
+    apply_overrides(cfg, args.opts)
+    return cfg
+
+
+def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Data sets, lengths, log and seed; the configuration is complete then."""
+    register_datasets(cfg)
+    with first_of_machine_first():
         findings = check_datasets(cfg, train=not args.eval_only) if comm.is_main_process() else []
         if not args.eval_only:
             count_identities(cfg)
@@ -40,12 +49,17 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")
     logger.info("Runtime: %s", describe_runtime())
     log_findings(findings)
-    return cfg
 
 
 def work(args: argparse.Namespace) -> dict | None:
     """What each process does; returns the results of the last evaluation."""
-    cfg = setup(args)
+    cfg = read_settings(args)
+    with locked(cfg.OUTPUT_DIR):
+        setup(cfg, args)
+        return train_or_evaluate(cfg, args)
+
+
+def train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict | None:
     if not args.eval_only:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
@@ -66,11 +80,4 @@ def work(args: argparse.Namespace) -> dict | None:
 
 
 def main(args: argparse.Namespace) -> None:
-    launch(
-        work,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    launch(work, args)

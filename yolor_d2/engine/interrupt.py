@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,17 @@ from .processes import any_process
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Schedulers signal all processes of a job, and launchers pass signals on to the processes that they
+# have started, which then get one twice. What comes within so many seconds is the same signal.
+REPETITION_TIME = 5.0
+
+_repeated = False
+
+
+def expect_repeated_signals() -> None:
+    """To be called where a launcher has started this process."""
+    global _repeated
+    _repeated = True
 
 
 class Interrupted(SystemExit):
@@ -31,7 +44,7 @@ class InterruptHook(HookBase):
     To be placed behind everything that belongs to the iteration, and before the evaluation, which
     changes nothing and is left out, or given up if the signal comes while it runs. With several
     processes all stop if one got a signal, and an evaluation is finished, as they share it. A
-    second signal has the effect that it had before the training.
+    second signal has the effect that it had before the training; `restore` brings that back.
 
     Args:
         before_stop: called by all processes when they are about to stop.
@@ -40,6 +53,7 @@ class InterruptHook(HookBase):
     def __init__(self, before_stop: Callable[[], object] = lambda: None):
         self.before_stop = before_stop
         self.received: int | None = None
+        self.received_at = 0.0
         self.evaluating = False
         # Last iteration that was finished by this process, and whether the run ended with it.
         self.finished: int | None = None
@@ -51,8 +65,14 @@ class InterruptHook(HookBase):
             self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
 
     def receive(self, number: int, _frame: object) -> None:
-        self.restore()
-        self.received = number
+        if self.received is not None:
+            if time.monotonic() - self.received_at >= REPETITION_TIME:
+                self.restore()
+                os.kill(os.getpid(), number)
+            return
+        if not _repeated:
+            self.restore()
+        self.received, self.received_at = number, time.monotonic()
         if self.evaluating and comm.get_world_size() == 1:
             raise Interrupted(number)
 
@@ -65,9 +85,6 @@ class InterruptHook(HookBase):
             if stop:
                 raise Interrupted(number)
         self.completed = self.finished + 1 >= self.trainer.max_iter
-
-    def after_train(self) -> None:
-        self.restore()
 
     def restore(self) -> None:
         """Give signals back the effect that they had before."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -47,9 +49,40 @@ def first_of_machine_first() -> Iterator[None]:
     dist.barrier(group=host_group())
 
 
+def require_same(checkpoint: str) -> None:
+    """Compare from which checkpoint each process goes on.
+
+    Raises:
+        RuntimeError: when they differ, as when a file system shows old files to some machines.
+    """
+    found = comm.all_gather(checkpoint)
+    if len(set(found)) > 1:
+        named = ", ".join(f"process {i} {name or 'none'!r}" for i, name in enumerate(found))
+        raise RuntimeError(
+            f"the processes see different checkpoints: {named}. OUTPUT_DIR must be one folder that "
+            "all machines see alike"
+        )
+
+
 @torch.no_grad()
 def take_buffers_of_main_process(model: nn.Module) -> None:
     """Copy the buffers of process 0 to all; without SyncBN statistics differ between processes."""
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def process_state(pid: int) -> str:
+    """State of a process of this machine: "gone", "stopped" or "alive"."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        if Path("/proc/self/stat").exists():
+            # The field behind the name, which is in brackets; Z and X have ended.
+            letter = stat.read_text(errors="replace").rpartition(")")[2].split()[0]
+            return {"Z": "gone", "X": "gone", "T": "stopped", "t": "stopped"}.get(letter, "alive")
+        os.kill(pid, 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone"
+    except OSError:  # somebody else's process
+        return "alive"
+    return "alive"

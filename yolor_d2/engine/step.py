@@ -16,6 +16,7 @@ from ..d2.engine import TrainerBase
 from ..d2.utils import comm, get_event_storage
 from ..data.accumulation import Accumulation
 from .feed import Feed
+from .progress import progress
 from .readout import Readout, StepFigures
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -104,11 +105,13 @@ class StepTrainer(TrainerBase):
         count = self.accumulation.batches_of(self.iter)
         losses, files, seconds = [], [], 0.0
         for index in range(count):
+            progress.stage("loading data")
             fed = self.feed.take()
             with self.own_gradients(is_last=index == count - 1):
                 losses.append(self.backward(fed.batch))
             files.append(fed.files)
             seconds += fed.seconds
+        progress.stage("step")
         norm = self.clip_gradients()
         self.unread.append(
             Readout(
@@ -140,10 +143,12 @@ class StepTrainer(TrainerBase):
         if self.precision is not None:
             half = torch.autocast(self.device.type, dtype=self.precision)
         with half:
+            progress.stage("forward")
             losses = self.model(batch)
             total = sum(losses.values())
         if self.grad_scaler is not None:
             total = self.grad_scaler.scale(total)
+        progress.stage("gradients")
         total.backward()
         return {name: loss.detach() for name, loss in losses.items()}
 

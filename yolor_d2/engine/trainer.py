@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import weakref
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -49,7 +50,8 @@ from .hooks import (
 )
 from .interrupt import Interrupted, InterruptHook
 from .optimizer import build_optimizer
-from .processes import take_buffers_of_main_process
+from .processes import require_same, take_buffers_of_main_process
+from .progress import progress
 from .random_state import RandomStateHook, preserved_random_state
 from .schedule import WarmupCosine, build_lr_scheduler
 from .step import StepTrainer, precision_from_config
@@ -82,6 +84,20 @@ def shorten_error(record: logging.LogRecord) -> bool:
     return True
 
 
+def check_batch_size(cfg: CfgNode) -> None:
+    """Refuse a batch that the processes cannot share.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    number = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH % number:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, but {number} processes share a "
+            f"batch: expected a multiple of {number}"
+        )
+
+
 def check_ignored_keys(cfg: CfgNode) -> None:
     """Refuse settings that YOLOR's trainer would ignore.
 
@@ -109,11 +125,13 @@ class Trainer(DefaultTrainer):
         if not logging.getLogger(TrainerBase.__module__).isEnabledFor(logging.INFO):
             setup_logger()  # else the runtime's lines are lost
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        check_batch_size(cfg)
         cfg = suit_gpu(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         # On the CPU a process has no device of its own.
-        devices = {} if cfg.MODEL.DEVICE.startswith("cuda") else {"device_ids": None}
+        on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+        devices = {"device_ids": [torch.cuda.current_device()] if on_gpu else None}
         loader = self.build_train_loader(cfg)
         # None for the loader of a subclass.
         self.training_set = getattr(loader, "training_set", None)
@@ -141,10 +159,11 @@ class Trainer(DefaultTrainer):
         self.checkpointer = YOLORCheckpointer(
             model,
             cfg.OUTPUT_DIR,
-            averaged=self.averaged,
+            averaged=self.saving,
             partial=cfg.MODEL.YOLOR.PARTIAL_WEIGHTS,
             trainer=weakref.proxy(self),
         )
+        progress.always_slow = cfg.MODEL.COMPILE  # new shapes are compiled at any time
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -159,11 +178,19 @@ class Trainer(DefaultTrainer):
         self._trainer.read_all()
         return nullcontext() if self.ema is None else self.ema.applied()
 
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """`averaged`, to save the model; other processes wait for it."""
+        with progress.during("checkpoint"), self.averaged():
+            yield
+
     def run_step(self) -> None:
+        progress.begin(self.iter)
         super().run_step()
         done = self.iter + 1
         if done % WRITE_PERIOD == 0 or done == self.max_iter:
             self._trainer.settle()
+        progress.end()
 
     @property
     def completed(self) -> bool:
@@ -229,9 +256,10 @@ class Trainer(DefaultTrainer):
     def load_from(self, iteration: int) -> None:
         """Go on with the samples of an iteration."""
         class_ap = None if self.image_weights is None else self.image_weights.class_ap
-        self._trainer.reset_data_loader(
-            lambda: build_train_loader(self.cfg, iteration, class_ap, self.training_set)
-        )
+        with progress.during("start of the data"):
+            self._trainer.reset_data_loader(
+                lambda: build_train_loader(self.cfg, iteration, class_ap, self.training_set)
+            )
 
     def train(self) -> dict | None:
         """Run the iterations that are left; the results of the last evaluation, if expected.
@@ -245,19 +273,32 @@ class Trainer(DefaultTrainer):
         runtime_logger = logging.getLogger(TrainerBase.__module__)
         runtime_logger.addFilter(shorten_error)
         try:
-            return super().train()
+            results = super().train()
+            progress.leave("end")
+            return results
         except Interrupted as interrupted:
-            done = self.interrupt.finished
-            if done is not None and done != self.checkpointer.saved_iteration:
-                self.checkpointer.save(f"model_{done:07d}", iteration=done)
-            logger.warning(
-                "%s: stopped after %d iterations; --resume goes on from %s",
-                *(interrupted.signal.name, self.start_iter if done is None else done + 1),
-                self.checkpointer.get_checkpoint_file() or "the start",
-            )
+            self.save_interrupted(interrupted)
             raise
         finally:
+            self.interrupt.restore()
             runtime_logger.removeFilter(shorten_error)
+
+    def save_interrupted(self, interrupted: Interrupted) -> None:
+        """Save the last iteration that is finished, and say from where to go on."""
+        done = self.interrupt.finished
+        if done is not None and done != self.checkpointer.saved_iteration:
+            self.checkpointer.save(f"model_{done:07d}", iteration=done)
+        source = "the checkpoint of process 0"
+        if comm.is_main_process():
+            source = self.checkpointer.get_checkpoint_file() or "the start"
+        logger.warning(
+            "%s: stopped after %d iterations; --resume goes on from %s",
+            *(interrupted.signal.name, self.start_iter if done is None else done + 1, source),
+        )
+        # What started the processes ends all of them when the first one ends, so none goes before
+        # the checkpoint is written. One that has died meanwhile changes nothing.
+        with suppress(RuntimeError):
+            comm.synchronize()
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in OUTPUT_DIR if there is one, else that of SOLVER.CONTINUE_FROM, else
@@ -273,6 +314,7 @@ class Trainer(DefaultTrainer):
                 f"SOLVER.CONTINUE_FROM {source!r} brings its weights: MODEL.WEIGHTS must be empty, "
                 f"but is {self.cfg.MODEL.WEIGHTS!r}"
             )
+        require_same(Path(self.checkpointer.get_checkpoint_file()).name if resume else "")
         super().resume_or_load(resume)
         if self.start_iter == 0 and source:
             fault = find_fault(Path(source))
@@ -335,6 +377,17 @@ class Trainer(DefaultTrainer):
         Returns:
             Figures by task; by data set and task where there are several.
         """
+        with progress.during("evaluation"):
+            return cls.test_all(cfg, model, evaluators)
+
+    @classmethod
+    def test_all(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None,
+    ) -> dict:
+        """What `test` does, whose arguments these are."""
         model = prepare_for_inference(model, cfg)
         names = list(cfg.DATASETS.TEST)
         given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators

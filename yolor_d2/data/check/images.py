@@ -21,6 +21,7 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from ..image import decode_image, is_array
+from ..workers import end_with_parent
 
 # Larger files are not read.
 LARGEST_FILE = 2**30
@@ -212,7 +213,9 @@ def process_pool(workers: int) -> Iterator[Executor]:
     context = multiprocessing.get_context(
         "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     )
-    pool = ProcessPoolExecutor(workers, mp_context=context)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=end_with_parent, initargs=(os.getpid(),)
+    )
     try:
         yield pool
     finally:

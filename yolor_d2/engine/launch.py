@@ -1,0 +1,431 @@
+"""The processes of one training, however they were started.
+
+torchrun and srun start them and say in the environment which one each is; `--num-gpus` lets this
+module start them. All meet in torch.distributed's own process group.
+
+Of srun only the variables of the running step count (SLURM_STEP_*, SLURM_PROCID). Those of the
+allocation are there too in an interactive shell and in a batch script, where nobody meant several
+processes. The package clusterscope goes by the latter, so it is not used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from shutil import which
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ..config import load_config
+from ..d2 import RUNTIME
+from ..d2 import engine as runtime
+from ..d2.config import CfgNode
+from ..d2.utils import comm
+from ..data.workers import ask_for_signal
+from .interrupt import SIGNALS, expect_repeated_signals
+from .watch import ProcessLostError, watched
+
+logger = logging.getLogger(__name__)
+
+# What torchrun tells each process; the other variables of it are not needed.
+ELASTIC = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Any of these means that processes were started by torchrun, or in its manner.
+ELASTIC_SIGNS = ("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE")
+# Processes that are started later than this, as those of a queue, are given up.
+MEETING_TIME = timedelta(minutes=10)
+# Of one exchange. What is slow or hangs is the business of `watch`, which knows which it is; with
+# SOLVER.HANG_LIMIT 0 it is Detectron2's half hour.
+EXCHANGE_TIME = timedelta(days=1)
+EXCHANGE_TIME_UNWATCHED = timedelta(minutes=30)
+# Ports for srun's steps: above those of services, below those that Linux gives out by itself.
+FIRST_PORT, NUM_PORTS = 12000, 20000
+# Seconds that processes have to end by themselves when one has failed.
+GRACE = 10
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the processes this one is.
+
+    Attributes:
+        rank: number among all processes.
+        world_size: number of all processes.
+        local_rank: number among those of this machine.
+        local_size: number of those of this machine, the same on each.
+        url: where they meet, see `torch.distributed`.
+        source: who started them, for messages.
+        has_store: somebody else than process 0 runs the store at the URL.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_size: int
+    url: str
+    source: str
+    has_store: bool = False
+
+    def __post_init__(self):
+        given = (
+            f"{self.source}: process {self.rank} of {self.world_size}, on its machine "
+            f"{self.local_rank} of {self.local_size}"
+        )
+        if (
+            not (0 <= self.rank < self.world_size and 0 <= self.local_rank < self.local_size)
+            or self.local_size > self.world_size
+        ):
+            raise ValueError(f"{given}: these numbers contradict each other")
+        if self.world_size % self.local_size:
+            raise ValueError(
+                f"{given}: each machine must have as many processes (WORLD_SIZE is no multiple of "
+                "LOCAL_WORLD_SIZE)"
+            )
+        if self.rank % self.local_size != self.local_rank:
+            raise ValueError(
+                f"{given}: the processes of a machine must have consecutive numbers (srun: "
+                "--distribution=block)"
+            )
+
+
+def read_number(environment: Mapping[str, str], name: str) -> int:
+    """A whole number from the environment.
+
+    Raises:
+        ValueError: when it is none, naming the variable.
+    """
+    try:
+        return int(environment[name])
+    except ValueError:
+        raise ValueError(
+            f"environment variable {name} is {environment[name]!r}, expected a whole number"
+        ) from None
+
+
+def from_elastic(environment: Mapping[str, str]) -> Place | None:
+    """The place that torchrun gave this process, None if it did not.
+
+    Raises:
+        ValueError: when some of the variables are missing or make no sense.
+    """
+    signs = [name for name in ELASTIC_SIGNS if name in environment]
+    alone = "TORCHELASTIC_RUN_ID" not in environment and environment.get("WORLD_SIZE") == "1"
+    if not signs or alone:
+        return None
+    missing = [name for name in ELASTIC if not environment.get(name)]
+    if missing:
+        raise ValueError(
+            f"environment variable {signs[0]} is set, as torchrun does, but not "
+            f"{', '.join(missing)}: start with torchrun, set these too, or unset {signs[0]} to "
+            "work in one process"
+        )
+    rank, world_size, local_rank, local_size = (
+        read_number(environment, name) for name in ELASTIC[:4]
+    )
+    url = f"tcp://{bracketed(environment['MASTER_ADDR'])}:{read_number(environment, 'MASTER_PORT')}"
+    return Place(rank, world_size, local_rank, local_size, url, "torchrun (RANK, WORLD_SIZE, ...)")
+
+
+def bracketed(host: str) -> str:
+    """A host as part of a URL."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def from_slurm(environment: Mapping[str, str]) -> Place | None:
+    """The place that srun gave this process, None if its step has a single task.
+
+    Raises:
+        ValueError: when the variables make no sense, or do not tell where to meet.
+    """
+    if "SLURM_STEP_NUM_TASKS" not in environment or "SLURM_PROCID" not in environment:
+        return None  # a batch script, or a shell of salloc
+    world_size = read_number(environment, "SLURM_STEP_NUM_TASKS")
+    # A shell with a terminal is the first task, the others have none.
+    if world_size == 1 or "SLURM_PTY_PORT" in environment:
+        return None
+    # "4(x2)" is 4 tasks on each of 2 nodes, "4,3" differs from node to node.
+    per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", str(world_size))
+    if "," in per_node:
+        raise ValueError(
+            f"srun: SLURM_STEP_TASKS_PER_NODE is {per_node!r}, expected as many tasks on each node "
+            "(--ntasks-per-node)"
+        )
+    count = per_node.partition("(")[0]
+    if not count.isdigit():
+        raise ValueError(f"srun: SLURM_STEP_TASKS_PER_NODE is {per_node!r}, expected a number")
+    if "SLURM_LOCALID" not in environment:
+        raise ValueError("srun: SLURM_PROCID is set, but not SLURM_LOCALID")
+    return Place(
+        read_number(environment, "SLURM_PROCID"),
+        world_size,
+        read_number(environment, "SLURM_LOCALID"),
+        int(count),
+        f"tcp://{bracketed(slurm_address(environment))}:{slurm_port(environment)}",
+        "srun (SLURM_PROCID, ...)",
+    )
+
+
+def slurm_address(environment: Mapping[str, str]) -> str:
+    """The host of the first task: MASTER_ADDR, else by SLURM's own list of the nodes.
+
+    Raises:
+        ValueError: when neither tells.
+    """
+    if environment.get("MASTER_ADDR"):
+        return environment["MASTER_ADDR"]
+    if environment.get("SLURM_STEP_NUM_NODES") == "1":
+        return "127.0.0.1"
+    nodes = environment.get("SLURM_STEP_NODELIST", "")
+    # SLURM itself reads its lists, such as "gpu[003-007,010]"; other readers differ in rare forms.
+    command = ["scontrol", "show", "hostnames", nodes]
+    if nodes and which(command[0]):
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if listed.returncode == 0 and listed.stdout.split():
+            return listed.stdout.split()[0]
+    raise ValueError(
+        "srun: MASTER_ADDR is not set, and `scontrol show hostnames` does not tell the first node "
+        f"of SLURM_STEP_NODELIST {nodes!r}: set MASTER_ADDR to the host of task 0"
+    )
+
+
+def slurm_port(environment: Mapping[str, str]) -> int:
+    """MASTER_PORT, else one that follows from job and step."""
+    if environment.get("MASTER_PORT"):
+        return read_number(environment, "MASTER_PORT")
+    job, step = (
+        read_number(environment, name) if name in environment else 0
+        for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")
+    )
+    return FIRST_PORT + (job * 31 + step) % NUM_PORTS
+
+
+def from_environment(environment: Mapping[str, str]) -> Place | None:
+    """The place of a process that somebody else started; None if this one stands alone.
+
+    torchrun may itself have been started by srun, so it goes first.
+    """
+    return from_elastic(environment) or from_slurm(environment)
+
+
+def check_options(options: Any, place: Place) -> None:
+    """Refuse options that start processes where they were started already.
+
+    Raises:
+        ValueError: naming option and variable.
+    """
+    per_machine, machines = options.num_gpus, options.num_machines
+    for option, value, meant in [
+        ("--num-gpus", per_machine, place.local_size),
+        ("--num-machines", machines, place.world_size // place.local_size),
+    ]:
+        if value not in (1, meant):
+            raise ValueError(
+                f"{option} is {value}, but {place.source} has started {place.world_size} "
+                f"processes, {place.local_size} on each machine: leave {option} out"
+            )
+
+
+def launch(work: Callable[[Any], Any], options: Any) -> Any:
+    """Call `work(options)` in this process, or in each of several.
+
+    Args:
+        work: what each process does. Where this function starts them it must be importable.
+        options: those of Detectron2's commands, `num_gpus`, `num_machines`, `machine_rank`,
+            `dist_url`, `config_file` and `opts`; the configuration's MODEL.DEVICE says how
+            processes talk to each other.
+
+    Returns:
+        What `work` returns; None where this function has started the processes.
+
+    Raises:
+        ValueError: when the environment or options contradict each other.
+        RuntimeError: when several processes are asked for and Detectron2 is not installed.
+        SystemExit: when a signal has stopped the processes that this function has started.
+    """
+    place = from_environment(os.environ)
+    if place is not None:
+        check_options(options, place)
+        launcher = os.getppid()
+        follow_launcher(launcher)
+        if place.world_size == 1 or RUNTIME == "builtin":
+            return runtime.launch(work, place.world_size, args=(options,))
+        return work_in_group(work, options, place, launcher)
+    count = options.num_gpus * options.num_machines
+    if count == 1 or RUNTIME == "builtin":
+        return runtime.launch(work, options.num_gpus, options.num_machines, args=(options,))
+    check_counts(options)
+    start_processes(work, options)
+    return None
+
+
+def check_counts(options: Any) -> None:
+    """Refuse numbers of processes, machines and GPUs that cannot be.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if options.num_gpus < 1 or options.num_machines < 1:
+        raise ValueError(
+            f"--num-gpus is {options.num_gpus} and --num-machines {options.num_machines}, expected "
+            "at least 1"
+        )
+    if not 0 <= options.machine_rank < options.num_machines:
+        raise ValueError(
+            f"--machine-rank is {options.machine_rank}, expected 0 to {options.num_machines - 1}"
+        )
+    if options.num_machines > 1 and options.dist_url == "auto":
+        raise ValueError("--dist-url is 'auto', but several machines need tcp://HOST:PORT")
+    read_device(load_config(options.config_file, options.opts), options.num_gpus)
+
+
+def read_device(cfg: CfgNode, local_size: int) -> str:
+    """Type of the device that processes compute on, "cpu" or "cuda".
+
+    Raises:
+        ValueError: when a machine has fewer GPUs than processes.
+    """
+    device = torch.device(cfg.MODEL.DEVICE)
+    if device.index is not None:
+        raise ValueError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but each of several processes has a GPU of its "
+            f"own: give {device.type!r}"
+        )
+    # Schedulers may show each process its own GPU alone.
+    if device.type == "cuda" and 1 < torch.cuda.device_count() < local_size:
+        raise ValueError(
+            f"{local_size} processes on this machine (--num-gpus, torchrun --nproc-per-node, srun "
+            f"--ntasks-per-node), but it has {torch.cuda.device_count()} GPUs"
+        )
+    return device.type
+
+
+def work_in_group(work: Callable[[Any], Any], options: Any, place: Place, launcher: int) -> Any:
+    """Join the process group, work, and leave it."""
+    cfg = load_config(options.config_file, options.opts)
+    device = read_device(cfg, place.local_size)
+    begin = time.perf_counter()
+    store = meet(place)
+    limit = cfg.SOLVER.HANG_LIMIT
+    if device == "cuda":
+        torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        store=dist.PrefixStore("group", store),
+        rank=place.rank,
+        world_size=place.world_size,
+        timeout=EXCHANGE_TIME if limit > 0 else EXCHANGE_TIME_UNWATCHED,
+    )
+    comm.create_local_process_group(place.local_size)
+    comm.synchronize()
+    logger.info("Processes met after %.1f s", time.perf_counter() - begin)
+    with watched(store, limit, launcher):
+        result = work(options)
+        comm.synchronize()  # none leaves while another still needs it
+    dist.destroy_process_group()
+    return result
+
+
+def meet(place: Place) -> dist.Store:
+    """The store in which the processes meet, once all are there."""
+    if place.has_store:
+        url = urlsplit(place.url)
+        return dist.TCPStore(url.hostname or "", url.port or 0, timeout=MEETING_TIME)
+    return next(dist.rendezvous(place.url, place.rank, place.world_size, timeout=MEETING_TIME))[0]
+
+
+def follow_launcher(parent: int) -> None:
+    """Let this process get SIGTERM when what started it dies; `watch` ends it if it does not end.
+
+    Args:
+        parent: process id of the launcher.
+    """
+    expect_repeated_signals()
+    ask_for_signal(signal.SIGTERM)
+    if os.getppid() != parent:
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+# ---- Processes that are started here
+
+
+def run_store(options: Any) -> dist.Store | None:
+    """The store for the processes of all machines, if it is for this machine to run it.
+
+    It lives as long as this process, so that the others can tell what process 0 has died of.
+    """
+    if options.dist_url == "auto":
+        options.dist_url = "tcp://127.0.0.1:0"
+    url = urlsplit(options.dist_url)
+    if url.scheme != "tcp" or options.machine_rank != 0:
+        return None
+    if url.hostname is None or url.port is None:
+        raise ValueError(f"--dist-url is {options.dist_url!r}, expected tcp://HOST:PORT")
+    store = dist.TCPStore(url.hostname, url.port, is_master=True, wait_for_workers=False)
+    options.dist_url = f"tcp://{bracketed(url.hostname)}:{store.port}"
+    return store
+
+
+def start_processes(work: Callable[[Any], Any], options: Any) -> None:
+    """Start the processes of this machine, and wait for their end.
+
+    Raises:
+        ProcessRaisedException: what one of them has raised; the others are ended.
+        ProcessLostError: when one ends without saying why.
+        SystemExit: with their code when a signal has stopped them.
+    """
+    store = run_store(options)
+    context = mp.start_processes(
+        started, args=(os.getpid(), work, options), nprocs=options.num_gpus, join=False
+    )
+    pass_on_signals(context.pids())
+    try:
+        while not context.join(grace_period=GRACE):
+            pass
+    except mp.ProcessExitedException as error:
+        if error.exit_code in [128 + number for number in SIGNALS]:
+            raise SystemExit(error.exit_code) from None
+        end = error.signal_name or f"exit code {error.exit_code}"
+        raise ProcessLostError(
+            f"process {options.machine_rank * options.num_gpus + error.error_index} (process id "
+            f"{error.error_pid}) has ended with {end}"
+        ) from error
+    del store  # not before
+
+
+def pass_on_signals(pids: list[int]) -> None:
+    """Let the processes decide what SIGTERM and Ctrl-C do; this one ends after them."""
+
+    def pass_on(number: int, _frame: object) -> None:
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    for number in SIGNALS:
+        signal.signal(number, pass_on)
+
+
+def started(local_rank: int, parent: int, work: Callable[[Any], Any], options: Any) -> None:
+    """What a process does that `start_processes` has started."""
+    follow_launcher(parent)
+    size = options.num_gpus
+    place = Place(
+        options.machine_rank * size + local_rank,
+        options.num_machines * size,
+        local_rank,
+        size,
+        options.dist_url,
+        "--num-gpus",
+        has_store=options.dist_url.startswith("tcp://"),
+    )
+    work_in_group(work, options, place, parent)
