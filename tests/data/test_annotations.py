@@ -256,7 +256,8 @@ def test_a_file_is_read_once(cfg, toy, tmp_path, monkeypatch, large):
     cfg.DATASETS.CHECK = True
     config.write_text(cfg.dump())
     args = parse_args(["--config-file", str(config), "OUTPUT_DIR", str(tmp_path / "run")])
-    made = train_net.setup(args)
+    made = train_net.read_settings(args)
+    train_net.setup(made, args)
     trainer = Trainer(made)
     trainer.load_from(3)
     loader.build_test_loader(made, made.DATASETS.TEST[0])
