@@ -4,7 +4,6 @@ from . import RUNTIME
 
 if RUNTIME == "detectron2":
     from detectron2.evaluation import (
-        COCOEvaluator,
         DatasetEvaluator,
         DatasetEvaluators,
         inference_on_dataset,
@@ -13,7 +12,6 @@ if RUNTIME == "detectron2":
     )
 else:
     from .._builtin.evaluation import (
-        COCOEvaluator,
         DatasetEvaluator,
         DatasetEvaluators,
         inference_on_dataset,
@@ -22,7 +20,6 @@ else:
     )
 
 __all__ = [
-    "COCOEvaluator",
     "DatasetEvaluator",
     "DatasetEvaluators",
     "inference_on_dataset",
