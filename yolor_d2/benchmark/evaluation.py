@@ -1,15 +1,13 @@
 """Images per second of an evaluation in COCO's figures, and where its time goes.
 
 The way is that of `train_net.py --eval-only`: loader, model as MODEL.INFERENCE wants it, evaluator,
-figures. Images are read in this process, so that their CPU time is known. What the evaluator
-prints is left out.
+figures. Images are read in this process, so that their CPU time is known. --generated measures
+evaluator and report alone, beside other evaluators, see generated_evaluation.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import logging
 import tempfile
 
@@ -20,7 +18,7 @@ from ..data.loader import build_test_loader, register_datasets, use_coco_files
 from ..engine import Trainer
 from ..modeling import YOLOR
 from ..modeling.inference import prepare_for_inference
-from . import timing
+from . import generated_evaluation, timing
 from .model import build
 from .report import Report, describe_machine
 from .timing import Clock, Stages
@@ -39,7 +37,15 @@ STAGES = ["read and resize", "network", "post-processing", "collect detections",
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command line takes."""
-    parser.add_argument("--config-file", required=True, help="path, or name in the model zoo")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config-file", help="path, or name in the model zoo")
+    source.add_argument(
+        *("--generated",),
+        type=int,
+        metavar="IMAGES",
+        help="no model: COCO's figures and report of so many generated images",
+    )
+    parser.add_argument("--detections", type=int, default=100, help="in each generated image (100)")
     parser.add_argument(
         "--test", nargs=2, metavar=("JSON", "FOLDER"), help="COCO annotations and images"
     )
@@ -52,15 +58,17 @@ def run(args: argparse.Namespace) -> Report:
     Raises:
         ValueError: when an argument is out of range, or there is no data set.
     """
-    timing.prepare(args)
+    timing.prepare(args, "generated", "detections")
+    for runtime in ("detectron2", "yolor_d2"):
+        logging.getLogger(runtime).setLevel(logging.WARNING)
+    if args.generated is not None:
+        return generated_evaluation.run(args)
     cfg = load_config(args.config_file, [*args.opts, "DATALOADER.NUM_WORKERS", "0"])
     use_coco_files(cfg, None, args.test)
     register_datasets(cfg)
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name COCO files with --test JSON FOLDER")
     name = cfg.DATASETS.TEST[0]
-    for runtime in ("detectron2", "yolor_d2"):
-        logging.getLogger(runtime).setLevel(logging.WARNING)
     model = prepare_for_inference(build(cfg), cfg)
     if not isinstance(model, YOLOR):
         raise ValueError("TEST.AUG.ENABLED is True, expected False: stages are those of one view")
@@ -82,8 +90,7 @@ def run(args: argparse.Namespace) -> Report:
                 with torch.no_grad():
                     evaluator.process(inputs, model(inputs))
                 images += len(inputs)
-            with contextlib.redirect_stdout(io.StringIO()):
-                figures = evaluator.evaluate()
+            figures = evaluator.evaluate()
             stages.end_round()
     rows = stages.rows(images, "image")
     settings = {

@@ -11,6 +11,7 @@ r"""Measure speed on this machine, and what else numbers in the documents rest o
     python tools/benchmark.py nms
     python tools/benchmark.py evaluation --config-file output/mine/config.yaml \
         --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py evaluation --generated 5000
     python tools/benchmark.py export --config-file output/mine/config.yaml --onnx model.onnx
     python tools/benchmark.py border --config-file output/mine/config.yaml \
         --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth

@@ -3,6 +3,7 @@
 from . import RUNTIME
 
 if RUNTIME == "detectron2":
+    from detectron2.evaluation import COCOEvaluator as StockCOCOEvaluator
     from detectron2.evaluation import (
         DatasetEvaluator,
         DatasetEvaluators,
@@ -19,9 +20,13 @@ else:
         verify_results,
     )
 
+    # Detectron2's own, which benchmarks compare with ours; there is none here.
+    StockCOCOEvaluator = None
+
 __all__ = [
     "DatasetEvaluator",
     "DatasetEvaluators",
+    "StockCOCOEvaluator",
     "inference_on_dataset",
     "print_csv_format",
     "verify_results",
