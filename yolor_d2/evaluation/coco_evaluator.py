@@ -28,7 +28,7 @@ from .coco_figures import (
     hash_file,
     write_figures,
 )
-from .coco_files import RESULTS_NAME, Detections, find_places, read_truth
+from .coco_files import RESULTS_NAME, Detections, collector_paused, find_places, read_truth
 from .dataset_file import write_dataset_file
 
 logger = logging.getLogger(__name__)
@@ -203,6 +203,7 @@ class COCOEvaluator(DatasetEvaluator):
         ids = np.array(sorted(numbers, key=numbers.__getitem__), dtype=np.int64)
         return ids[find_places(labels, classes, "class")]
 
+    @collector_paused()
     def write(self, found: Collected, categories: np.ndarray) -> str:
         """Write the detections, each file whole or not at all.
 

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from ..checkpoint.files import atomic_write
 from ..data.annotations import Annotations
-from .coco_files import Detections
+from .coco_files import Detections, collector_paused
 from .errors import group_by_label
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,7 @@ class Records:
         return self.records
 
 
+@collector_paused()
 def evaluate_boxes(truth: Annotations, found: Detections) -> COCOFigures:
     """The figures of `COCOeval`, whose memory is kept small: each class is matched by itself.
 
