@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from yolor_d2.data.annotations import Annotations
+from yolor_d2.evaluation.coco_files import Detections, read_results, read_truth
 from yolor_d2.evaluation.report import Source
 from yolor_d2.visualize import write_image
 
@@ -49,3 +51,12 @@ def write_case(
     (folder / "val.json").write_text(json.dumps(data), encoding="utf-8")
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     return Source("some/data", folder / "val.json", folder, folder / "results.json")
+
+
+def read_case(folder: Path, data: dict, results: list[dict]) -> tuple[Annotations, Detections]:
+    """Content of an annotation and a result file, written and read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "data.json").write_text(json.dumps(data), encoding="utf-8")
+    (folder / "found.json").write_text(json.dumps(results), encoding="utf-8")
+    truth = read_truth(folder / "data.json")
+    return truth, read_results(folder / "found.json", truth)

@@ -44,7 +44,6 @@ from yolor_d2.d2.engine import (
     launch,
 )
 from yolor_d2.d2.evaluation import (
-    COCOEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
     verify_results,
@@ -493,83 +492,6 @@ def resize(folder: Path) -> dict:
 
 
 # ---- Evaluation
-
-
-def write_evaluation_set(folder: Path, name: str) -> list[dict]:
-    """12 images of 3 classes; returns the inputs of the evaluator."""
-    rng = np.random.default_rng(1)
-    annotations = []
-    for image in range(12):
-        for _ in range(rng.integers(0, 6)):
-            x, y = rng.uniform(0, 100, 2)
-            w, h = rng.uniform(4, 120, 2)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image * 10,
-                    "category_id": int(rng.choice([3, 8, 21])),
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "iscrowd": int(rng.random() < 0.1),
-                }
-            )
-    content = {
-        "info": {},
-        "images": [
-            {"id": i * 10, "file_name": f"{i}.png", "height": 240, "width": 240} for i in range(12)
-        ],
-        "annotations": annotations,
-        "categories": [{"id": i, "name": f"class {i}"} for i in (3, 8, 21, 40)],
-    }
-    path = folder / "evaluation.json"
-    path.write_text(json.dumps(content))
-    register_coco_instances(name, {}, str(path), "images")
-    return [
-        {"image_id": x["image_id"], "truth": x["annotations"]} for x in DatasetCatalog.get(name)
-    ]
-
-
-def detect_about(truth: list[dict], rng: np.random.Generator) -> Instances:
-    """Shifted copies of the ground truth, some of the wrong class, and some noise."""
-    rows = []
-    for annotation in truth:
-        x, y, w, h = annotation["bbox"]
-        for spread in (0.05, 0.3):
-            dx, dy, dw, dh = rng.normal(0, spread, 4) * (w, h, w, h)
-            label = annotation["category_id"] if rng.random() < 0.8 else int(rng.integers(4))
-            rows.append([x + dx, y + dy, x + dx + w + dw, y + dy + h + dh, label, rng.random()])
-    rows += [[*rng.uniform(0, 100, 2), *rng.uniform(100, 200, 2), 0, rng.random() / 3]]
-    values = torch.tensor(rows)
-    found = Instances((240, 240), pred_boxes=Boxes(values[:, :4]), scores=values[:, 5])
-    found.pred_classes = values[:, 4].long()
-    return found
-
-
-@fact
-def coco_precision(folder: Path) -> dict:
-    """Figures of fixed detections, and the files."""
-    rng = np.random.default_rng(2)
-    inputs = write_evaluation_set(folder, "contract/evaluation")
-    evaluator = COCOEvaluator("contract/evaluation", output_dir=str(folder / "inference"))
-    evaluator.reset()
-    for item in inputs:
-        evaluator.process([item], [{"instances": detect_about(item["truth"], rng)}])
-    results = evaluator.evaluate()
-    written = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
-    evaluator.reset()
-    unfound = Instances((240, 240), pred_boxes=Boxes([]), scores=torch.zeros(0))
-    unfound.pred_classes = torch.zeros(0, dtype=torch.int64)
-    for item in inputs:
-        evaluator.process([item], [{"instances": unfound}])
-    silent = evaluator.evaluate()
-    evaluator.reset()
-    return {
-        "results": results,
-        "files": sorted(path.name for path in (folder / "inference").iterdir()),
-        "written": written[:5],
-        "without detections": silent,
-        "without images": evaluator.evaluate(),
-    }
 
 
 @fact

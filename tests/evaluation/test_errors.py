@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from report_cases import read_case
 
 from yolor_d2.evaluation.analysis import analyse, build_scenes
+from yolor_d2.evaluation.coco_figures import evaluate_boxes
 from yolor_d2.evaluation.errors import (
     BACKGROUND,
     BOTH,
@@ -15,6 +17,7 @@ from yolor_d2.evaluation.errors import (
     POSITION,
     Curve,
     Found,
+    Pairs,
     Truth,
     average_precision,
     confuse,
@@ -22,7 +25,6 @@ from yolor_d2.evaluation.errors import (
     count_pairs,
     curve_of,
     find_errors,
-    join_errors,
     match_best,
 )
 
@@ -45,13 +47,15 @@ DETECTIONS = [
 def make_truth(objects, crowd=()) -> Truth:
     boxes = np.array([(*corner, 100, 100) for corner, _ in objects], dtype=float)
     labels = np.array([label for _, label in objects], dtype=int)
-    return Truth(boxes.reshape(-1, 4), labels, np.isin(np.arange(len(objects)), crowd))
+    images = np.zeros(len(objects), dtype=int)
+    return Truth(images, boxes.reshape(-1, 4), labels, np.isin(np.arange(len(objects)), crowd))
 
 
 def make_found(detections) -> Found:
     boxes = np.array([(*corner, 100, 100) for corner, *_ in detections], dtype=float)
     labels = np.array([label for _, label, *_ in detections], dtype=int)
-    return Found(boxes.reshape(-1, 4), labels, np.array([x[2] for x in detections]))
+    scores = np.array([x[2] for x in detections], dtype=float)
+    return Found(np.zeros(len(labels), dtype=int), boxes.reshape(-1, 4), labels, scores)
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def test_every_kind_is_told_apart(case):
 
 
 def test_costs_are_those_computed_on_paper(case):
-    costs = cost_of_errors(join_errors([case]))
+    costs = cost_of_errors(case[2])
     # Class 0, 5 objects: correct, 3 errors, correct. 21 points of recall up to 0.2 at precision 1,
     # 20 up to 0.4 at 2/5. Class 1, 1 object: 2 errors, correct; all points at 1/3.
     base = (29 / 101 + 1 / 3) / 2
@@ -102,8 +106,8 @@ def test_costs_are_those_computed_on_paper(case):
 
 
 def test_confusion_is_that_counted_on_paper(case):
-    truth, found, errors = case
-    pairs = confuse(truth, found, errors, found.scores > 0.25)
+    _, found, errors = case
+    pairs = confuse(errors, found.scores > 0.25)
     # A and E are found, B is taken for class 1, C, D and F are missed; the duplicate, the wrong
     # position and the background are class 0 on nothing, the box beside D is class 1 on nothing.
     assert count_pairs(pairs, 2).tolist() == [[1, 1, 3], [0, 1, 0], [3, 1, 0]]
@@ -117,10 +121,10 @@ def test_what_lies_in_a_crowd_region_does_not_count():
     # The region takes any number, but of its class alone.
     assert errors.kinds.tolist() == [IGNORED, IGNORED, BACKGROUND, CORRECT]
     assert not errors.missed.any()
-    costs = cost_of_errors(join_errors([(truth, found, errors)]))
+    costs = cost_of_errors(errors)
     assert costs["AP50"] == 100
     assert costs["false positives"] == {"count": 1, "cost": 0}
-    assert count_pairs(confuse(truth, found, errors, np.ones(4, bool)), 2).tolist() == [
+    assert count_pairs(confuse(errors, np.ones(4, bool)), 2).tolist() == [
         [1, 0, 0],
         [0, 0, 0],
         [0, 1, 0],
@@ -130,7 +134,7 @@ def test_what_lies_in_a_crowd_region_does_not_count():
 def test_only_the_best_of_several_repairs_counts():
     truth = make_truth([(A, 0)])
     found = make_found([((50, 0), 0, 0.9), ((50, 0), 0, 0.8)])
-    kinds = cost_of_errors(join_errors([(truth, found, find_errors(truth, found))]))["kinds"]
+    kinds = cost_of_errors(find_errors(truth, found))["kinds"]
     assert kinds["position"] == {"count": 2, "cost": 100}
     assert kinds["missed"]["count"] == 0
 
@@ -138,14 +142,14 @@ def test_only_the_best_of_several_repairs_counts():
 def test_an_object_that_is_found_needs_no_repair():
     truth = make_truth([(A, 0), (B, 0)])
     found = make_found([((50, 0), 0, 0.9), ((0, 0), 0, 0.8)])
-    kinds = cost_of_errors(join_errors([(truth, found, find_errors(truth, found))]))["kinds"]
+    kinds = cost_of_errors(find_errors(truth, found))["kinds"]
     # 51 points up to a recall of 0.5 at precision 1/2, then at 1; B stays missed.
     assert kinds["position"]["cost"] == pytest.approx(100 * 51 / 101 / 2)
 
 
 def test_a_class_that_is_missed_altogether():
     truth, found = make_truth([(A, 0), (B, 0)]), make_found([])
-    costs = cost_of_errors(join_errors([(truth, found, find_errors(truth, found))]))
+    costs = cost_of_errors(find_errors(truth, found))
     assert costs["AP50"] == 0
     assert costs["kinds"]["missed"] == {"count": 2, "cost": 100}
 
@@ -153,19 +157,21 @@ def test_a_class_that_is_missed_altogether():
 def test_nothing_at_all():
     truth, found = make_truth([]), make_found([])
     errors = find_errors(truth, found)
-    assert errors.overlaps.shape == (0, 0)
-    costs = cost_of_errors(join_errors([(truth, found, errors)]))
+    assert len(errors.pairs.overlaps) == 0
+    costs = cost_of_errors(errors)
     assert np.isnan(costs["AP50"])
     assert costs["kinds"]["missed"]["count"] == 0
-    assert np.isnan(cost_of_errors(join_errors([]))["AP50"])
 
 
 def test_matching_is_greedy_by_rank():
     # The first row takes the second column, which the second row would have needed.
     overlaps = np.array([[0.6, 0.7], [0.2, 0.9], [0.5, 0.5]])
-    every = np.ones_like(overlaps, dtype=bool)
-    assert match_best(overlaps, every, 0.5).tolist() == [1, -1, 0]
-    assert match_best(overlaps, every, 0.65).tolist() == [1, -1, -1]
+    rows, columns = np.indices(overlaps.shape).reshape(2, -1)
+    pairs = Pairs(rows, columns, overlaps.ravel())
+    assert match_best(pairs.where(pairs.overlaps >= 0.5), 3).tolist() == [1, -1, 0]
+    assert match_best(pairs.where(pairs.overlaps >= 0.65), 3).tolist() == [1, -1, -1]
+    # Of equal overlaps the last counts, as in COCO.
+    assert match_best(Pairs(rows[:2], columns[:2], np.array([0.6, 0.6])), 1).tolist() == [1]
 
 
 def test_average_precision_interpolates():
@@ -213,18 +219,21 @@ def random_case(seed: int, images: int = 12, classes: int = 4) -> tuple[dict, li
         for box, label in zip(np.abs(moved).tolist(), found.tolist()):
             score = float(rng.integers(1, 40) / 40)  # many are equal
             results.append({"image_id": image, "category_id": label, "bbox": box, "score": score})
-    records = [{"id": i, "width": 500, "height": 500} for i in range(1, images + 1)]
+    records = [
+        {"id": i, "file_name": f"{i}", "width": 500, "height": 500} for i in range(1, images + 1)
+    ]
     names = [{"id": i, "name": f"class {i}"} for i in range(1, classes + 1)]
     return {"images": records, "annotations": annotations, "categories": names}, results
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_matching_is_that_of_pycocotools(seed):
+def test_the_matching_is_that_of_pycocotools(seed, tmp_path):
     data, results = random_case(seed)
-    found = analyse(data, results)
+    case = read_case(tmp_path, data, results)
+    found = analyse(*case, evaluate_boxes(*case))
     assert found["errors"]["AP50"] == pytest.approx(found["figures"]["AP50"], abs=1e-9)
     # Every detection is of one kind, and every object correct or not.
-    errors = join_errors([(x.truth, x.found, x.errors) for x in build_scenes(data, results)])
+    errors = build_scenes(*case).errors
     kinds = np.bincount(errors.kinds[errors.kinds != IGNORED], minlength=MISSED)
     assert kinds.sum() + (errors.kinds == IGNORED).sum() == len(results)
     assert (

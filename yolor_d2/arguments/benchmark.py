@@ -11,6 +11,7 @@ r"""Measure speed on this machine, and what else numbers in the documents rest o
     python tools/benchmark.py nms
     python tools/benchmark.py evaluation --config-file output/mine/config.yaml \
         --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    python tools/benchmark.py evaluation --generated 5000
     python tools/benchmark.py export --config-file output/mine/config.yaml --onnx model.onnx
     python tools/benchmark.py border --config-file output/mine/config.yaml \
         --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
@@ -96,10 +97,18 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Images per second of an evaluation in COCO's figures, and where its time goes.
 
     The way is that of `train_net.py --eval-only`: loader, model as MODEL.INFERENCE wants it,
-    evaluator, figures. Images are read in this process, so that their CPU time is known. What
-    the evaluator prints is left out.
+    evaluator, figures. Images are read in this process, so that their CPU time is known.
+    --generated measures evaluator and report alone, beside pycocotools and Detectron2's evaluator.
     """
-    add_config_file(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    add_config_file(source, required=False)
+    source.add_argument(
+        *("--generated",),
+        type=int,
+        metavar="IMAGES",
+        help="no model: COCO's figures and report of so many generated images",
+    )
+    parser.add_argument("--detections", type=int, default=100, help="in each generated image (100)")
     parser.add_argument("--test", **COCO_FILES, help="COCO annotations and images")
     add_timing(parser, rounds=1)
 
@@ -266,7 +275,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def check_inputs(args: argparse.Namespace) -> None:
-    if "config_file" in args:
+    if getattr(args, "config_file", None) is not None:
         check_config(args)
     require_coco_files(getattr(args, "train", None), getattr(args, "test", None))
     if args.command not in ("data", "step", "start", "nms", "gpu"):  # they load no weights

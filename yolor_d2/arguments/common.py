@@ -24,7 +24,7 @@ def new_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def add_config_file(
-    parser: argparse.ArgumentParser,
+    parser: argparse._ActionsContainer,
     help_text: str = "path, or name in the model zoo",
     **options: object,
 ) -> None:

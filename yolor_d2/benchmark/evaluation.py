@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import logging
 import tempfile
 
@@ -15,7 +13,7 @@ from ..data.loader import build_test_loader, register_datasets, use_coco_files
 from ..engine import Trainer
 from ..modeling import YOLOR
 from ..modeling.inference import prepare_for_inference
-from . import timing
+from . import generated_evaluation, timing
 from .model import build
 from .report import Report, describe_machine
 from .timing import Clock, Stages
@@ -38,15 +36,17 @@ def run(args: argparse.Namespace) -> Report:
     Raises:
         ValueError: when an argument is out of range, or there is no data set.
     """
-    timing.prepare(args)
+    timing.prepare(args, "generated", "detections")
+    for runtime in ("detectron2", "yolor_d2"):
+        logging.getLogger(runtime).setLevel(logging.WARNING)
+    if args.generated is not None:
+        return generated_evaluation.run(args)
     cfg = load_config(args.config_file, [*args.opts, "DATALOADER.NUM_WORKERS", "0"])
     use_coco_files(cfg, None, args.test)
     register_datasets(cfg)
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name COCO files with --test JSON FOLDER")
     name = cfg.DATASETS.TEST[0]
-    for runtime in ("detectron2", "yolor_d2"):
-        logging.getLogger(runtime).setLevel(logging.WARNING)
     model = prepare_for_inference(build(cfg), cfg)
     if not isinstance(model, YOLOR):
         raise ValueError("TEST.AUG.ENABLED is True, expected False: stages are those of one view")
@@ -68,8 +68,7 @@ def run(args: argparse.Namespace) -> Report:
                 with torch.no_grad():
                     evaluator.process(inputs, model(inputs))
                 images += len(inputs)
-            with contextlib.redirect_stdout(io.StringIO()):
-                figures = evaluator.evaluate()
+            figures = evaluator.evaluate()
             stages.end_round()
     rows = stages.rows(images, "image")
     settings = {

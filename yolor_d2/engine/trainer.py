@@ -19,7 +19,6 @@ from ..checkpoint.files import find_fault
 from ..d2.config import CfgNode
 from ..d2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from ..d2.evaluation import (
-    COCOEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
     inference_on_dataset,
@@ -31,6 +30,7 @@ from ..data.image import ImageReadError
 from ..data.image_weights import read_class_ap
 from ..data.loader import build_test_loader, build_train_loader, class_names, fingerprint
 from ..evaluation.classification import ClassificationEvaluator
+from ..evaluation.coco_evaluator import COCOEvaluator
 from ..evaluation.embedding import EmbeddingEvaluator
 from ..evaluation.report import inference_folder, keep_for_report
 from ..evaluation.stages import StageTimer

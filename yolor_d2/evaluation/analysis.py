@@ -12,22 +12,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .coco_figures import COCOFigures, evaluate_boxes
+from ..data.annotations import Annotations
+from .coco_figures import COCOFigures
+from .coco_files import Detections
 from .errors import (
     CORRECT,
     IGNORED,
     KINDS,
     Curve,
-    DatasetErrors,
+    Errors,
     Found,
-    ImageErrors,
     Truth,
     confuse,
     cost_of_errors,
     count_pairs,
     curve_of,
     find_errors,
-    join_errors,
+    group_by_label,
 )
 
 # Detections of a class in an image that count.
@@ -40,156 +41,84 @@ NUM_PICTURES = 6
 NUM_CONFUSIONS = 20
 
 
-def check_annotations(data: object, name: str) -> None:
-    """Look at what the analysis reads of COCO annotations.
-
-    Raises:
-        ValueError: naming the file, the record and what is wrong.
-    """
-    if not isinstance(data, dict) or not all(
-        isinstance(data.get(key), list) for key in ("images", "categories")
-    ):
-        raise ValueError(f"{name!r} is not in COCO format: it needs 'images' and 'categories'")
-    for key, needed in (("images", ("id",)), ("categories", ("id", "name"))):
-        for place, record in enumerate(data[key]):
-            if not isinstance(record, dict) or any(x not in record for x in needed):
-                raise ValueError(f"{name!r}: {key}[{place}] has not all of {', '.join(needed)}")
-    images = {image["id"] for image in data["images"]}
-    categories = {category["id"] for category in data["categories"]}
-    annotations = data.get("annotations", [])
-    if not isinstance(annotations, list):
-        raise ValueError(f"{name!r} is not in COCO format: its 'annotations' are no list")
-    check_boxes(annotations, f"{name!r}: annotations", images, categories)
-
-
-def check_boxes(records: Sequence, name: str, images: set, categories: set, *extra: str) -> None:
-    """Raise a ValueError unless each record has a box, and an image and a category that exist.
-
-    Args:
-        records: annotations or results.
-        name: what to call them.
-        images: ids.
-        categories: ids.
-        extra: keys of further numbers that each must have.
-    """
-    for place, record in enumerate(records):
-        fault = None
-        if not isinstance(record, dict):
-            fault = "is no record"
-        elif record.get("image_id") not in images:
-            fault = f"has the image_id {record.get('image_id')!r}, of which there is no image"
-        elif record.get("category_id") not in categories:
-            fault = f"has the unknown category_id {record.get('category_id')!r}"
-        else:
-            box = record.get("bbox")
-            numbers = [*box, *map(record.get, extra)] if isinstance(box, list) else []
-            if len(numbers) != 4 + len(extra) or not all(map(is_finite, numbers)):
-                wanted = " and ".join(["a bbox of four finite numbers", *extra])
-                fault = f"needs {wanted}"
-        if fault is not None:
-            raise ValueError(f"{name}[{place}] {fault}")
-
-
-def is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 @dataclass(frozen=True)
-class Scene:
-    """An image with its objects and detections.
+class Scenes:
+    """The images of a data set with their objects and detections.
 
     Attributes:
-        image: record of the annotation file.
-        truth: objects.
+        data: the annotations.
+        truth: objects, in the order of the annotations.
         found: detections that count.
         errors: what they are.
+        ends: (I + 1,) the detections of image i are the rows ends[i] to ends[i + 1].
     """
 
-    image: dict
+    data: Annotations
     truth: Truth
     found: Found
-    errors: ImageErrors
+    errors: Errors
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.data.image_ids)
+
+    def objects_of(self, image: int) -> slice:
+        return slice(int(self.data.starts[image]), int(self.data.starts[image + 1]))
+
+    def found_in(self, image: int) -> slice:
+        return slice(int(self.ends[image]), int(self.ends[image + 1]))
 
 
-def build_scenes(data: dict, results: Sequence[dict]) -> list[Scene]:
+def build_scenes(data: Annotations, detections: Detections) -> Scenes:
     """Match the detections of all images, in the order of their ids."""
-    categories = sorted(category["id"] for category in data["categories"])
-    labels = {category: number for number, category in enumerate(categories)}
-    images = sorted(data["images"], key=lambda image: image["id"])
-    places = {image["id"]: place for place, image in enumerate(images)}
-
-    objects = data.get("annotations", [])
-    truth_place, truth_label, truth_boxes = to_arrays(objects, places, labels)
-    crowd = np.array([bool(x.get("iscrowd", 0)) for x in objects], dtype=bool)
-    place, label, boxes = to_arrays(results, places, labels)
-    scores = np.array([x["score"] for x in results], dtype=float)
+    numbers = np.arange(len(data.image_ids))
+    truth = Truth(np.repeat(numbers, np.diff(data.starts)), data.boxes, data.labels, data.crowd)
 
     # The best of each class and image; equal scores in the order of the file.
+    place, label, scores = detections.images, detections.labels, detections.scores
     order = np.lexsort((-scores, label, place))
-    group = place[order] * len(labels) + label[order]
+    group = place[order] * len(data.category_ids) + label[order]
     first = np.concatenate([[True], group[1:] != group[:-1]]) if len(group) else np.empty(0, bool)
     starts = np.flatnonzero(first)
     rank = np.arange(len(group)) - np.repeat(starts, np.diff(np.append(starts, len(group))))
     order = order[rank < MOST_DETECTIONS]
     order = order[np.lexsort((order, -scores[order], place[order]))]
 
-    truth_order = np.argsort(truth_place, kind="stable")
-    numbers = np.arange(len(images) + 1)
-    ends = np.searchsorted(place[order], numbers)
-    truth_ends = np.searchsorted(truth_place[truth_order], numbers)
-    scenes = []
-    for number, image in enumerate(images):
-        some = truth_order[truth_ends[number] : truth_ends[number + 1]]
-        truth = Truth(truth_boxes[some], truth_label[some], crowd[some])
-        some = order[ends[number] : ends[number + 1]]
-        found = Found(boxes[some], label[some], scores[some])
-        scenes.append(Scene(image, truth, found, find_errors(truth, found)))
-    return scenes
+    found = Found(place[order], detections.boxes[order], label[order], scores[order])
+    ends = np.searchsorted(found.images, np.arange(len(data.image_ids) + 1))
+    return Scenes(data, truth, found, find_errors(truth, found), ends)
 
 
-def to_arrays(
-    records: Sequence[dict], places: dict, labels: dict
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places of the images, classes and boxes of records."""
-    return (
-        np.array([places[x["image_id"]] for x in records], dtype=int),
-        np.array([labels[x["category_id"]] for x in records], dtype=int),
-        np.array([x["bbox"] for x in records], dtype=float).reshape(-1, 4),
-    )
-
-
-def analyse(data: dict, results: Sequence[dict]) -> dict:
+def analyse(data: Annotations, detections: Detections, figures: COCOFigures) -> dict:
     """All that a report says about detections.
 
     Args:
-        data: content of a COCO annotation file, see `check_annotations`.
-        results: content of a COCO result file.
+        data: annotations of the data set.
+        detections: what was found there.
+        figures: COCO's, of both.
 
     Returns:
         See docs/report.md; NaN where nothing counts.
     """
-    categories = sorted(data["categories"], key=lambda category: category["id"])
-    names = [str(category["name"]) for category in categories]
-    figures = evaluate_boxes(data, results)
-    scenes = build_scenes(data, results)
-    errors = join_errors([(scene.truth, scene.found, scene.errors) for scene in scenes])
+    names = [str(name) for name in data.category_names]
+    scenes = build_scenes(data, detections)
+    errors = scenes.errors
     curves = class_curves(errors, len(names))
-    together = curve_of(
-        *counting(errors, np.ones(len(errors.labels), dtype=bool)), int(errors.counts.sum())
-    )
+    together = curve_of(*counting(errors, np.arange(len(errors.labels))), int(errors.counts.sum()))
     overall = together.best_threshold()
     thresholds = [curve.best_threshold() for curve in curves]
     least = np.array([threshold_or(overall, threshold) for threshold in thresholds])
-    passing = [scene.found.scores > least[scene.found.labels] for scene in scenes]
-    confusion = confuse_scenes(scenes, passing, len(names))
-    images = [score_image(scene, kept) for scene, kept in zip(scenes, passing)]
+    passing = scenes.found.scores > least[scenes.found.labels]
+    confusion = count_pairs(confuse(errors, passing), len(names)).tolist()
+    images = score_images(scenes, passing)
+    with_objects = np.unique(scenes.truth.images[errors.counts])
     return {
         "counts": {
             "images": len(scenes),
-            "images_without_objects": sum(scene.truth.crowd.all() for scene in scenes),
+            "images_without_objects": len(scenes) - len(with_objects),
             "objects": int(errors.counts.sum()),
             "crowd_regions": int((~errors.counts).sum()),
-            "detections": len(results),
+            "detections": len(detections.scores),
             "classes": len(names),
         },
         "notes": notes(data),
@@ -203,7 +132,7 @@ def analyse(data: dict, results: Sequence[dict]) -> dict:
                 **describe_threshold(curve, threshold),
             }
             for number, (name, counts, curve, threshold) in enumerate(
-                zip(names, count_classes(scenes, len(names)), curves, thresholds)
+                zip(names, count_classes(scenes), curves, thresholds)
             )
         ],
         "curves": describe_curves(figures, together, curves),
@@ -219,17 +148,17 @@ def analyse(data: dict, results: Sequence[dict]) -> dict:
     }
 
 
-def counting(errors: DatasetErrors, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def counting(errors: Errors, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores and correctness of chosen detections, without those in crowd regions."""
-    chosen = chosen & (errors.kinds != IGNORED)
+    chosen = chosen[errors.kinds[chosen] != IGNORED]
     return errors.scores[chosen], errors.kinds[chosen] == CORRECT
 
 
-def class_curves(errors: DatasetErrors, num_classes: int) -> list[Curve]:
+def class_curves(errors: Errors, num_classes: int) -> list[Curve]:
     objects = np.bincount(errors.truth_labels[errors.counts], minlength=num_classes)
     return [
-        curve_of(*counting(errors, errors.labels == number), int(objects[number]))
-        for number in range(num_classes)
+        curve_of(*counting(errors, chosen), int(number))
+        for chosen, number in zip(group_by_label(errors.labels, num_classes), objects)
     ]
 
 
@@ -248,15 +177,15 @@ def describe_threshold(curve: Curve, threshold: float | None) -> dict:
     return {"threshold": threshold, **dict(zip(("precision", "recall", "f1"), values))}
 
 
-def count_classes(scenes: Sequence[Scene], num_classes: int) -> list[dict[str, int]]:
+def count_classes(scenes: Scenes) -> list[dict[str, int]]:
     """Objects of each class and the images that have some."""
-    objects = np.zeros(num_classes, dtype=int)
-    images = np.zeros(num_classes, dtype=int)
-    for scene in scenes:
-        counts = np.bincount(scene.truth.labels[~scene.truth.crowd], minlength=num_classes)
-        objects += counts
-        images += counts > 0
-    return [{"objects": int(m), "images": int(n)} for m, n in zip(objects, images)]
+    num_classes = len(scenes.data.category_ids)
+    real = scenes.errors.counts
+    labels = scenes.truth.labels[real]
+    pairs = np.unique(scenes.truth.images[real] * num_classes + labels)
+    objects = np.bincount(labels, minlength=num_classes)
+    images = np.bincount(pairs % num_classes if num_classes else pairs, minlength=num_classes)
+    return [{"objects": m, "images": n} for m, n in zip(objects.tolist(), images.tolist())]
 
 
 def describe_curves(figures: COCOFigures, together: Curve, curves: Sequence[Curve]) -> dict:
@@ -289,18 +218,6 @@ def describe_curves(figures: COCOFigures, together: Curve, curves: Sequence[Curv
     }
 
 
-def confuse_scenes(
-    scenes: Sequence[Scene], passing: Sequence[np.ndarray], num_classes: int
-) -> list[list[int]]:
-    """See `errors.count_pairs`."""
-    pairs = [
-        confuse(scene.truth, scene.found, scene.errors, kept)
-        for scene, kept in zip(scenes, passing)
-    ]
-    empty = np.empty((0, 2), dtype=int)
-    return count_pairs(np.concatenate([empty, *pairs]), num_classes).tolist()
-
-
 def frequent_confusions(matrix: Sequence[Sequence[int]]) -> list[dict]:
     """The most frequent pairs of two classes, numbers in "true" and "detected"; no background."""
     table = np.array(matrix)[:-1, :-1]
@@ -312,7 +229,7 @@ def frequent_confusions(matrix: Sequence[Sequence[int]]) -> list[dict]:
     return [{"true": i, "detected": j, "count": count} for i, j, count in pairs if count]
 
 
-def errors_by_class(errors: DatasetErrors, num_classes: int) -> list[dict[str, int]]:
+def errors_by_class(errors: Errors, num_classes: int) -> list[dict[str, int]]:
     """How often each kind of error occurs in each class: that of the detection, or, for missed
     objects, that of the object."""
     names = {kind: name for kind, name in KINDS.items() if name != "missed"}
@@ -327,36 +244,49 @@ def errors_by_class(errors: DatasetErrors, num_classes: int) -> list[dict[str, i
     ]
 
 
-def score_image(scene: Scene, passing: np.ndarray) -> dict:
-    """How well an image is done with the best threshold of each class."""
-    kinds = scene.errors.kinds[passing]
-    correct = int((kinds == CORRECT).sum())
-    wrong = int(((kinds != CORRECT) & (kinds != IGNORED)).sum())
-    missed = int((~scene.truth.crowd).sum()) - correct
+def score_images(scenes: Scenes, passing: np.ndarray) -> list[dict]:
+    """How well each image is done with the best threshold of each class."""
+    kinds, errors = scenes.errors.kinds, scenes.errors
+    count = len(scenes)
+
+    def per_image(images: np.ndarray) -> np.ndarray:
+        return np.bincount(images, minlength=count)
+
+    images = scenes.found.images
+    correct = per_image(images[passing & (kinds == CORRECT)])
+    wrong = per_image(images[passing & (kinds != CORRECT) & (kinds != IGNORED)])
+    missed = per_image(scenes.truth.images[errors.counts]) - correct
     total = 2 * correct + wrong + missed
-    return {
-        "id": scene.image["id"],
-        "file_name": str(scene.image.get("file_name", scene.image["id"])),
-        "correct": correct,
-        "wrong": wrong,
-        "missed": missed,
-        "f1": 2 * correct / total if total else math.nan,
-    }
+    f1 = np.where(total > 0, 2 * correct / np.maximum(total, 1), np.nan)
+    columns = (correct, wrong, missed, f1)
+    return [
+        {
+            "id": number,
+            "file_name": str(name),
+            "correct": hits,
+            "wrong": faults,
+            "missed": left,
+            "f1": share,
+        }
+        for number, name, hits, faults, left, share in zip(
+            scenes.data.image_ids.tolist(),
+            scenes.data.file_names,
+            *(column.tolist() for column in columns),
+        )
+    ]
 
 
 def choose_pictures(
-    scenes: Sequence[Scene],
-    images: Sequence[dict],
-    passing: Sequence[np.ndarray],
+    scenes: Scenes, images: Sequence[dict], passing: np.ndarray
 ) -> dict[str, list[dict]]:
     """The images with the lowest F1, then those with most errors; and of the others those with the
     highest, then those with most objects, which are found most exactly."""
     known = [i for i, image in enumerate(images) if not math.isnan(image["f1"])]
 
     def exactness(i: int) -> float:
-        errors = scenes[i].errors
-        found = np.flatnonzero(passing[i] & (errors.kinds == CORRECT))
-        return float(errors.overlaps[found, errors.targets[found]].mean()) if len(found) else 0.0
+        some = scenes.found_in(i)
+        found = passing[some] & (scenes.errors.kinds[some] == CORRECT)
+        return float(scenes.errors.overlaps[some][found].mean()) if found.any() else 0.0
 
     faulty = [i for i in known if images[i]["wrong"] + images[i]["missed"]]
     worst = sorted(
@@ -368,53 +298,61 @@ def choose_pictures(
         others, key=lambda i: (-images[i]["f1"], -images[i]["correct"], -exactness(i), i)
     )[:NUM_PICTURES]
     return {
-        name: [describe_picture(scenes[i], images[i], passing[i]) for i in chosen]
+        name: [describe_picture(scenes, i, images[i], passing) for i in chosen]
         for name, chosen in (("worst", worst), ("best", best))
     }
 
 
-def describe_picture(scene: Scene, image: dict, passing: np.ndarray) -> dict:
+def describe_picture(scenes: Scenes, number: int, image: dict, passing: np.ndarray) -> dict:
     """An image with its objects, and its detections above the threshold; boxes are x, y, w, h."""
-    kinds = {CORRECT: "correct", IGNORED: "ignored", **KINDS}
-    found = set(scene.errors.targets[passing & (scene.errors.kinds == CORRECT)].tolist())
+    names = {CORRECT: "correct", IGNORED: "ignored", **KINDS}
+    truth, found, errors = scenes.truth, scenes.found, scenes.errors
+    objects, rows = scenes.objects_of(number), scenes.found_in(number)
+    shown = np.arange(rows.start, rows.stop)[passing[rows]]
+    hit = set(errors.targets[shown[errors.kinds[shown] == CORRECT]].tolist())
+    height, width = (None if x < 0 else x for x in scenes.data.sizes[number].tolist())
     return {
         **image,
-        "width": scene.image.get("width"),
-        "height": scene.image.get("height"),
+        "width": width,
+        "height": height,
         "objects": [
             {
                 "box": [round(x, 2) for x in box],
-                "class": int(label),
-                "state": "crowd" if crowd else "found" if i in found else "missed",
+                "class": label,
+                "state": "crowd" if crowd else "found" if i in hit else "missed",
             }
             for i, (box, label, crowd) in enumerate(
-                zip(scene.truth.boxes.tolist(), scene.truth.labels, scene.truth.crowd)
+                zip(
+                    truth.boxes[objects].tolist(),
+                    truth.labels[objects].tolist(),
+                    truth.crowd[objects].tolist(),
+                ),
+                start=objects.start,
             )
         ],
         "detections": [
             {
-                "box": [round(x, 2) for x in scene.found.boxes[i].tolist()],
-                "class": int(scene.found.labels[i]),
-                "score": float(scene.found.scores[i]),
-                "kind": kinds[int(scene.errors.kinds[i])],
+                "box": [round(x, 2) for x in found.boxes[i].tolist()],
+                "class": int(found.labels[i]),
+                "score": float(found.scores[i]),
+                "kind": names[int(errors.kinds[i])],
             }
-            for i in np.flatnonzero(passing)
+            for i in shown
         ],
     }
 
 
-def notes(data: dict) -> list[str]:
+def notes(data: Annotations) -> list[str]:
     """What a reader should know about the data before believing a number."""
     found = []
-    annotations = data.get("annotations", [])
-    if not annotations:
+    if not len(data.ids):
         found.append("The data set has no annotations: there is nothing to measure.")
-    if any(x.get("id") == 0 for x in annotations):
+    if (data.ids == 0).any():
         found.append(
             "An annotation has the id 0, which pycocotools takes for 'not found': number "
             "annotations from 1, or AP is a little too low."
         )
-    names = [str(category["name"]) for category in data["categories"]]
+    names = [str(name) for name in data.category_names]
     if len(set(names)) < len(names):
         found.append("Several classes have the same name.")
     return found

@@ -1,21 +1,35 @@
-"""COCO's figures of boxes, from pycocotools itself, with those of every class."""
+"""COCO's figures of boxes with those of every class, by the C++ of faster-coco-eval."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ..checkpoint.files import atomic_write
+from ..data.annotations import Annotations
+from .coco_files import Detections, collector_paused
+from .errors import group_by_label
+
+logger = logging.getLogger(__name__)
 
 # The figures of `COCOeval.stats`, in its order.
 NAMES = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl"),
     *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
 )
+# Beside the detections: what was accumulated for them.
+FIGURES_NAME = "coco_figures.safetensors"
+# What that file says it is; the number changes with its form and with what is computed.
+FORMAT = "yolor_d2 COCO figures 1"
+ARRAYS = ("stats", "precision", "recall")
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,13 @@ class COCOFigures:
             "AR100": mean_percent(recall[:, 0]),
         }
 
+    def class_precisions(self) -> list[float]:
+        """AP of each class in percent, NaN without objects."""
+        return [
+            mean_percent(self.precision[:, :, number, 0, -1])
+            for number in range(self.precision.shape[2])
+        ]
+
 
 def percent(value: float) -> float:
     return 100 * float(value) if value > -1 else float("nan")
@@ -61,70 +82,147 @@ def mean_percent(values: np.ndarray) -> float:
     return 100 * float(valid.mean()) if valid.size else float("nan")
 
 
-def index_coco(images: Sequence[dict], annotations: Sequence[dict], categories: Sequence[dict]):
-    """pycocotools' index of some records, made without a file."""
-    coco = COCO()
-    coco.dataset = {
-        "images": list(images),
-        "annotations": list(annotations),
-        "categories": list(categories),
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
-
-
-def group_by_category(records: Sequence[dict]) -> dict[int, list[dict]]:
-    groups: dict[int, list[dict]] = {}
-    for record in records:
-        groups.setdefault(record["category_id"], []).append(record)
-    return groups
-
-
-def evaluate_boxes(data: dict, results: Sequence[dict]) -> COCOFigures:
-    """The figures of `COCOeval`, whose memory is kept small: each class is matched by itself.
+class Records:
+    """Objects or detections of one class in the form in which `COCOeval` asks for them.
 
     Args:
-        data: content of a COCO annotation file.
-        results: content of a COCO result file; not changed. It may be empty.
+        images: numbers of the images that count.
+        records: in the order of the files.
     """
-    categories = sorted(data["categories"], key=lambda x: x["id"])
-    images = {image["id"]: image for image in data["images"]}
-    truth = group_by_category(data.get("annotations", []))
-    found = group_by_category(results)
-    total = COCOeval(iouType="bbox")
-    params = total.params
-    params.catIds = [category["id"] for category in categories]
-    sizes = {
-        "precision": (len(params.iouThrs), len(params.recThrs)),
-        "recall": (len(params.iouThrs),),
-    }
-    per_class = (len(categories), len(params.areaRng), len(params.maxDets))
-    total.eval = {name: -np.ones((*size, *per_class)) for name, size in sizes.items()}
-    for number, category in enumerate(categories):
-        objects = truth.get(category["id"])
-        if not objects:
+
+    def __init__(self, images: list[int], records: list[dict]):
+        self.images, self.records = images, records
+
+    def getImgIds(self) -> list[int]:
+        return self.images
+
+    def getCatIds(self) -> list[int]:
+        return [0]
+
+    def getAnnIds(self, **_: object) -> Sequence[int]:
+        return range(len(self.records))
+
+    def loadAnns(self, ids: Sequence[int]) -> list[dict]:
+        return self.records
+
+
+@collector_paused()
+def evaluate_boxes(truth: Annotations, found: Detections) -> COCOFigures:
+    """The figures of `COCOeval`, whose memory is kept small: each class is matched by itself.
+
+    They are those of pycocotools. An object without an area has that of its box.
+
+    Args:
+        truth: objects of the data set.
+        found: what was detected there; it may be nothing.
+    """
+    lines: list[str] = []
+    total = COCOeval_faster(iouType="bbox", print_function=lines.append)
+    thresholds, recalls = len(total.params.iouThrs), len(total.params.recThrs)
+    num_classes = len(truth.category_ids)
+    per_class = (num_classes, len(total.params.areaRng), len(total.params.maxDets))
+    precision = np.full((thresholds, recalls, *per_class), -1.0)
+    recall = np.full((thresholds, *per_class), -1.0)
+
+    truth_images = np.repeat(np.arange(len(truth.image_ids)), np.diff(truth.starts))
+    areas = np.where(np.isnan(truth.areas), truth.boxes[:, 2] * truth.boxes[:, 3], truth.areas)
+    # Ids only say what was matched. Here they are numbers from 1, as C++ takes a negative one for
+    # none; 0 stays, which pycocotools takes for none too.
+    ids = np.where(truth.ids == 0, 0, np.arange(1, len(truth.ids) + 1))
+    objects_of = group_by_label(truth.labels, num_classes)
+    found_of = group_by_label(found.labels, num_classes)
+    for label, (some, those) in enumerate(zip(objects_of, found_of)):
+        if not len(some):
             continue  # -1 whatever was found
-        detections = [
-            {**x, "id": i, "area": x["bbox"][2] * x["bbox"][3], "iscrowd": 0}
-            for i, x in enumerate(found.get(category["id"], []), start=1)
-        ]
-        used = sorted({x["image_id"] for x in (*objects, *detections)})
-        some = [images[i] for i in used]
-        part = COCOeval(
-            index_coco(some, [dict(x) for x in objects], [category]),
-            index_coco(some, detections, [category]),
+        objects = to_records(truth_images[some], truth.boxes[some], areas[some], ids[some])
+        for record, crowd in zip(objects, truth.crowd[some].tolist()):
+            record["iscrowd"] = int(crowd)
+        boxes = found.boxes[those]
+        numbers = np.arange(1, len(those) + 1)
+        detections = to_records(found.images[those], boxes, boxes[:, 2] * boxes[:, 3], numbers)
+        for record, score in zip(detections, found.scores[those].tolist()):
+            record["score"] = score
+        images = np.union1d(truth_images[some], found.images[those]).tolist()
+        part = COCOeval_faster(
+            Records(images, objects),
+            Records(images, detections),
             "bbox",
+            print_function=lambda _: None,
         )
-        with contextlib.redirect_stdout(io.StringIO()):
-            part.evaluate()
-            part.accumulate()
-        total.eval["precision"][:, :, number] = part.eval["precision"][:, :, 0]
-        total.eval["recall"][:, number] = part.eval["recall"][:, 0]
-    with contextlib.redirect_stdout(io.StringIO()):
-        total.summarize()
-    return COCOFigures(
-        stats=np.asarray(total.stats),
-        precision=total.eval["precision"],
-        recall=total.eval["recall"],
-    )
+        part.evaluate()
+        part.accumulate()
+        precision[:, :, label] = part.eval["precision"][:, :, 0]
+        recall[:, label] = part.eval["recall"][:, 0]
+    total.eval = {"precision": precision, "recall": recall}
+    total.summarize()
+    logger.info("COCO's figures:\n%s", "\n".join(lines))
+    stats = np.asarray(total.stats[: len(NAMES)], dtype=np.float64)
+    return COCOFigures(stats=stats, precision=precision, recall=recall)
+
+
+def to_records(
+    images: np.ndarray, boxes: np.ndarray, areas: np.ndarray, ids: np.ndarray
+) -> list[dict]:
+    """Boxes of one class in COCO's form."""
+    return [
+        {"id": number, "image_id": image, "category_id": 0, "bbox": box, "area": area}
+        for number, image, box, area in zip(
+            ids.tolist(), images.tolist(), boxes.tolist(), areas.tolist()
+        )
+    ]
+
+
+# ---- Kept beside the detections
+
+
+def hash_content(content: bytes) -> str:
+    """SHA-256 of what a file holds."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_figures(path: Path, figures: COCOFigures, *, annotations: str, results: str) -> None:
+    """Keep figures, whole or not at all.
+
+    Args:
+        path: safetensors file.
+        figures: what is kept.
+        annotations, results: SHA-256 of the files that they are about.
+
+    Raises:
+        OSError: when writing fails.
+    """
+    arrays = {name: np.ascontiguousarray(getattr(figures, name)) for name in ARRAYS}
+    about = {"format": FORMAT, "annotations": annotations, "results": results}
+    with atomic_write(path) as file:
+        file.write(save(arrays, about))
+
+
+def read_figures(path: Path, *, annotations: str, results: str) -> COCOFigures | None:
+    """Figures as `write_figures` has kept them.
+
+    Returns:
+        None when there are none, when they are about files of other content, or when the file is
+        damaged, which the log says.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = {"format": FORMAT, "annotations": annotations, "results": results}
+            if file.metadata() != about:
+                logger.info("%s is about other files", path)
+                return None
+            arrays = {name: file.get_tensor(name) for name in ARRAYS}
+    except (SafetensorError, OSError) as error:
+        logger.warning("%s cannot be read, so the figures are computed again: %s", path, error)
+        return None
+    return COCOFigures(**arrays)

@@ -3,17 +3,16 @@
 The kinds are those of TIDE (Bolya et al., "A General Toolbox for Identifying Object Detection
 Errors", 2020, arXiv 2008.08115, sections 2.2 and 2.3); detections are matched as COCO matches them.
 
-Naming convention: D detections and M objects of one image, N detections and O objects of a data
-set; boxes are x, y, width, height in pixels, as in COCO's files.
+Naming convention: N detections and O objects of a data set, P pairs of a detection and an object
+that overlap; boxes are x, y, width, height in pixels, as in COCO's files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools import mask as mask_utils
 
 # IoU from which a detection finds an object, and up to which it has nothing to do with one: t_f and
 # t_b of the paper.
@@ -33,18 +32,22 @@ KINDS = {
 # Points of recall over which COCO's average precision is the mean.
 RECALLS = np.linspace(0.0, 1.0, 101)
 NONE = -1
+# Pairs whose overlap is computed at once: some ten megabytes.
+MOST_PAIRS = 1 << 17
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Objects, of one image or of many.
+    """Objects of a data set, image by image.
 
     Attributes:
-        boxes: (M, 4).
-        labels: (M,) classes from 0.
-        crowd: (M,) bool, regions whose content does not count.
+        images: (O,) number of the image, rising.
+        boxes: (O, 4).
+        labels: (O,) classes from 0.
+        crowd: (O,) bool, regions whose content does not count.
     """
 
+    images: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
@@ -52,72 +55,158 @@ class Truth:
 
 @dataclass(frozen=True)
 class Found:
-    """Detections of one image, best first.
+    """Detections of a data set, image by image, the best of each image first.
 
     Attributes:
-        boxes: (D, 4).
-        labels: (D,) classes from 0.
-        scores: (D,), falling.
+        images: (N,) number of the image, rising.
+        boxes: (N, 4).
+        labels: (N,) classes from 0.
+        scores: (N,), falling within an image.
     """
 
+    images: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
 
 
 @dataclass(frozen=True)
-class ImageErrors:
-    """What the detections of an image are.
+class Pairs:
+    """Detections and objects of one image that overlap.
 
     Attributes:
-        kinds: (D,) see the constants of this module.
-        targets: (D,) number of the object that a detection finds (CORRECT), or would find with
-            another class (CLASS) or another box (POSITION); -1 for the others.
-        missed: (M,) bool, objects that no detection accounts for.
-        overlaps: (D, M) IoU; with crowd regions the share of the detection that lies inside.
+        found: (P,) number of the detection, rising.
+        truth: (P,) number of the object, rising for one detection.
+        overlaps: (P,) IoU; with a crowd region the share of the detection that lies inside.
     """
 
-    kinds: np.ndarray
-    targets: np.ndarray
-    missed: np.ndarray
+    found: np.ndarray
+    truth: np.ndarray
     overlaps: np.ndarray
 
+    def where(self, chosen: np.ndarray) -> Pairs:
+        """Some of them."""
+        return Pairs(self.found[chosen], self.truth[chosen], self.overlaps[chosen])
 
-def box_overlaps(boxes: np.ndarray, truth: Truth) -> np.ndarray:
-    """(D, M) IoU, computed by pycocotools as for its own figures; see `ImageErrors.overlaps`."""
-    if len(boxes) == 0 or len(truth.boxes) == 0:
-        return np.zeros((len(boxes), len(truth.boxes)))
-    return mask_utils.iou(
-        np.ascontiguousarray(boxes, dtype=np.float64),
-        np.ascontiguousarray(truth.boxes, dtype=np.float64),
-        truth.crowd.astype(np.uint8).tolist(),
+
+def box_overlaps(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """(P,) IoU of (P, 4) boxes with as many others, in the very steps of pycocotools.
+
+    Args:
+        boxes: of detections.
+        others: of objects.
+        crowd: (P,) bool, whether each object is a crowd region; see `Pairs.overlaps`.
+    """
+    x, y, width, height = boxes.T
+    other_x, other_y, other_width, other_height = others.T
+    across = np.minimum(x + width, other_x + other_width) - np.maximum(x, other_x)
+    down = np.minimum(y + height, other_y + other_height) - np.maximum(y, other_y)
+    overlaps = np.zeros(len(boxes))
+    some = np.flatnonzero((across > 0) & (down > 0))
+    shared = across[some] * down[some]
+    area = (width * height)[some]
+    other_area = (other_width * other_height)[some]
+    overlaps[some] = shared / np.where(crowd[some], area, area + other_area - shared)
+    return overlaps
+
+
+def split_images(counts: np.ndarray) -> Iterator[slice]:
+    """Ranges of images of about MOST_PAIRS pairs each, of (I,) numbers of pairs."""
+    ends = np.cumsum(counts)
+    start = 0
+    while start < len(counts):
+        before = ends[start - 1] if start else 0
+        stop = max(int(np.searchsorted(ends, before + MOST_PAIRS, side="right")), start + 1)
+        yield slice(start, stop)
+        start = stop
+
+
+def find_pairs(truth: Truth, found: Found) -> Pairs:
+    """All pairs whose overlap is at least BACKGROUND_IOU."""
+    num_images = max((int(x.images[-1]) + 1 for x in (truth, found) if len(x.images)), default=0)
+    numbers = np.arange(num_images + 1)
+    truth_starts = np.searchsorted(truth.images, numbers)
+    found_starts = np.searchsorted(found.images, numbers)
+    per_image = np.diff(truth_starts)
+    parts = [Pairs(*(np.empty(0, kind) for kind in (int, int, float)))]
+    for images in split_images(per_image * np.diff(found_starts)):
+        first, last = found_starts[images.start], found_starts[images.stop]
+        counts = per_image[found.images[first:last]]  # of objects beside each detection
+        detections = np.repeat(np.arange(first, last), counts)
+        within = np.arange(len(detections)) - np.repeat(np.cumsum(counts) - counts, counts)
+        objects = truth_starts[found.images[detections]] + within
+        overlaps = box_overlaps(found.boxes[detections], truth.boxes[objects], truth.crowd[objects])
+        parts.append(Pairs(detections, objects, overlaps).where(overlaps >= BACKGROUND_IOU))
+    return Pairs(
+        np.concatenate([x.found for x in parts]),
+        np.concatenate([x.truth for x in parts]),
+        np.concatenate([x.overlaps for x in parts]),
     )
 
 
-def match_best(overlaps: np.ndarray, allowed: np.ndarray, minimum: float) -> np.ndarray:
+def match_best(pairs: Pairs, num_found: int) -> np.ndarray:
     """Objects that detections find, one each: the better detection chooses first, and takes the
     object that it overlaps most among those left.
 
     Args:
-        overlaps: (D, M), best detection first.
-        allowed: (D, M) bool, pairs that may be formed.
-        minimum: least overlap of a pair.
+        pairs: that may be formed.
+        num_found: N.
 
     Returns:
-        (D,) number of the object, -1 for none. Of equal overlaps the last counts, as in COCO.
+        (N,) number of the object, -1 for none. Of equal overlaps the last counts, as in COCO.
     """
-    found = np.full(len(overlaps), NONE)
-    fits = np.where(allowed & (overlaps >= min(minimum, 1 - 1e-10)), overlaps, -1.0)
-    for row in np.flatnonzero((fits >= 0).any(axis=1)):
-        best = fits.shape[1] - 1 - int(fits[row, ::-1].argmax())
-        if fits[row, best] >= 0:
-            found[row] = best
-            fits[:, best] = -1
-    return found
+    matched = np.full(num_found, NONE)
+    order = np.lexsort((-pairs.truth, -pairs.overlaps, pairs.found))
+    taken: set[int] = set()
+    done = NONE
+    for number, target in zip(pairs.found[order].tolist(), pairs.truth[order].tolist()):
+        if number != done and target not in taken:
+            matched[number] = target
+            taken.add(target)
+            done = number
+    return matched
 
 
-def find_errors(truth: Truth, found: Found) -> ImageErrors:
-    """Say of every detection of an image what it is, and of every object whether it is missed.
+def best_of(pairs: Pairs, num_found: int) -> tuple[np.ndarray, np.ndarray]:
+    """Greatest overlap of each of N detections, 0 for none, and the first object that has it."""
+    overlaps, targets = np.zeros(num_found), np.full(num_found, NONE)
+    order = np.lexsort((pairs.truth, -pairs.overlaps, pairs.found))
+    numbers, first = np.unique(pairs.found[order], return_index=True)
+    overlaps[numbers] = pairs.overlaps[order[first]]
+    targets[numbers] = pairs.truth[order[first]]
+    return overlaps, targets
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What the detections of a data set are.
+
+    Attributes:
+        scores: (N,).
+        labels: (N,).
+        kinds: (N,) see the constants of this module.
+        targets: (N,) number of the object that a detection finds (CORRECT), or would find with
+            another class (CLASS) or another box (POSITION); -1 for the others.
+        overlaps: (N,) IoU of correct detections with their objects, 0 of others.
+        truth_labels: (O,) classes of the objects.
+        counts: (O,) bool, objects that are no crowd regions.
+        missed: (O,) bool, objects that no detection accounts for.
+        pairs: those that overlap by at least FOUND_IOU.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    kinds: np.ndarray
+    targets: np.ndarray
+    overlaps: np.ndarray
+    truth_labels: np.ndarray
+    counts: np.ndarray
+    missed: np.ndarray
+    pairs: Pairs
+
+
+def find_errors(truth: Truth, found: Found) -> Errors:
+    """Say of every detection what it is, and of every object whether it is missed.
 
     A detection that finds no object is, by the first that applies: IGNORED, inside a crowd region
     of its class; POSITION, 0.1 <= IoU < 0.5 with the object of its class that it overlaps most;
@@ -125,16 +214,21 @@ def find_errors(truth: Truth, found: Found) -> ImageErrors:
     class that a better detection has found; BACKGROUND, IoU <= 0.1 with all objects; else BOTH.
     An object is missed if no detection finds it, and none has its class or position alone wrong.
     """
-    overlaps = box_overlaps(found.boxes, truth)
-    same = found.labels[:, None] == truth.labels[None, :]
-    real = ~truth.crowd
-    matched = match_best(overlaps, same & real, FOUND_IOU)
-    ignored = (matched == NONE) & ((overlaps >= FOUND_IOU) & same & truth.crowd).any(axis=1)
+    count = len(found.labels)
+    pairs = find_pairs(truth, found)
+    same = found.labels[pairs.found] == truth.labels[pairs.truth]
+    real = ~truth.crowd[pairs.truth]
+    close = pairs.overlaps >= FOUND_IOU
+    matched = match_best(pairs.where(same & real & close), count)
+    correct = matched != NONE
+    ignored = np.zeros(count, dtype=bool)
+    ignored[pairs.found[same & ~real & close]] = True
+    ignored &= ~correct
 
-    kinds = np.full(len(overlaps), BOTH)
-    targets = np.full(len(overlaps), NONE)
-    own, own_best = best_of(np.where(same & real, overlaps, -1.0))
-    other, other_best = best_of(np.where(~same & real, overlaps, -1.0))
+    kinds = np.full(count, BOTH)
+    targets = np.full(count, NONE)
+    own, own_best = best_of(pairs.where(same & real), count)
+    other, other_best = best_of(pairs.where(~same & real), count)
     kinds[np.maximum(own, other) <= BACKGROUND_IOU] = BACKGROUND
     kinds[own >= FOUND_IOU] = DUPLICATE
     for kind, chosen, best in (
@@ -144,67 +238,23 @@ def find_errors(truth: Truth, found: Found) -> ImageErrors:
         kinds[chosen] = kind
         targets[chosen] = best[chosen]
     kinds[ignored], targets[ignored] = IGNORED, NONE
-    correct = matched != NONE
     kinds[correct], targets[correct] = CORRECT, matched[correct]
 
-    missed = real.copy()
+    overlaps = np.zeros(count)
+    formed = matched[pairs.found] == pairs.truth
+    overlaps[pairs.found[formed]] = pairs.overlaps[formed]
+    missed = ~truth.crowd
     missed[targets[targets != NONE]] = False
-    return ImageErrors(kinds=kinds, targets=targets, missed=missed, overlaps=overlaps)
-
-
-def best_of(overlaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Greatest value of each row, -1 without columns, and its column."""
-    if overlaps.shape[1] == 0:
-        return np.full(len(overlaps), -1.0), np.full(len(overlaps), NONE)
-    best = overlaps.argmax(axis=1)
-    return overlaps[np.arange(len(overlaps)), best], best
-
-
-@dataclass(frozen=True)
-class DatasetErrors:
-    """What the detections of a data set are.
-
-    Attributes:
-        scores: (N,).
-        labels: (N,).
-        kinds: (N,) see `find_errors`.
-        targets: (N,) number of an object of the data set, -1 for none.
-        truth_labels: (O,) classes of the objects.
-        counts: (O,) bool, objects that are no crowd regions.
-        missed: (O,) bool.
-    """
-
-    scores: np.ndarray
-    labels: np.ndarray
-    kinds: np.ndarray
-    targets: np.ndarray
-    truth_labels: np.ndarray
-    counts: np.ndarray
-    missed: np.ndarray
-
-
-def join_errors(
-    images: Sequence[tuple[Truth, Found, ImageErrors]],
-) -> DatasetErrors:
-    """Put images together, in their order."""
-    sizes = [len(truth.labels) for truth, _, _ in images]
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-    targets = [
-        np.where(errors.targets == NONE, NONE, errors.targets + start)
-        for (_, _, errors), start in zip(images, starts)
-    ]
-
-    def join(parts: list[np.ndarray], kind: type) -> np.ndarray:
-        return np.concatenate([np.empty(0, kind), *parts]).astype(kind)
-
-    return DatasetErrors(
-        scores=join([found.scores for _, found, _ in images], float),
-        labels=join([found.labels for _, found, _ in images], int),
-        kinds=join([errors.kinds for _, _, errors in images], int),
-        targets=join(targets, int),
-        truth_labels=join([truth.labels for truth, _, _ in images], int),
-        counts=join([~truth.crowd for truth, _, _ in images], bool),
-        missed=join([errors.missed for _, _, errors in images], bool),
+    return Errors(
+        scores=found.scores,
+        labels=found.labels,
+        kinds=kinds,
+        targets=targets,
+        overlaps=overlaps,
+        truth_labels=truth.labels,
+        counts=~truth.crowd,
+        missed=missed,
+        pairs=pairs.where(close),
     )
 
 
@@ -230,7 +280,7 @@ def average_precision(scores: np.ndarray, correct: np.ndarray, num_objects: int)
 
 
 def mean_precision(
-    errors: DatasetErrors,
+    errors: Errors,
     labels: np.ndarray,
     correct: np.ndarray,
     kept: np.ndarray,
@@ -249,18 +299,30 @@ def mean_precision(
     Returns:
         In 0-1; NaN without any object.
     """
+    num_classes = int(max(errors.truth_labels.max(initial=0), labels.max(initial=0))) + 1
+    objects = np.bincount(errors.truth_labels[errors.counts], minlength=num_classes)
+    wanted = errors.truth_labels[errors.counts & ~forgiven]
+    numbers = np.bincount(wanted, minlength=num_classes).tolist()
+    places = np.flatnonzero(kept)
+    groups = group_by_label(labels[places], num_classes)
     values = []
-    for label in np.unique(errors.truth_labels[errors.counts]):
-        chosen = kept & (labels == label)
-        wanted = errors.counts & (errors.truth_labels == label) & ~forgiven
-        number = int(wanted.sum())
+    for label in np.flatnonzero(objects).tolist():
+        chosen = places[groups[label]]
         values.append(
-            average_precision(errors.scores[chosen], correct[chosen], number) if number else 1.0
+            average_precision(errors.scores[chosen], correct[chosen], numbers[label])
+            if numbers[label]
+            else 1.0
         )
     return float(np.mean(values)) if values else float("nan")
 
 
-def repaired(errors: DatasetErrors, kind: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def group_by_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
+    """Places of each class, in their order."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.searchsorted(labels[order], np.arange(1, num_classes)))[:num_classes]
+
+
+def repaired(errors: Errors, kind: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections as they were without the errors of one kind (section 2.3 of the paper).
 
     Of those that have only the class or only the position wrong, the best one of each object that
@@ -287,7 +349,7 @@ def repaired(errors: DatasetErrors, kind: int) -> tuple[np.ndarray, np.ndarray, 
     return labels, correct, kept
 
 
-def cost_of_errors(errors: DatasetErrors) -> dict:
+def cost_of_errors(errors: Errors) -> dict:
     """How often each kind of error occurs, and what AP it costs.
 
     Returns:
@@ -391,44 +453,41 @@ def curve_of(scores: np.ndarray, correct: np.ndarray, num_objects: int) -> Curve
     )
 
 
-def confuse(truth: Truth, found: Found, errors: ImageErrors, passing: np.ndarray) -> np.ndarray:
+def confuse(errors: Errors, passing: np.ndarray) -> np.ndarray:
     """Pairs of classes, one for each object and for each detection without one.
 
     Detections that find an object of their class are paired with it; each of the others with the
     object left that it overlaps most, by IoU >= 0.5; what is then left, with the background.
 
     Args:
-        truth: objects of an image.
-        found: its detections.
-        errors: of the same.
-        passing: (D,) bool, detections above the threshold.
+        errors: of the data set.
+        passing: (N,) bool, detections above the threshold.
 
     Returns:
         (P, 2) true and detected class, -1 for background.
     """
     correct = passing & (errors.kinds == CORRECT)
-    left = ~truth.crowd
+    left = errors.counts.copy()
     left[errors.targets[correct]] = False
-    pairs = [np.stack([found.labels[correct], found.labels[correct]], axis=1)]
-    wrong = np.flatnonzero(passing & (errors.kinds != CORRECT) & (errors.kinds != IGNORED))
-    objects = np.flatnonzero(left)
-    overlaps = errors.overlaps[np.ix_(wrong, objects)]
-    matched = match_best(overlaps, np.ones_like(overlaps, dtype=bool), FOUND_IOU)
-    some = matched != NONE
-    taken = objects[matched[some]]
-    pairs.append(np.stack([truth.labels[taken], found.labels[wrong[some]]], axis=1))
-    alone = found.labels[wrong[~some]]
-    pairs.append(np.stack([np.full(len(alone), NONE), alone], axis=1))
-    left[taken] = False
-    missed = truth.labels[left]
-    pairs.append(np.stack([missed, np.full(len(missed), NONE)], axis=1))
-    return np.concatenate(pairs)
+    wrong = passing & (errors.kinds != CORRECT) & (errors.kinds != IGNORED)
+    pairs = errors.pairs
+    matched = match_best(pairs.where(wrong[pairs.found] & left[pairs.truth]), len(wrong))
+    confused = matched != NONE
+    left[matched[confused]] = False
+    alone = errors.labels[wrong & ~confused]
+    missed = errors.truth_labels[left]
+    columns = (
+        (errors.labels[correct], errors.labels[correct]),
+        (errors.truth_labels[matched[confused]], errors.labels[confused]),
+        (np.full(len(alone), NONE), alone),
+        (missed, np.full(len(missed), NONE)),
+    )
+    return np.concatenate([np.stack(pair, axis=1) for pair in columns])
 
 
 def count_pairs(pairs: np.ndarray, num_classes: int) -> np.ndarray:
     """(K + 1, K + 1) numbers of pairs; rows are true classes, columns detected ones, background
     last."""
-    table = np.zeros((num_classes + 1, num_classes + 1), dtype=int)
-    # -1 is the last row and column.
-    np.add.at(table, (pairs[:, 0], pairs[:, 1]), 1)
-    return table
+    side = num_classes + 1
+    true, detected = (pairs % side).T  # -1 is the last row and column
+    return np.bincount(true * side + detected, minlength=side * side).reshape(side, side)

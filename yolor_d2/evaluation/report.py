@@ -24,8 +24,18 @@ from ..checkpoint.files import atomic_write
 from ..config import get_yolor_cfg, list_keys
 from ..d2.config import CfgNode
 from ..d2.data import MetadataCatalog
+from ..data.annotations import Annotations
 from ..visualize import read_metrics
-from .analysis import analyse, check_annotations, check_boxes
+from .analysis import analyse
+from .coco_figures import (
+    FIGURES_NAME,
+    COCOFigures,
+    evaluate_boxes,
+    hash_content,
+    hash_file,
+    read_figures,
+)
+from .coco_files import RESULTS_NAME, Detections, read_json, read_results, read_truth
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +44,6 @@ FORMAT = "yolor_d2 report 1"
 REPORT_NAME = "report"
 # Beside the detections: figures of all evaluators, speed, and what was evaluated.
 RECORD_NAME = "evaluation.json"
-RESULTS_NAME = "coco_instances_results.json"
 # Points of each curve of the training.
 MOST_POINTS = 400
 
@@ -99,19 +108,6 @@ def write_json(path: Path, data: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write(text.encode("utf-8", errors="replace"))
-
-
-def read_json(path: Path) -> object:
-    """Content of a JSON file.
-
-    Raises:
-        OSError: when it cannot be read.
-        ValueError: naming the file, when it is no JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is not JSON: {error}") from error
 
 
 def write_record(folder: Path, **content: object) -> None:
@@ -185,15 +181,11 @@ def build_report(source: Source) -> dict:
         OSError: when a file cannot be read.
         ValueError: when one is not what it should be.
     """
-    data = read_json(source.annotations)
-    check_annotations(data, str(source.annotations))
-    assert isinstance(data, dict)
-    results = read_json(source.results)
-    if not isinstance(results, list):
-        raise ValueError(f"{str(source.results)!r} is no list of COCO results")
-    images = {image["id"] for image in data["images"]}
-    categories = {category["id"] for category in data["categories"]}
-    check_boxes(results, repr(str(source.results)), images, categories, "score")
+    truth = read_truth(source.annotations)
+    content = source.results.read_bytes()
+    detections = read_results(source.results, truth, content)
+    coco = figures_of(source, truth, detections, hash_content(content))
+    del content  # as large as all that was made of it
     record = {}
     if source.record is not None and source.record.is_file():
         found = read_json(source.record)
@@ -209,7 +201,7 @@ def build_report(source: Source) -> dict:
             "results": str(source.results),
         },
         "weights": record.get("weights"),
-        **analyse(data, results),
+        **analyse(truth, detections, coco),
         "tasks": {name: x for name, x in figures.items() if name != "bbox" and isinstance(x, dict)},
         "speed": record.get("speed"),
         "training": None if source.metrics is None else training_curves(source.metrics),
@@ -218,10 +210,23 @@ def build_report(source: Source) -> dict:
     }
 
 
+def figures_of(
+    source: Source, truth: Annotations, found: Detections, results_hash: str
+) -> COCOFigures:
+    """Those that the evaluation has kept beside the detections, if both files are still those that
+    they are about; else they are computed."""
+    kept = read_figures(
+        source.results.with_name(FIGURES_NAME),
+        annotations=hash_file(source.annotations),
+        results=results_hash,
+    )
+    return evaluate_boxes(truth, found) if kept is None else kept
+
+
 def describe_environment() -> dict[str, str]:
     """Machine and versions, where the report was made."""
     machine = {key: str(value) for key, value in describe_machine().items() if value is not None}
-    packages = ("torchvision", "numpy", "pycocotools", "matplotlib")
+    packages = ("torchvision", "numpy", "pycocotools", "faster-coco-eval", "matplotlib")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {"yolor_d2": __version__, **machine, **versions}
 
