@@ -16,6 +16,7 @@ r"""Measure speed on this machine, and what else numbers in the documents rest o
     python tools/benchmark.py border --config-file output/mine/config.yaml \
         --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
     python tools/benchmark.py start --polygons
+    python tools/benchmark.py cluster --file-latency 2
     python tools/benchmark.py gpu --output output/gpu
 """
 
@@ -237,10 +238,28 @@ def add_start(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=1)
 
 
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """A simulated cluster: what 8, 64 and 512 processes cost, from what a few cost here.
+
+    Measured are the start of the data (of the first process of a machine, of its others, of
+    process 0) on a file system each question to which takes --file-latency, how processes meet,
+    vote and add up gradients through gloo, and a checkpoint. The table follows from that with
+    8 processes a machine: votes grow with the rounds that they take, gradients go round a ring.
+    """
+    add_config_file(parser, default="yolor_p6.yaml")
+    parser.add_argument("--images", type=int, default=118_287, help="default: as in train2017")
+    parser.add_argument("--boxes", type=int, default=860_588)
+    parser.add_argument("--folder", type=Path, help="keep the data set here, or take it from here")
+    parser.add_argument("--file-latency", type=float, default=1.0, help="ms (1)")
+    parser.add_argument("--network-latency", type=float, default=0.02, help="ms (0.02)")
+    parser.add_argument("--bandwidth", type=float, default=25.0, help="GB/s of a machine (25)")
+
+
 # Each adds the options of a measurement, a module of `yolor_d2.benchmark`; its docstring is the
 # help.
 MEASUREMENTS = {
     "border": add_border,
+    "cluster": add_cluster,
     "data": add_data,
     "evaluation": add_evaluation,
     "export": add_export,
@@ -278,7 +297,14 @@ def check_inputs(args: argparse.Namespace) -> None:
     if getattr(args, "config_file", None) is not None:
         check_config(args)
     require_coco_files(getattr(args, "train", None), getattr(args, "test", None))
-    if args.command not in ("data", "step", "start", "nms", "gpu"):  # they load no weights
+    if args.command not in (
+        "cluster",
+        "data",
+        "step",
+        "start",
+        "nms",
+        "gpu",
+    ):  # they load no weights
         check_weights(args)
     if args.command == "export":
         require_file("--onnx", args.onnx)

@@ -6,6 +6,7 @@ import argparse
 
 from yolor_d2.benchmark import (
     border,
+    cluster,
     data,
     evaluation,
     export,
@@ -19,6 +20,7 @@ from yolor_d2.benchmark import (
 
 MEASUREMENTS = {
     "border": border,
+    "cluster": cluster,
     "data": data,
     "evaluation": evaluation,
     "export": export,
