@@ -379,7 +379,7 @@ def test_the_predictor_takes_the_thresholds(cfg, tmp_path, monkeypatch):
             given["thresholds"] = list(cfg.MODEL.YOLOR.CLASS_SCORE_THRESHOLDS)
             raise ValueError("enough")
 
-    monkeypatch.setattr(demo, "BatchPredictor", Predictor)
+    monkeypatch.setattr("yolor_d2.commands.demo.BatchPredictor", Predictor)
     words = ["--config-file", config, "--input", tmp_path / "image_2.png", "--json", tmp_path / "x"]
     words = [*map(str, words), "--thresholds", str(tmp_path / "report.json")]
     with pytest.raises(ValueError, match="enough"):

@@ -62,11 +62,15 @@ def describe_runtime() -> str:
 _wanted = os.environ.get(ENVIRONMENT_VARIABLE, "") or "auto"
 RUNTIME = choose_runtime(_wanted, is_installed())
 
+# The registries first, and with them this project's models (see yolor_d2/__init__.py): they need
+# other files of the seam, none of which may wait for them.
 if RUNTIME == "detectron2":
     with warnings.catch_warnings():
         # torch finds fault with what Detectron2 does on import; its users cannot change that.
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         import detectron2.modeling  # noqa: F401
+else:
+    from .._builtin import modeling as _modeling  # noqa: F401
 
 # Once per command, not once more in each worker process of its loaders.
 if RUNTIME == "builtin" and _wanted == "auto" and multiprocessing.parent_process() is None:
