@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import io
 import logging
 import math
 import os
@@ -71,7 +72,8 @@ class FarFileSystem:
     @contextmanager
     def mounted(self) -> Iterator[FarFileSystem]:
         """Inside this context Python's own questions take so long."""
-        covered = [(os, "stat"), (os, "lstat"), (os, "open"), (builtins, "open"), (os, "listdir")]
+        covered = [(os, name) for name in ("stat", "lstat", "open", "listdir")]
+        covered += [(builtins, "open"), (io, "open")]
         originals = [getattr(owner, name) for owner, name in covered]
         for (owner, name), original in zip(covered, originals):
             setattr(owner, name, self.ask(original))

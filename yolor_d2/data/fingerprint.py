@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from .image import file_sizes
 
 if TYPE_CHECKING:
     from .dataset import TrainingDataset
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 VERSION = 1
 # Images that a message names.
 NAMED = 3
-# Threads that ask for sizes of files, and files that one asks for in turn.
-QUESTIONS, TOGETHER = 16, 500
 
 
 def short_hash(*parts: bytes | memoryview) -> int:
@@ -39,25 +38,6 @@ def relative_name(path: bytes, roots: Sequence[bytes]) -> bytes:
         if path.startswith(root):
             return path[len(root) :]
     return path
-
-
-def file_size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:  # the loader will name it
-        return -1
-
-
-def file_sizes(paths: Sequence[str]) -> list[int]:
-    """Bytes of files, -1 for those that cannot be asked. A file system far away answers many
-    questions at a time, but each of them late."""
-
-    def ask(start: int) -> list[int]:
-        return [file_size(path) for path in paths[start : start + TOGETHER]]
-
-    with ThreadPoolExecutor(QUESTIONS) as pool:
-        parts = pool.map(ask, range(0, len(paths), TOGETHER))
-        return [size for part in parts for size in part]
 
 
 def take_fingerprint(

@@ -7,6 +7,8 @@ import math
 import os
 import stat
 import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -22,6 +24,10 @@ METADATA = (0xE1, 0xE2)
 # What may follow 0xFF inside a scan or before the next one: a stuffed zero, filling, a restart, the
 # tables and the header of the next scan.
 IN_SCAN = np.isin(np.arange(256), [0x00, 0xFF, *range(0xD0, 0xD8), 0xC4, START_OF_SCAN])
+
+
+# Threads that ask for sizes of files, and files that one asks for in turn.
+QUESTIONS, TOGETHER = 16, 50
 
 
 class ImageReadError(ValueError):
@@ -155,6 +161,25 @@ def decode_array(content: bytes, channels: int) -> np.ndarray:
 def is_array(content: bytes) -> bool:
     """Whether this is the content of a .npy file."""
     return content.startswith(b"\x93NUMPY")
+
+
+def file_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):  # who opens it will say why
+        return -1
+
+
+def file_sizes(paths: Sequence[str]) -> list[int]:
+    """Bytes of files, -1 for those that cannot be asked. A file system far away answers many
+    questions at a time, but each of them late."""
+
+    def ask(start: int) -> list[int]:
+        return [file_size(path) for path in paths[start : start + TOGETHER]]
+
+    with ThreadPoolExecutor(QUESTIONS) as pool:
+        parts = pool.map(ask, range(0, len(paths), TOGETHER))
+        return [size for part in parts for size in part]
 
 
 def read_regular_file(path: str | Path) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from ...d2.config import CfgNode
 from ...d2.data import MetadataCatalog
 from ..annotations import SMALL_FILE, open_annotations
+from ..image import file_sizes
 from .boxes import check_boxes, check_use
 from .entries import check_entries
 from .files import report_missing
@@ -65,13 +65,13 @@ def check_some_files(source: Source, channels: int) -> None:
     headers = set(sample(len(places), HEADERS))
     looked_at = sample(len(places), EXISTING)
     missing: dict[int, str] = {}
-    for i in looked_at:
-        place, path = places[i], source.image_path(places[i])
-        if i not in headers:
-            if not os.path.exists(path):
-                missing[place] = "there is no such file"
-            continue
-        fact = inspect_image(path, decode=False, channels=channels)
+    others = [places[i] for i in looked_at if i not in headers]
+    for place, size in zip(others, file_sizes([source.image_path(x) for x in others])):
+        if size < 0:
+            missing[place] = "there is no such file"
+    for i in sorted(headers):
+        place = places[i]
+        fact = inspect_image(source.image_path(place), decode=False, channels=channels)
         if fact.fault == "image_missing":
             missing[place] = fact.message
         elif fact.fault:
