@@ -65,6 +65,7 @@ class Place:
         url: where they meet, see `torch.distributed`.
         source: who started them, for messages.
         has_store: somebody else than process 0 runs the store at the URL.
+        launcher_lasts: the thread that started this process lives as long as its process.
     """
 
     rank: int
@@ -74,6 +75,7 @@ class Place:
     url: str
     source: str
     has_store: bool = False
+    launcher_lasts: bool = True
 
     def __post_init__(self):
         given = (
@@ -132,7 +134,15 @@ def from_elastic(environment: Mapping[str, str]) -> Place | None:
         read_number(environment, name) for name in ELASTIC[:4]
     )
     url = f"tcp://{bracketed(environment['MASTER_ADDR'])}:{read_number(environment, 'MASTER_PORT')}"
-    return Place(rank, world_size, local_rank, local_size, url, "torchrun (RANK, WORLD_SIZE, ...)")
+    return Place(
+        rank,
+        world_size,
+        local_rank,
+        local_size,
+        url,
+        "torchrun (RANK, WORLD_SIZE, ...)",
+        has_store=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+    )
 
 
 def bracketed(host: str) -> str:
@@ -171,6 +181,7 @@ def from_slurm(environment: Mapping[str, str]) -> Place | None:
         int(count),
         f"tcp://{bracketed(slurm_address(environment))}:{slurm_port(environment)}",
         "srun (SLURM_PROCID, ...)",
+        launcher_lasts=False,
     )
 
 
@@ -255,7 +266,8 @@ def launch(work: Callable[[Any], Any], options: Any) -> Any:
     if place is not None:
         check_options(options, place)
         launcher = os.getppid()
-        follow_launcher(launcher)
+        # Of SLURM it is not known whether the thread that starts tasks lives as long as they do.
+        follow_launcher(launcher, by_kernel=place.launcher_lasts)
         if place.world_size == 1 or RUNTIME == "builtin":
             return runtime.launch(work, place.world_size, args=(options,))
         return work_in_group(work, options, place, launcher)
@@ -319,7 +331,8 @@ def work_in_group(work: Callable[[Any], Any], options: Any, place: Place, launch
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo",
-        store=dist.PrefixStore("group", store),
+        # A store may be that of an earlier start.
+        store=dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store),
         rank=place.rank,
         world_size=place.world_size,
         timeout=EXCHANGE_TIME if limit > 0 else EXCHANGE_TIME_UNWATCHED,
@@ -327,7 +340,7 @@ def work_in_group(work: Callable[[Any], Any], options: Any, place: Place, launch
     comm.create_local_process_group(place.local_size)
     comm.synchronize()
     logger.info("Processes met after %.1f s", time.perf_counter() - begin)
-    with watched(store, limit, launcher):
+    with watched(store, limit, launcher, kept_by_main=not place.has_store):
         result = work(options)
         comm.synchronize()  # none leaves while another still needs it
     dist.destroy_process_group()
@@ -342,14 +355,16 @@ def meet(place: Place) -> dist.Store:
     return next(dist.rendezvous(place.url, place.rank, place.world_size, timeout=MEETING_TIME))[0]
 
 
-def follow_launcher(parent: int) -> None:
+def follow_launcher(parent: int, *, by_kernel: bool = True) -> None:
     """Let this process get SIGTERM when what started it dies; `watch` ends it if it does not end.
 
     Args:
         parent: process id of the launcher.
+        by_kernel: at once, where that is possible (Linux); `watch` sees to it within a second.
     """
     expect_repeated_signals()
-    ask_for_signal(signal.SIGTERM)
+    if by_kernel:
+        ask_for_signal(signal.SIGTERM)
     if os.getppid() != parent:
         raise SystemExit(128 + signal.SIGTERM)
 

@@ -252,6 +252,7 @@ class Trainer(DefaultTrainer):
     def load_from(self, iteration: int) -> None:
         """Go on with the samples of an iteration."""
         class_ap = None if self.image_weights is None else self.image_weights.class_ap
+        progress.measured = 0  # the next iteration takes as long as a first one
         with progress.during("start of the data"):
             self._trainer.reset_data_loader(
                 lambda: build_train_loader(self.cfg, start_iter=iteration, class_ap=class_ap)
