@@ -271,6 +271,24 @@ def test_nothing_outlives_a_killed_launcher(shared, options, way):
 
 
 @needs_detectron2
+@pytest.mark.parametrize("way", ["torchrun", "num-gpus"])
+@pytest.mark.parametrize("delay", [0, 3])
+def test_nothing_outlives_a_launcher_killed_at_the_start(shared, options, way, delay):
+    """The processes may not know yet that they have to follow it."""
+    shared.SOLVER.MAX_ITER = 100000
+    extra = ["--num-gpus", 2, "--dist-url", "auto"] if way == "num-gpus" else []
+    command = torchrun(2) if way == "torchrun" else ()
+    with Run(Path(shared.OUTPUT_DIR), [*options, *extra], command=command) as run:
+        end = time.monotonic() + 60
+        while len(run.processes()) < 3:
+            assert time.monotonic() < end, run.output()[-6000:]
+            time.sleep(0.05)
+        time.sleep(delay)
+        os.kill(run.process.pid, signal.SIGKILL)
+        assert not run.wait_until_empty(60)
+
+
+@needs_detectron2
 def test_a_dead_launcher_and_a_process_that_does_not_answer(shared, options):
     """The processes cannot finish their iteration, as one of them is stopped."""
     shared.SOLVER.MAX_ITER = 100000
@@ -290,7 +308,7 @@ def test_a_dead_launcher_and_a_process_that_does_not_answer(shared, options):
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("way", ["dies", "hangs", "stopped", "fails"])
 def test_the_others_end_and_name_it(shared, options, way, rank):
-    shared.SOLVER.MAX_ITER, shared.SOLVER.HANG_LIMIT = 100000, 5
+    shared.SOLVER.MAX_ITER, shared.SOLVER.HANG_LIMIT = 100000, 8
     name = {"hangs": "hang", "fails": "fail"}.get(way)
     do = {name: [rank, 5]} if name else {}
     with Run(Path(shared.OUTPUT_DIR), options, command=torchrun(2), do=do) as run:
@@ -302,7 +320,7 @@ def test_the_others_end_and_name_it(shared, options, way, rank):
         begin = time.monotonic()
         other = ranks[1 - rank]
         while other in run.processes():
-            assert time.monotonic() < begin + 40, run.output()[-6000:]
+            assert time.monotonic() < begin + 60, run.output()[-6000:]
             time.sleep(0.1)
         if way == "stopped":  # torchrun would wait for half a minute
             os.kill(ranks[rank], signal.SIGCONT)
