@@ -158,6 +158,24 @@ def test_two_agents_as_on_two_machines(shared, options):
 
 
 @needs_detectron2
+def test_two_machines_by_hand(shared, options):
+    folder = Path(shared.OUTPUT_DIR)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{found.getsockname()[1]}"
+    words = ["--num-machines", 2, "--dist-url", url, "--machine-rank"]
+    do = {"record": True}
+    with (
+        Run(folder, [*options, *words, 1], do=do) as second,
+        Run(folder, [*options, *words, 0], do=do) as first,
+    ):
+        assert first.wait() == 0, first.output()[-6000:]
+        assert second.wait() == 0, second.output()[-6000:]
+    assert started_trainings(folder) == 1
+    assert {row[2] for row in loaded(folder)} == {2}
+
+
+@needs_detectron2
 def test_evaluation_under_torchrun(shared, options, cfg):
     shared.DATASETS.TEST = (cfg.DATASETS.TRAIN[0],)
     shared.MODEL.YOLOR.SCORE_THRESHOLD = 1e-6  # something to evaluate

@@ -349,7 +349,6 @@ def work_in_group(work: Callable[[Any], Any], options: Any, place: Place, launch
     logger.info("Processes met after %.1f s", time.perf_counter() - begin)
     with watched(store, limit, launcher, kept_by_main=not place.has_store):
         result = work(options)
-        comm.synchronize()  # none leaves while another still needs it
     dist.destroy_process_group()
     return result
 

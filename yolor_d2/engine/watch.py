@@ -355,15 +355,14 @@ class Watch:
             time.sleep(pause)
         return ""
 
-    def stop(self, ended: str, blames: bool = False) -> None:
-        """Say goodbye; the threads end."""
+    def say(self, ended: str, blames: bool = False) -> None:
+        """Tell the others how this process has ended; nobody looks for it any more."""
         self.ended, self.blames = ended, blames
         if self.limit > 0:
             try:
                 self.tell()
             except RuntimeError:  # the store is gone: nobody is left to tell
                 logger.debug("the store is gone", exc_info=True)
-        self.ending.set()
 
 
 def is_exchange_error(error: BaseException) -> bool:
@@ -378,7 +377,7 @@ def is_exchange_error(error: BaseException) -> bool:
 def watched(
     store: dist.Store, limit: float, launcher: int, *, kept_by_main: bool
 ) -> Iterator[None]:
-    """Inside this context the processes look after each other; all enter together.
+    """Inside this context the processes look after each other; all enter and leave together.
 
     Args:
         store: in which the processes met.
@@ -404,15 +403,18 @@ def watched(
     watch.start()
     try:
         yield
+        watch.say("has finished")
+        comm.synchronize()  # none leaves while another still needs it
     except BaseException as error:
         reason = watch.explain() if is_exchange_error(error) else ""
         if isinstance(error, SystemExit):
             said = f"has been stopped (exit code {error.code})"
         else:
             said = f"has ended: {type(error).__name__}: {error}".splitlines()[0]
-        watch.stop(said, blames=is_exchange_error(error))
+        watch.say(said, blames=is_exchange_error(error))
         if reason:
             logger.error("%s; so process %d ends too", reason, watch.rank)
             raise ProcessLostError(f"{reason}; so process {watch.rank} ends too") from error
         raise
-    watch.stop("has finished")
+    finally:
+        watch.ending.set()
