@@ -31,6 +31,12 @@ def any_process(flags: list[bool]) -> list[bool]:
     return [bool(vote) for vote in votes.tolist()]
 
 
+def wait_for_all() -> None:
+    """Go on when all processes have come here."""
+    if comm.get_world_size() > 1:
+        comm.synchronize()
+
+
 def require_same(checkpoint: str) -> None:
     """Compare from which checkpoint each process goes on.
 

@@ -50,7 +50,7 @@ from .hooks import (
 )
 from .interrupt import Interrupted, InterruptHook
 from .optimizer import build_optimizer
-from .processes import require_same, take_buffers_of_main_process
+from .processes import require_same, take_buffers_of_main_process, wait_for_all
 from .progress import progress
 from .random_state import RandomStateHook, preserved_random_state
 from .schedule import WarmupCosine, build_lr_scheduler
@@ -295,7 +295,7 @@ class Trainer(DefaultTrainer):
         # What started the processes ends all of them when the first one ends, so none goes before
         # the checkpoint is written. One that has died meanwhile changes nothing.
         with suppress(RuntimeError):
-            comm.synchronize()
+            wait_for_all()
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in OUTPUT_DIR if there is one, else that of SOLVER.CONTINUE_FROM, else
