@@ -17,7 +17,8 @@ import torch
 
 from yolor_d2.d2.engine import HookBase
 from yolor_d2.engine import Trainer
-from yolor_d2.engine.interrupt import Interrupted
+from yolor_d2.engine import interrupt as interrupt_module
+from yolor_d2.engine.interrupt import Interrupted, InterruptHook
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -154,3 +155,23 @@ def test_a_signal_to_the_whole_group_of_processes(cfg, number):
     assert f"--resume goes on from {checkpoint}" in output
     assert "Traceback" not in output
     assert torch.load(checkpoint, weights_only=True)["iteration"] >= 19
+
+
+def test_signals_that_a_launcher_passes_on_count_once(monkeypatch):
+    """A scheduler signals all processes, and the launcher those that it has started."""
+    monkeypatch.setattr(interrupt_module, "_repeated", True)
+    before = signal.getsignal(signal.SIGINT)
+    hook = InterruptHook()
+    hook.before_train()
+    try:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        assert hook.received == signal.SIGTERM
+        # Somebody insists.
+        hook.received_at -= interrupt_module.REPETITION_TIME
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        hook.restore()

@@ -179,7 +179,7 @@ def test_fewer_gpus_than_processes(cfg, monkeypatch):
 @pytest.mark.skipif(RUNTIME != "builtin", reason="Detectron2 has several processes")
 def test_the_builtin_runtime_refuses_a_launcher(monkeypatch):
     called = []
-    monkeypatch.setattr(launch, "follow_launcher", lambda parent: None)
+    monkeypatch.setattr(launch, "follow_launcher", lambda parent, by_kernel: None)
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RuntimeError, match=r"works in one process, not 4.*pip install"):

@@ -15,7 +15,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from shutil import which
@@ -43,6 +44,9 @@ ELASTIC = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"
 ELASTIC_SIGNS = ("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE")
 # Processes that are started later than this, as those of a queue, are given up.
 MEETING_TIME = timedelta(minutes=10)
+# A store that a launcher runs was there before its processes. If it is not, the launcher has died
+# before they could ask to be told of that.
+KNOCKING_TIME = timedelta(seconds=20)
 # Of one exchange. What is slow or hangs is the business of `watch`, which knows which it is; with
 # SOLVER.HANG_LIMIT 0 it is Detectron2's half hour.
 EXCHANGE_TIME = timedelta(days=1)
@@ -65,6 +69,8 @@ class Place:
         url: where they meet, see `torch.distributed`.
         source: who started them, for messages.
         has_store: somebody else than process 0 runs the store at the URL.
+        knocking: how long the first try to reach that store may take.
+        launcher_lasts: the thread that started this process lives as long as its process.
     """
 
     rank: int
@@ -74,6 +80,8 @@ class Place:
     url: str
     source: str
     has_store: bool = False
+    knocking: timedelta = MEETING_TIME
+    launcher_lasts: bool = True
 
     def __post_init__(self):
         given = (
@@ -132,7 +140,16 @@ def from_elastic(environment: Mapping[str, str]) -> Place | None:
         read_number(environment, name) for name in ELASTIC[:4]
     )
     url = f"tcp://{bracketed(environment['MASTER_ADDR'])}:{read_number(environment, 'MASTER_PORT')}"
-    return Place(rank, world_size, local_rank, local_size, url, "torchrun (RANK, WORLD_SIZE, ...)")
+    return Place(
+        rank,
+        world_size,
+        local_rank,
+        local_size,
+        url,
+        "torchrun (RANK, WORLD_SIZE, ...)",
+        has_store=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+        knocking=KNOCKING_TIME,
+    )
 
 
 def bracketed(host: str) -> str:
@@ -171,6 +188,7 @@ def from_slurm(environment: Mapping[str, str]) -> Place | None:
         int(count),
         f"tcp://{bracketed(slurm_address(environment))}:{slurm_port(environment)}",
         "srun (SLURM_PROCID, ...)",
+        launcher_lasts=False,
     )
 
 
@@ -255,7 +273,8 @@ def launch(work: Callable[[Any], Any], options: Any) -> Any:
     if place is not None:
         check_options(options, place)
         launcher = os.getppid()
-        follow_launcher(launcher)
+        # Of SLURM it is not known whether the thread that starts tasks lives as long as they do.
+        follow_launcher(launcher, by_kernel=place.launcher_lasts)
         if place.world_size == 1 or RUNTIME == "builtin":
             return runtime.launch(work, place.world_size, args=(options,))
         return work_in_group(work, options, place, launcher)
@@ -319,7 +338,8 @@ def work_in_group(work: Callable[[Any], Any], options: Any, place: Place, launch
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo",
-        store=dist.PrefixStore("group", store),
+        # A store may be that of an earlier start.
+        store=dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store),
         rank=place.rank,
         world_size=place.world_size,
         timeout=EXCHANGE_TIME if limit > 0 else EXCHANGE_TIME_UNWATCHED,
@@ -327,9 +347,8 @@ def work_in_group(work: Callable[[Any], Any], options: Any, place: Place, launch
     comm.create_local_process_group(place.local_size)
     comm.synchronize()
     logger.info("Processes met after %.1f s", time.perf_counter() - begin)
-    with watched(store, limit, launcher):
+    with watched(store, limit, launcher, kept_by_main=not place.has_store):
         result = work(options)
-        comm.synchronize()  # none leaves while another still needs it
     dist.destroy_process_group()
     return result
 
@@ -338,18 +357,22 @@ def meet(place: Place) -> dist.Store:
     """The store in which the processes meet, once all are there."""
     if place.has_store:
         url = urlsplit(place.url)
-        return dist.TCPStore(url.hostname or "", url.port or 0, timeout=MEETING_TIME)
+        store = dist.TCPStore(url.hostname or "", url.port or 0, timeout=place.knocking)
+        store.set_timeout(MEETING_TIME)
+        return store
     return next(dist.rendezvous(place.url, place.rank, place.world_size, timeout=MEETING_TIME))[0]
 
 
-def follow_launcher(parent: int) -> None:
+def follow_launcher(parent: int, *, by_kernel: bool = True) -> None:
     """Let this process get SIGTERM when what started it dies; `watch` ends it if it does not end.
 
     Args:
         parent: process id of the launcher.
+        by_kernel: at once, where that is possible (Linux); `watch` sees to it within a second.
     """
     expect_repeated_signals()
-    ask_for_signal(signal.SIGTERM)
+    if by_kernel:
+        ask_for_signal(signal.SIGTERM)
     if os.getppid() != parent:
         raise SystemExit(128 + signal.SIGTERM)
 
@@ -386,10 +409,10 @@ def start_processes(work: Callable[[Any], Any], options: Any) -> None:
     context = mp.start_processes(
         started, args=(os.getpid(), work, options), nprocs=options.num_gpus, join=False
     )
-    pass_on_signals(context.pids())
     try:
-        while not context.join(grace_period=GRACE):
-            pass
+        with signals_passed_on(context.pids()):
+            while not context.join(grace_period=GRACE):
+                pass
     except mp.ProcessExitedException as error:
         if error.exit_code in [128 + number for number in SIGNALS]:
             raise SystemExit(error.exit_code) from None
@@ -401,7 +424,8 @@ def start_processes(work: Callable[[Any], Any], options: Any) -> None:
     del store  # not before
 
 
-def pass_on_signals(pids: list[int]) -> None:
+@contextmanager
+def signals_passed_on(pids: list[int]) -> Iterator[None]:
     """Let the processes decide what SIGTERM and Ctrl-C do; this one ends after them."""
 
     def pass_on(number: int, _frame: object) -> None:
@@ -411,8 +435,12 @@ def pass_on_signals(pids: list[int]) -> None:
             except ProcessLookupError:
                 continue
 
-    for number in SIGNALS:
-        signal.signal(number, pass_on)
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def started(local_rank: int, parent: int, work: Callable[[Any], Any], options: Any) -> None:
@@ -427,5 +455,6 @@ def started(local_rank: int, parent: int, work: Callable[[Any], Any], options: A
         options.dist_url,
         "--num-gpus",
         has_store=options.dist_url.startswith("tcp://"),
+        knocking=MEETING_TIME if options.machine_rank else KNOCKING_TIME,
     )
     work_in_group(work, options, place, parent)

@@ -49,6 +49,12 @@ def first_of_machine_first() -> Iterator[None]:
     dist.barrier(group=host_group())
 
 
+def wait_for_all() -> None:
+    """Go on when all processes have come here."""
+    if comm.get_world_size() > 1:
+        comm.synchronize()
+
+
 def require_same(checkpoint: str) -> None:
     """Compare from which checkpoint each process goes on.
 

@@ -50,7 +50,7 @@ from .hooks import (
 )
 from .interrupt import Interrupted, InterruptHook
 from .optimizer import build_optimizer
-from .processes import require_same, take_buffers_of_main_process
+from .processes import require_same, take_buffers_of_main_process, wait_for_all
 from .progress import progress
 from .random_state import RandomStateHook, preserved_random_state
 from .schedule import WarmupCosine, build_lr_scheduler
@@ -256,6 +256,7 @@ class Trainer(DefaultTrainer):
     def load_from(self, iteration: int) -> None:
         """Go on with the samples of an iteration."""
         class_ap = None if self.image_weights is None else self.image_weights.class_ap
+        progress.measured = 0  # the next iteration takes as long as a first one
         with progress.during("start of the data"):
             self._trainer.reset_data_loader(
                 lambda: build_train_loader(self.cfg, iteration, class_ap, self.training_set)
@@ -298,7 +299,7 @@ class Trainer(DefaultTrainer):
         # What started the processes ends all of them when the first one ends, so none goes before
         # the checkpoint is written. One that has died meanwhile changes nothing.
         with suppress(RuntimeError):
-            comm.synchronize()
+            wait_for_all()
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in OUTPUT_DIR if there is one, else that of SOLVER.CONTINUE_FROM, else

@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -50,6 +51,8 @@ GRACE_TO_SAVE = 300.0
 REASON_TIME = 10.0
 # Beats without a sign of life after which a failed exchange is put down to a process.
 MISSED_BEATS = 3
+# Seconds for the last line of the log.
+LOG_TIME = 2.0
 EXIT_CODE = 1
 FAULT_KEY = "fault"
 
@@ -127,6 +130,7 @@ class Watch:
         limit: seconds, see SOLVER.HANG_LIMIT; 0 neither beats nor looks.
         launcher: process id of what started this process.
         nonce: the same in all processes, another one for each start of them.
+        kept_by_main: process 0 runs the store, not what started the processes.
     """
 
     def __init__(
@@ -138,9 +142,11 @@ class Watch:
         limit: float,
         launcher: int,
         nonce: str,
+        kept_by_main: bool = False,
     ):
         self.rank, self.world_size, self.limit = rank, world_size, limit
         self.launcher = launcher
+        self.kept_by_main = kept_by_main
         # A connection of its own: one waits for another's answers otherwise.
         self.store = dist.PrefixStore(f"watch/{nonce}", store.clone())
         self.store.set_timeout(ANSWER_TIME)
@@ -268,8 +274,11 @@ class Watch:
     def give_up(self, reason: str) -> None:
         """Say why, and end this process as failed, whatever its main thread is doing."""
         line = f"{reason}: process {self.rank} (host {self.host}, process id {self.pid}) ends"
-        logger.error(line)
-        print(f"yolor_d2: error: {line}", file=sys.stderr, flush=True)
+        os.write(2, f"yolor_d2: error: {line}\n".encode())
+        # The main thread may hang while it holds the log, as on a file server that is gone.
+        writer = threading.Thread(target=logger.error, args=(line,), daemon=True)
+        writer.start()
+        writer.join(LOG_TIME)
         os._exit(EXIT_CODE)
 
     def guard(self) -> None:
@@ -282,32 +291,35 @@ class Watch:
         answered = self.answered
         while not self.ending.wait(second):
             orphan = os.getppid() != self.launcher
+            if orphan and alone == 0.0:
+                # As the kernel does by itself on Linux; once more changes nothing.
+                os.kill(self.pid, signal.SIGTERM)
             alone = alone + second if orphan or self.store_lost else 0.0
             grace = GRACE_TO_SAVE if progress.now.name == "checkpoint" else GRACE
             if alone > grace:
                 cause = (
                     f"what started process {self.rank} (process id {self.launcher}) is gone"
                     if orphan
-                    else f"the store, which {self.name_holder()} holds, is gone"
+                    else f"the store in which the processes met is gone with {self.name_keeper()}"
                 )
                 self.give_up(f"{cause}; this process has not ended within {grace:.0f} s")
             heart = 0.0 if self.answered != answered or self.limit == 0 else heart + second
             answered = self.answered
-            if heart > self.limit * (1 if self.holder_is_stopped() else LONG):
-                self.give_up(f"{self.name_holder()} has not answered for {heart:.0f} s")
+            if heart > self.limit * (1 if self.keeper_is_quick() else LONG):
+                self.give_up(f"{self.name_keeper()} has not answered for {heart:.0f} s")
 
-    def holder(self) -> Report | None:
-        return None if self.rank == 0 else self.reports.get(0)
+    def name_keeper(self) -> str:
+        """What runs the store."""
+        if not self.kept_by_main:
+            return "what started the processes"
+        return self.reports[0].describe(0) if 0 in self.reports else "process 0"
 
-    def name_holder(self) -> str:
-        report = self.holder()
-        return "torchrun or process 0" if report is None else report.describe(0)
-
-    def holder_is_stopped(self) -> bool:
-        """Whether process 0 is stopped for certain, or was in a stage that does not take long."""
-        report = self.holder()
-        if report is None:
-            return False
+    def keeper_is_quick(self) -> bool:
+        """Whether the store need not be waited for: process 0 runs it, which is stopped for certain
+        or was in a stage that does not take long."""
+        report = self.reports.get(0)
+        if report is None or self.rank == 0 or not self.kept_by_main:
+            return not self.kept_by_main  # a launcher has nothing else to do
         if report.space == self.space and process_state(report.pid) == "stopped":
             return True
         return report.limit is not None and report.limit <= self.limit
@@ -327,8 +339,9 @@ class Watch:
                         return self.store.get(FAULT_KEY).decode()
                     self.read(others, pause)
             except RuntimeError:
-                report = self.reports.get(0)
-                return "" if report is None else f"{self.name_holder()}, which all need, is gone"
+                # Without a store nobody can tell; process 0 itself would not be asking.
+                lost = self.kept_by_main and self.rank != 0
+                return f"{self.name_keeper()} is gone" if lost else ""
             for rank in others:
                 report = self.reports[rank]
                 if report.ended and not report.blames:
@@ -342,15 +355,14 @@ class Watch:
             time.sleep(pause)
         return ""
 
-    def stop(self, ended: str, blames: bool = False) -> None:
-        """Say goodbye; the threads end."""
+    def say(self, ended: str, blames: bool = False) -> None:
+        """Tell the others how this process has ended; nobody looks for it any more."""
         self.ended, self.blames = ended, blames
         if self.limit > 0:
             try:
                 self.tell()
             except RuntimeError:  # the store is gone: nobody is left to tell
                 logger.debug("the store is gone", exc_info=True)
-        self.ending.set()
 
 
 def is_exchange_error(error: BaseException) -> bool:
@@ -362,13 +374,16 @@ def is_exchange_error(error: BaseException) -> bool:
 
 
 @contextmanager
-def watched(store: dist.Store, limit: float, launcher: int) -> Iterator[None]:
-    """Inside this context the processes look after each other; all enter together.
+def watched(
+    store: dist.Store, limit: float, launcher: int, *, kept_by_main: bool
+) -> Iterator[None]:
+    """Inside this context the processes look after each other; all enter and leave together.
 
     Args:
         store: in which the processes met.
         limit: seconds, see SOLVER.HANG_LIMIT; 0 is off.
         launcher: process id of what started this process.
+        kept_by_main: process 0 runs the store, not what started the processes.
 
     Raises:
         ProcessLostError: in place of the error of an exchange, when another process is its reason;
@@ -383,19 +398,23 @@ def watched(store: dist.Store, limit: float, launcher: int) -> Iterator[None]:
         limit=limit,
         launcher=launcher,
         nonce=nonce,
+        kept_by_main=kept_by_main,
     )
     watch.start()
     try:
         yield
+        watch.say("has finished")
+        comm.synchronize()  # none leaves while another still needs it
     except BaseException as error:
         reason = watch.explain() if is_exchange_error(error) else ""
         if isinstance(error, SystemExit):
             said = f"has been stopped (exit code {error.code})"
         else:
             said = f"has ended: {type(error).__name__}: {error}".splitlines()[0]
-        watch.stop(said, blames=is_exchange_error(error))
+        watch.say(said, blames=is_exchange_error(error))
         if reason:
             logger.error("%s; so process %d ends too", reason, watch.rank)
             raise ProcessLostError(f"{reason}; so process {watch.rank} ends too") from error
         raise
-    watch.stop("has finished")
+    finally:
+        watch.ending.set()
