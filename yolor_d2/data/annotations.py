@@ -178,14 +178,18 @@ class _File(msgspec.Struct):
 
 
 @contextmanager
-def collecting_no_garbage() -> Iterator[None]:
-    """Millions of new objects make Python look for garbage among them, over and over."""
-    enabled = gc.isenabled()
+def collector_paused() -> Iterator[None]:
+    """Inside this context Python looks for no cycles.
+
+    Hundreds of thousands of small records, which are in none, would make it look through all
+    objects of the process again and again.
+    """
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if enabled:
+        if was_enabled:
             gc.enable()
 
 
@@ -321,10 +325,10 @@ def keep_copies_in(folder: Path | None) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """Name of a file's content."""
-    digest = hashlib.blake2b(digest_size=16)
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(2**22):
+        while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
 
@@ -382,7 +386,7 @@ def read_large(path: Path) -> Annotations:
     if found is not None:
         logger.info("Annotations of %s: from the prepared copy %s", path, copy)
         return found
-    with collecting_no_garbage():
+    with collector_paused():
         found = to_arrays(decode(path), path)
     if copy is not None:
         try:

@@ -19,16 +19,15 @@ from ..d2.data import MetadataCatalog
 from ..d2.evaluation import DatasetEvaluator
 from ..d2.structures import Instances
 from ..d2.utils import comm
-from ..data.annotations import Annotations
+from ..data.annotations import Annotations, collector_paused, hash_file
 from .coco_figures import (
     FIGURES_NAME,
     NAMES,
     COCOFigures,
     evaluate_boxes,
-    hash_file,
     write_figures,
 )
-from .coco_files import RESULTS_NAME, Detections, collector_paused, find_places, read_truth
+from .coco_files import RESULTS_NAME, Detections, find_places, read_truth
 from .dataset_file import write_dataset_file
 
 logger = logging.getLogger(__name__)

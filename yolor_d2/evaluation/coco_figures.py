@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..checkpoint.files import atomic_write
-from ..data.annotations import Annotations
-from .coco_files import Detections, collector_paused
+from ..data.annotations import Annotations, collector_paused
+from .coco_files import Detections
 from .errors import group_by_label
 
 logger = logging.getLogger(__name__)
@@ -178,15 +178,6 @@ def to_records(
 def hash_content(content: bytes) -> str:
     """SHA-256 of what a file holds."""
     return hashlib.sha256(content).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write_figures(path: Path, figures: COCOFigures, *, annotations: str, results: str) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,22 +43,6 @@ class ResultRecord(msgspec.Struct, gc=False):
     category_id: int
     bbox: tuple[float, float, float, float]
     score: float
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Inside this context Python looks for no cycles.
-
-    Hundreds of thousands of small records, which are in none, would make it look through all
-    objects of the process again and again.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def read_json(path: Path) -> object:

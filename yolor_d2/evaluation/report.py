@@ -24,7 +24,7 @@ from ..checkpoint.files import atomic_write
 from ..config import get_yolor_cfg, list_keys
 from ..d2.config import CfgNode
 from ..d2.data import MetadataCatalog
-from ..data.annotations import Annotations
+from ..data.annotations import Annotations, hash_file
 from ..visualize import read_metrics
 from .analysis import analyse
 from .coco_figures import (
@@ -32,7 +32,6 @@ from .coco_figures import (
     COCOFigures,
     evaluate_boxes,
     hash_content,
-    hash_file,
     read_figures,
 )
 from .coco_files import RESULTS_NAME, Detections, read_json, read_results, read_truth
