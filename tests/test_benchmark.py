@@ -15,6 +15,7 @@ from yolor_d2.benchmark import border, nms, timing
 from yolor_d2.benchmark.timing import Clock, Samples, Stages, alternate
 from yolor_d2.commands import execute
 from yolor_d2.config import load_config
+from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.ops import detect
 
@@ -154,6 +155,17 @@ def test_evaluation(tmp_path, capsys, toy):
     assert len(times) == 5 and min(times.values()) > 0
     assert content["settings"]["images"] == 8
     assert 0 <= content["settings"]["AP"] < 100
+
+
+def test_evaluation_of_generated_detections(tmp_path, capsys):
+    content = report(tmp_path, capsys, "evaluation", "--generated", 6, "--detections", 12)
+    ours, made, pycocotools, *stock = content["rows"]
+    assert (ours[""], made[""], pycocotools[""]) == (
+        *("figures", "report with the figures kept", "pycocotools"),
+    )
+    assert len(stock) == (RUNTIME == "detectron2")
+    assert all(row["equal to 1e-9"] and row["CPU s"] > 0 for row in content["rows"])
+    assert len({round(row["AP"], 6) for row in content["rows"]}) == 1
 
 
 @pytest.fixture(scope="module")
