@@ -43,6 +43,7 @@ class Progress:
         self.now = Stage("start", since=time.monotonic())
         self.always_slow = False
         self.measured = 0
+        self.iteration, self.number = 0, -1
         self.begun = math.inf
         self.slowest = 0.0
 
