@@ -129,7 +129,8 @@ def files(tmp_path) -> dict[str, str]:
     (tmp_path / "images" / "a.jpg").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.json").write_text(
-        '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}'
+        '{"images": [{"id": 1, "file_name": "a.png", "height": 3, "width": 4}], '
+        '"annotations": [], "categories": [{"id": 1, "name": "a"}]}'
     )
     names = ["images", "empty", "a.json", "none", "none.json", "none.pth", "out", "out.onnx"]
     names += ["out.pth", "none.txt"]
