@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ from ..d2.config import CfgNode
 from ..d2.modeling import ShapeSpec
 from ..data.loader import count_identities, register_datasets, use_coco_files
 from ..data.toy import OBJECTS, write_toy_dataset
+from ..data.workers import ask_for_signal
 from ..evaluation.ablation import (
     SCALES,
     Measured,
@@ -96,7 +99,13 @@ def train(folder: Path, num_gpus: int, bar: tqdm) -> None:
     command += ["--config-file", str(folder / "ablation.yaml")]
     start, printed = bar.n, folder / "printed.txt"
     with open(printed, "ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        # It saves and ends too when this process is killed.
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=functools.partial(ask_for_signal, signal.SIGTERM),
+        )
         try:
             while process.poll() is None:
                 bar.update(start + last_iteration(folder) - bar.n)
