@@ -202,7 +202,6 @@ def prepare() -> None:
 if __name__ in ("__main__", "__mp_main__"):  # also where the command itself starts processes
     prepare()
 if __name__ == "__main__":
-    from yolor_d2.commands import train_net
-    from yolor_d2.commands.shell import run
+    from yolor_d2.cli import run_script
 
-    sys.exit(run(train_net.main))
+    sys.exit(run_script("train_net"))

@@ -180,7 +180,7 @@ def test_evaluation_agrees_with_detectron2s(trained):
 
 def test_stock_lazy_training_script(toy, tmp_path):
     """Detectron2's lazyconfig_train_net.py on configs/lazy, small and on the toy data."""
-    lines = ["dataloader.train.dataset.items.names=stock_toy_train"]
+    lines = ["dataloader.train.dataset.truth.name=stock_toy_train"]
     lines += ["dataloader.test.dataset.names=stock_toy_val"]
     lines += ["dataloader.evaluator.dataset_name=stock_toy_val"]
     lines += ["dataloader.train.sampler.size=24", "dataloader.train.dataset.size=64"]

@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from fvcore.common.param_scheduler import CosineParamScheduler
 
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
-from yolor_d2.data.loader import EvaluationMapper
+from yolor_d2.data.loader import EvaluationMapper, load_ground_truth
 from yolor_d2.data.resize import ResizeForTest
 from yolor_d2.data.sampler import PositionSampler
 from yolor_d2.engine.optimizer import parameter_groups
@@ -48,14 +48,18 @@ model = L(YOLOR)(
 dataloader = dict(
     train=L(build_detection_train_loader)(
         dataset=L(TrainingDataset)(
-            items=L(get_detection_dataset_dicts)(names="coco_2017_train", filter_empty=False),
+            truth=L(load_ground_truth)(name="coco_2017_train"),
             size=SIZE,
             seed=0,
             augment=L(AugmentConfig)(translate=0.5, scale=0.5),
         ),
         mapper=None,
         sampler=L(PositionSampler)(
-            size=IMAGES, seed=0, rank=L(comm.get_rank)(), world_size=L(comm.get_world_size)()
+            size=IMAGES,
+            seed=0,
+            rank=L(comm.get_rank)(),
+            world_size=L(comm.get_world_size)(),
+            batch_size=BATCH,
         ),
         total_batch_size=BATCH,
         aspect_ratio_grouping=False,
