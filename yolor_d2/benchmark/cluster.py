@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +102,7 @@ def measure_start(folder: Path, images: int, boxes: int, latency: float) -> dict
     beyond that; the file system is so far away."""
     path, root = write_data_set(folder, images, boxes, polygons=False)
     annotation_files.SMALL_FILE = 0  # as a file of COCO's size is read
+    shutil.rmtree(folder / "copies", ignore_errors=True)  # of an earlier measurement
     annotation_files.keep_copies_in(folder / "copies")
     name = f"cluster/{images}"
     register_coco_instances(name, {}, str(path), str(root))
@@ -167,7 +169,10 @@ def measure_checkpoint(config: str, folder: Path) -> dict[str, float]:
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     average = EMAHook(model, decay=0.999, ramp=2000)
-    checkpointer = YOLORCheckpointer(model, str(folder), average=average, optimizer=optimizer)
+    average.before_train()  # from now on beside the weights themselves
+    checkpointer = YOLORCheckpointer(
+        model, str(folder), averaged=average.applied, average=average, optimizer=optimizer
+    )
     spent = timed(lambda: checkpointer.save("model_0000000", iteration=0))
     size = (folder / "model_0000000.pth").stat().st_size
     count = sum(parameter.numel() for parameter in model.parameters())
