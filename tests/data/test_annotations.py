@@ -258,6 +258,7 @@ def test_a_file_is_read_once(cfg, toy, tmp_path, monkeypatch, large):
     args = parse_args(["--config-file", str(config), "OUTPUT_DIR", str(tmp_path / "run")])
     made = train_net.read_settings(args)
     train_net.setup(made, args)
+    assert all(file.content is None for _, file in module._read.values())
     trainer = Trainer(made)
     trainer.load_from(3)
     loader.build_test_loader(made, made.DATASETS.TEST[0])
@@ -295,3 +296,7 @@ def test_content_is_not_kept(write):
     assert open_annotations(path).take_content() == content(OBJECT)
     assert open_annotations(path).take_content() is None
     assert len(open_annotations(path).annotations.ids) == 1
+    other = write(content(OBJECT), "other.json")
+    assert open_annotations(other).content is not None
+    module.drop_contents()
+    assert open_annotations(other).take_content() is None

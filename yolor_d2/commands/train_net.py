@@ -12,7 +12,7 @@ from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_setup
 from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
-from yolor_d2.data.annotations import keep_copies_in
+from yolor_d2.data.annotations import drop_contents, keep_copies_in
 from yolor_d2.data.check.quick import check_datasets, log_findings
 from yolor_d2.data.loader import count_identities, register_datasets, use_coco_files
 from yolor_d2.engine import Trainer
@@ -44,6 +44,7 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         if not args.eval_only:
             count_identities(cfg)
             translate_epochs(cfg, args.opts)
+    drop_contents()
     cfg.freeze()
     default_setup(cfg, args)
     logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")
