@@ -24,7 +24,7 @@ def real_data() -> Path:
 # What both runtimes stand on; without it there is the core alone.
 if importlib.util.find_spec("fvcore") is not None:
     from yolor_d2.config import load_config
-    from yolor_d2.data.loader import register_datasets, use_coco_files
+    from yolor_d2.data.catalog import register_datasets, use_coco_files
     from yolor_d2.data.toy import ToyDataset, write_toy_dataset
 
     @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ from yolor_d2.d2.modeling import (
 from yolor_d2.d2.solver import maybe_add_gradient_clipping
 from yolor_d2.d2.structures import Boxes, BoxMode, Instances
 from yolor_d2.d2.utils import EventStorage, comm, get_event_storage, has_event_storage
-from yolor_d2.data.loader import register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_coco_files
 from yolor_d2.data.sampler import PositionSampler
 from yolor_d2.data.toy import write_toy_dataset
 from yolor_d2.engine import Trainer

@@ -16,7 +16,7 @@ from yolor_d2.arguments.train_net import parse_args
 from yolor_d2.commands import train_net
 from yolor_d2.d2.data import load_coco_json
 from yolor_d2.data import annotations as module
-from yolor_d2.data import loader
+from yolor_d2.data import catalog, loader
 from yolor_d2.data.annotations import (
     Strings,
     keep_copies_in,
@@ -283,8 +283,8 @@ def test_a_function_of_ones_own_is_asked(cfg, write):
     DatasetCatalog.register("chosen/own", lambda: chosen)
     MetadataCatalog.get("chosen/own").set(json_file=str(path), image_root="folder")
     try:
-        assert loader.annotation_file_of("chosen/own") is None
-        truth = loader.load_ground_truth("chosen/own")
+        assert catalog.annotation_file_of("chosen/own") is None
+        truth = catalog.load_ground_truth("chosen/own")
         assert [*truth.file_names] == ["b.png"] and truth.image_id(0) == "x"
     finally:
         DatasetCatalog.remove("chosen/own")

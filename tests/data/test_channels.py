@@ -13,8 +13,9 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.commands import execute
 from yolor_d2.data.augment import Sample, by_channels, flip_horizontal, random_hsv
+from yolor_d2.data.catalog import register_datasets, use_coco_files
 from yolor_d2.data.image import ImageReadError, read_image
-from yolor_d2.data.loader import build_train_loader, register_datasets, use_coco_files
+from yolor_d2.data.loader import build_train_loader
 from yolor_d2.data.warp import warp_image
 from yolor_d2.engine import Trainer
 from yolor_d2.predictor import BatchPredictor

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.data.loader import register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_coco_files
 from yolor_d2.engine import Trainer
 
 

@@ -15,12 +15,13 @@ from yolor_d2.d2.structures import BoxMode
 from yolor_d2.data import toy
 from yolor_d2.data.augment import NO_IDENTITY
 from yolor_d2.data.cache import MemoryCache
+from yolor_d2.data.catalog import register_coco_file
 from yolor_d2.data.dataset import (
     AugmentConfig,
     TrainingDataset,
 )
 from yolor_d2.data.ground_truth import GroundTruth, number_identities
-from yolor_d2.data.loader import build_training_dataset, count_identities, register_coco_file
+from yolor_d2.data.loader import build_training_dataset, count_identities
 
 TINY = {"num_train": 13, "num_val": 5, "image_size": (96, 128)}
 ALL = AugmentConfig(

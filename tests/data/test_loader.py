@@ -19,8 +19,8 @@ from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
 from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.structures import BoxMode
+from yolor_d2.data import catalog, loader, settings
 from yolor_d2.data import dataset as dataset_module
-from yolor_d2.data import loader, settings
 from yolor_d2.data.dataset import AugmentConfig
 from yolor_d2.data.image import ImageReadError, read_image
 from yolor_d2.data.sampler import epoch_order
@@ -66,8 +66,8 @@ def use_coco(cfg, tmp_path):
 
     def use(*annotations, **options):
         files = write_coco(tmp_path / uuid.uuid4().hex, annotations, **options)
-        loader.use_coco_files(cfg, files, files)
-        loader.register_datasets(cfg)
+        catalog.use_coco_files(cfg, files, files)
+        catalog.register_datasets(cfg)
         return cfg
 
     return use
@@ -390,7 +390,7 @@ def test_register(cfg, tmp_path):
     files = write_coco(tmp_path / "data", [GOOD])
     cfg.DATASETS.REGISTER = [[name, *files]]
     for _ in range(2):  # a second time changes nothing
-        loader.register_datasets(cfg)
+        catalog.register_datasets(cfg)
         items = DatasetCatalog.get(name)
         assert [item["image_id"] for item in items] == [0, 1]
 
@@ -399,7 +399,7 @@ def test_register(cfg, tmp_path):
 def test_a_bad_entry_is_refused(cfg, entry):
     cfg.DATASETS.REGISTER = [entry]
     with pytest.raises(ValueError, match=r"DATASETS\.REGISTER has .*\[name, annotation file"):
-        loader.register_datasets(cfg)
+        catalog.register_datasets(cfg)
 
 
 @pytest.mark.parametrize("missing", [1, 2])
@@ -408,7 +408,7 @@ def test_a_missing_path_is_named(cfg, tmp_path, missing):
     entry[missing] += "_nowhere"
     cfg.DATASETS.REGISTER = [entry]
     with pytest.raises(FileNotFoundError, match=rf"DATASETS\.REGISTER.*{entry[0]}.*_nowhere"):
-        loader.register_datasets(cfg)
+        catalog.register_datasets(cfg)
     assert entry[0] not in DatasetCatalog.list()
 
 
@@ -417,9 +417,9 @@ def test_a_name_stands_for_one_data_set(cfg, tmp_path):
     for folder in ("one", "other"):
         cfg.DATASETS.REGISTER = [[name, *write_coco(tmp_path / folder, [GOOD])]]
         if folder == "one":
-            loader.register_datasets(cfg)
+            catalog.register_datasets(cfg)
     with pytest.raises(ValueError, match=rf"DATASETS\.REGISTER.*{name}.*another data set"):
-        loader.register_datasets(cfg)
+        catalog.register_datasets(cfg)
 
 
 def test_classes_come_from_the_file_in_order_of_their_ids(use_coco):
@@ -436,17 +436,17 @@ def test_files_are_known_from_every_folder(cfg, tmp_path, monkeypatch):
     annotations, images = map(Path, write_coco(tmp_path / uuid.uuid4().hex, [GOOD]))
     monkeypatch.chdir(annotations.parent)
     files = annotations.name, os.path.relpath(images)
-    loader.use_coco_files(cfg, files, files)
+    catalog.use_coco_files(cfg, files, files)
     assert cfg.DATASETS.REGISTER[-1][1:] == [str(annotations), str(images)]
 
 
 def test_either_set_may_stay_as_it_is(cfg, tmp_path):
     before = cfg.clone()
-    loader.use_coco_files(cfg, None, None)
+    catalog.use_coco_files(cfg, None, None)
     assert cfg == before
     files = write_coco(tmp_path / uuid.uuid4().hex, [GOOD])
     cfg.MODEL.YOLOR.CLASS_NAMES = ["alpha", "beta", "gamma"]  # as the file has them, by id
-    loader.use_coco_files(cfg, None, files)
+    catalog.use_coco_files(cfg, None, files)
     assert cfg.DATASETS.TRAIN == before.DATASETS.TRAIN
     assert cfg.DATASETS.TEST != before.DATASETS.TEST
     assert cfg.DATASETS.REGISTER[:-1] == before.DATASETS.REGISTER
@@ -454,7 +454,7 @@ def test_either_set_may_stay_as_it_is(cfg, tmp_path):
 
 def test_a_missing_annotation_file_is_named(cfg, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
-        loader.use_coco_files(cfg, (str(tmp_path / "nowhere.json"), str(tmp_path)), None)
+        catalog.use_coco_files(cfg, (str(tmp_path / "nowhere.json"), str(tmp_path)), None)
 
 
 def test_files_of_one_name_in_folders_of_one_name_are_two_data_sets(cfg, tmp_path):
@@ -462,8 +462,8 @@ def test_files_of_one_name_in_folders_of_one_name_are_two_data_sets(cfg, tmp_pat
     folder = uuid.uuid4().hex
     train = write_coco(tmp_path / "train" / folder, [GOOD], count=3)
     val = write_coco(tmp_path / "val" / folder, [GOOD], count=1)
-    loader.use_coco_files(cfg, train, val)
-    loader.register_datasets(cfg)
+    catalog.use_coco_files(cfg, train, val)
+    catalog.register_datasets(cfg)
     assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 3
     assert len(DatasetCatalog.get(cfg.DATASETS.TEST[0])) == 1
 
@@ -473,15 +473,15 @@ def test_class_names(cfg):
     cfg.MODEL.YOLOR.NUM_CLASSES = 2
     cfg.MODEL.YOLOR.CLASS_NAMES = []
     cfg.DATASETS.TEST = ()
-    assert loader.class_names(cfg) == ["0", "1"]
+    assert catalog.class_names(cfg) == ["0", "1"]
     cfg.DATASETS.TEST = (name,)
-    assert loader.class_names(cfg) == ["0", "1"]  # not loaded yet, so it has no names
+    assert catalog.class_names(cfg) == ["0", "1"]  # not loaded yet, so it has no names
     MetadataCatalog.get(name).thing_classes = ["cat", "dog"]
-    assert loader.class_names(cfg) == ["cat", "dog"]
+    assert catalog.class_names(cfg) == ["cat", "dog"]
     cfg.MODEL.YOLOR.CLASS_NAMES = ["one", "two"]
-    assert loader.class_names(cfg) == ["one", "two"]
+    assert catalog.class_names(cfg) == ["one", "two"]
     cfg.MODEL.YOLOR.NUM_CLASSES = 3  # names that do not fit are none
-    assert loader.class_names(cfg) == ["0", "1", "2"]
+    assert catalog.class_names(cfg) == ["0", "1", "2"]
 
 
 # ---- evaluation
@@ -564,8 +564,8 @@ def test_real_data_sets_load(cfg, real_data):
     for name, folder, classes, count in [("bccd", "", 3, 205), ("coco_mini", "train", 80, 27)]:
         root = real_data / name
         files = (str(root / "instances_train.json"), str(root / folder))
-        loader.use_coco_files(cfg, files, None)
-        loader.register_datasets(cfg)
+        catalog.use_coco_files(cfg, files, None)
+        catalog.register_datasets(cfg)
         assert len(cfg.MODEL.YOLOR.CLASS_NAMES) == classes
         assert len(loader.load_training_truth(cfg)) == count
         assert len(batches(cfg, 1)[0]) == 2
@@ -580,19 +580,19 @@ def test_training_and_test_classes_must_be_the_same(cfg, tmp_path):
     files = [(str(tmp_path / f"{name}.json"), str(tmp_path)) for name in "ab"]
 
     with pytest.raises(ValueError, match=r"b\.json.*'dog', 'cat'.*'cat', 'dog'"):
-        loader.use_coco_files(cfg, *files)
+        catalog.use_coco_files(cfg, *files)
 
 
 def test_without_test_files_nothing_is_evaluated(cfg):
     (_, *files), *_ = cfg.DATASETS.REGISTER
-    loader.use_coco_files(cfg, tuple(files), None)
+    catalog.use_coco_files(cfg, tuple(files), None)
     assert tuple(cfg.DATASETS.TEST) == ()
 
 
 def test_a_file_of_another_kind_is_named(cfg, tmp_path):
     (tmp_path / "labels.json").write_text("[]")
     with pytest.raises(ValueError, match=r"labels\.json.*categories"):
-        loader.use_coco_files(cfg, (str(tmp_path / "labels.json"), str(tmp_path)), None)
+        catalog.use_coco_files(cfg, (str(tmp_path / "labels.json"), str(tmp_path)), None)
 
 
 def test_evaluation_takes_very_elongated_images(cfg, tmp_path):

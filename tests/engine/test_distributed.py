@@ -22,12 +22,8 @@ import torch
 from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.loader import (
-    build_train_loader,
-    count_identities,
-    register_datasets,
-    use_coco_files,
-)
+from yolor_d2.data.catalog import register_datasets, use_coco_files
+from yolor_d2.data.loader import build_train_loader, count_identities
 from yolor_d2.data.toy import write_toy_dataset
 from yolor_d2.engine import Trainer
 

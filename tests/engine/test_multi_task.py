@@ -17,7 +17,8 @@ import torch
 
 from yolor_d2.config import apply_overrides, load_config
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.loader import count_identities, register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_coco_files
+from yolor_d2.data.loader import count_identities
 from yolor_d2.data.toy import ToyDataset, write_toy_dataset
 from yolor_d2.engine import Trainer
 

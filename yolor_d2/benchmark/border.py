@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ..config import load_config
+from ..data.catalog import check_classes, load_ground_truth, register_datasets, use_coco_files
 from ..data.ground_truth import GroundTruth
 from ..data.image import read_image
-from ..data.loader import check_classes, load_ground_truth, register_datasets, use_coco_files
 from ..predictor import BatchPredictor, FailedInput
 from .report import Report, describe_machine
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..config import load_config
 from ..d2.config import CfgNode
-from ..data.loader import build_train_loader, register_datasets, use_coco_files
+from ..data.catalog import register_datasets, use_coco_files
+from ..data.loader import build_train_loader
 from .report import Report, describe_machine
 
 MIB = 1024**2

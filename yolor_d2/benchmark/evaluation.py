@@ -9,7 +9,8 @@ import tempfile
 import torch
 
 from ..config import load_config
-from ..data.loader import build_test_loader, register_datasets, use_coco_files
+from ..data.catalog import register_datasets, use_coco_files
+from ..data.loader import build_test_loader
 from ..engine import Trainer
 from ..modeling import YOLOR
 from ..modeling.inference import prepare_for_inference

@@ -20,8 +20,8 @@ from yolor_d2.checkpoint.files import atomic_write, require_writable
 from yolor_d2.config import load_config
 from yolor_d2.d2.structures import Instances
 from yolor_d2.d2.utils import setup_logger
+from yolor_d2.data.catalog import class_names
 from yolor_d2.data.image import ImageReadError, read_image
-from yolor_d2.data.loader import class_names
 from yolor_d2.evaluation.report import read_thresholds
 from yolor_d2.inputs import expand, is_camera, is_video
 from yolor_d2.predictor import BatchPredictor, FailedInput

@@ -15,8 +15,8 @@ from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.data import MetadataCatalog
 from yolor_d2.d2.utils import setup_logger
+from yolor_d2.data.catalog import load_test_items, register_datasets
 from yolor_d2.data.image import read_image
-from yolor_d2.data.loader import load_test_items, register_datasets
 from yolor_d2.data.resize import build_test_resize, resize_for_test
 from yolor_d2.data.toy import make_scene
 from yolor_d2.export import FORMATS, export_model

@@ -10,12 +10,9 @@ from torch import Tensor
 
 from yolor_d2.config import apply_overrides, find_config, read_config
 from yolor_d2.d2.config import CfgNode
+from yolor_d2.data.catalog import register_datasets, use_coco_files
 from yolor_d2.data.dataset import TrainingDataset
-from yolor_d2.data.loader import (
-    load_training_truth,
-    register_datasets,
-    use_coco_files,
-)
+from yolor_d2.data.loader import load_training_truth
 from yolor_d2.data.settings import training_size
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.ops.anchors import best_possible_recall, fit_anchors, fitness

@@ -9,8 +9,9 @@ import torch
 from ..checkpoint import YOLORCheckpointer
 from ..config import load_config
 from ..d2.modeling import build_model
+from ..data.catalog import class_names, register_datasets
 from ..data.image import read_image
-from ..data.loader import EvaluationMapper, class_names, register_datasets
+from ..data.loader import EvaluationMapper
 from ..inputs import expand, require_weights
 from ..layers import Implicit
 from ..visualize_implicit import FeatureRecorder, draw_alignment, draw_tensors, save_figure

@@ -10,7 +10,7 @@ from jinja2 import UndefinedError
 
 from ..checkpoint.files import atomic_write, require_writable
 from ..config import load_run_config
-from ..data.loader import register_datasets
+from ..data.catalog import register_datasets
 from ..evaluation.report import (
     REPORT_NAME,
     Source,

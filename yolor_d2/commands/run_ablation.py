@@ -19,7 +19,8 @@ from ..checkpoint.files import atomic_write
 from ..config import apply_overrides, read_config
 from ..d2.config import CfgNode
 from ..d2.modeling import ShapeSpec
-from ..data.loader import count_identities, register_datasets, use_coco_files
+from ..data.catalog import register_datasets, use_coco_files
+from ..data.loader import count_identities
 from ..data.toy import OBJECTS, write_toy_dataset
 from ..data.workers import ask_for_signal
 from ..evaluation.ablation import (

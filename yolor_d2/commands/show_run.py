@@ -7,7 +7,7 @@ from pathlib import Path
 
 from yolor_d2.config import load_run_config
 from yolor_d2.d2.data import MetadataCatalog
-from yolor_d2.data.loader import register_datasets
+from yolor_d2.data.catalog import register_datasets
 from yolor_d2.visualize import draw_results, plot_curves
 
 

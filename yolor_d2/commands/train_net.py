@@ -13,8 +13,9 @@ from yolor_d2.d2.engine import default_setup
 from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
 from yolor_d2.data.annotations import drop_contents, keep_copies_in
+from yolor_d2.data.catalog import register_datasets, use_coco_files
 from yolor_d2.data.check.quick import check_datasets, log_findings
-from yolor_d2.data.loader import count_identities, register_datasets, use_coco_files
+from yolor_d2.data.loader import count_identities
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.launch import launch
 from yolor_d2.engine.lengths import translate_epochs

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from yolor_d2.config import load_config
-from yolor_d2.data.loader import build_train_loader, class_names, register_datasets, use_coco_files
+from yolor_d2.data.catalog import class_names, register_datasets, use_coco_files
+from yolor_d2.data.loader import build_train_loader
 from yolor_d2.visualize import draw_batches
 
 

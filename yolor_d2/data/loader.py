@@ -1,12 +1,10 @@
-"""Loaders and data sets from a configuration."""
+"""Loaders from a configuration."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,21 +14,23 @@ from torch.utils.data import DataLoader
 
 from ..d2.config import CfgNode
 from ..d2.data import (
-    DatasetCatalog,
     MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
-    get_detection_dataset_dicts,
-    load_coco_json,
 )
 from ..d2.utils import comm
-from ..inputs import dataset_name, require_annotations, require_registered
 from ..modeling.backbone import variant_from_config
 from ..modeling.images import padding_from_config
 from ..ops.anchors import best_possible_recall
 from .accumulation import Accumulation
-from .annotations import IDENTITY_KEY, Annotations, open_annotations, read_annotations
-from .check.entries import check_category_names
+from .annotations import IDENTITY_KEY
+from .catalog import (
+    check_classes,
+    class_names,
+    count_images,
+    load_ground_truth,
+    load_test_items,
+)
 from .dataset import TrainingDataset, check_image_size
 from .fingerprint import take_fingerprint
 from .ground_truth import GroundTruth, known_identities
@@ -50,164 +50,6 @@ logger = logging.getLogger(__name__)
 
 # Training warns when a smaller share of the boxes than this matches an anchor.
 LEAST_RECALL = 0.98
-
-
-def register_datasets(cfg: CfgNode) -> None:
-    """Register the data sets of DATASETS.REGISTER.
-
-    Raises:
-        ValueError: when an entry is not [name, annotation file, image folder], or when its name is
-            already that of another data set.
-        FileNotFoundError: when a file or folder does not exist.
-    """
-    for entry in cfg.DATASETS.REGISTER:
-        if isinstance(entry, str) or len(entry) != 3:
-            raise ValueError(
-                f"DATASETS.REGISTER has {entry!r}, expected [name, annotation file, image folder]"
-            )
-        name, *files = map(str, entry)
-        for path in files:
-            require_registered(name, path)
-        known = registered_files(name)
-        if known is None:
-            register_coco_file(name, *files)
-        elif known != files:
-            raise ValueError(f"DATASETS.REGISTER: {name!r} is already the name of another data set")
-
-
-def register_coco_file(name: str, json_file: str, image_root: str) -> None:
-    """Make a data set in COCO's format known, as Detectron2 does, with the identities of its
-    objects."""
-    DatasetCatalog.register(
-        name,
-        lambda: load_coco_json(json_file, image_root, name, extra_annotation_keys=[IDENTITY_KEY]),
-    )
-    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco")
-
-
-def registered_files(name: str) -> list[str | None] | None:
-    """Annotation file and image folder of a registered data set; None if there is none."""
-    if name not in DatasetCatalog.list():
-        return None
-    metadata = MetadataCatalog.get(name)
-    return [metadata.get("json_file"), metadata.get("image_root")]
-
-
-def use_coco_files(
-    cfg: CfgNode, train: tuple[str, str] | None, test: tuple[str, str] | None
-) -> None:
-    """Point a configuration at COCO files: data sets and classes.
-
-    Args:
-        cfg: changed in place.
-        train: annotation file and image folder to train on; None leaves the config's.
-        test: the same to evaluate on; None leaves the config's, or nothing when `train` is given.
-
-    Raises:
-        FileNotFoundError: when there is no such annotation file.
-        ValueError: when a file has no categories, or when the classes to evaluate on are not those
-            to train on, which a run's own config.yaml names too.
-    """
-    if train is not None and test is None:
-        cfg.DATASETS.TEST = ()
-    for split, given in (("TRAIN", train), ("TEST", test)):
-        if given is None:
-            continue
-        require_annotations(given[0])
-        # A run can be gone on with from another folder.
-        files = [os.path.abspath(x) for x in given]
-        path = Path(files[0])
-        known = {entry[0]: list(entry[1:]) for entry in cfg.DATASETS.REGISTER}
-        # Folder and file tell most data sets apart; the whole path tells the rest.
-        name = dataset_name(path)
-        taken = known.get(name) or registered_files(name)
-        if taken not in (None, files):
-            name = str(path.resolve())
-        if name not in known:
-            cfg.DATASETS.REGISTER = [*cfg.DATASETS.REGISTER, [name, *files]]
-        cfg.DATASETS[split] = (name,)
-        names = read_class_names(path)
-        expected = cfg.MODEL.YOLOR.CLASS_NAMES
-        if split == "TEST" and expected and names != expected:
-            raise ValueError(
-                f"{str(path)!r} has the classes {names}, but the model is trained on {expected}"
-            )
-        cfg.MODEL.YOLOR.NUM_CLASSES = len(names)
-        cfg.MODEL.YOLOR.CLASS_NAMES = names
-        if split == "TRAIN":
-            cfg.MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES = 0  # those of the new data set
-
-
-def read_class_names(path: Path) -> list[str]:
-    """Names of the categories of a COCO file, by rising id.
-
-    Raises:
-        AnnotationFileError: when it has none, or one that makes no sense.
-    """
-    file = open_annotations(path)
-    if file.content is not None:
-        return check_category_names(path, file.content["categories"])
-    return check_category_names(path, file.annotations.as_coco([])["categories"])
-
-
-def class_names(cfg: CfgNode, datasets: Sequence[str] | None = None) -> list[str]:
-    """Names of the model's classes: the config's, else those of the first of some data sets
-    (DATASETS.TEST as a rule), else their numbers."""
-    known = None
-    datasets = cfg.DATASETS.TEST if datasets is None else datasets
-    if datasets:
-        known = MetadataCatalog.get(datasets[0]).get("thing_classes")
-    names = list(cfg.MODEL.YOLOR.CLASS_NAMES or known or [])
-    numbers = [str(i) for i in range(cfg.MODEL.YOLOR.NUM_CLASSES)]
-    return names if len(names) == len(numbers) else numbers
-
-
-def check_classes(cfg: CfgNode, name: str) -> None:
-    """Compare the number of classes of a loaded data set with that of the model.
-
-    Raises:
-        ValueError: when they differ.
-    """
-    classes = MetadataCatalog.get(name).get("thing_classes")
-    if classes is not None and len(classes) != cfg.MODEL.YOLOR.NUM_CLASSES:
-        raise ValueError(
-            f"MODEL.YOLOR.NUM_CLASSES is {cfg.MODEL.YOLOR.NUM_CLASSES}, but data set {name!r} has "
-            f"{len(classes)} classes: {', '.join(map(str, classes[:10]))}"
-            f"{', ...' if len(classes) > 10 else ''}"
-        )
-
-
-def annotation_file_of(name: str) -> tuple[str, str] | None:
-    """Annotation file and image folder of a data set that is such a file and nothing else.
-
-    That is one which `register_coco_file` or the runtime's `register_coco_instances` has
-    registered; None for one by any other function, which may choose among the entries of a file.
-    """
-    function = DatasetCatalog[name] if name in DatasetCatalog.list() else None
-    files = registered_files(name)
-    own = getattr(function, "__module__", None) in (__name__, load_coco_json.__module__)
-    return (files[0], files[1]) if own and files is not None and None not in files else None
-
-
-def load_ground_truth(name: str, channels: int = 3) -> GroundTruth:
-    """Images and objects of a registered data set; its metadata get what Detectron2's reader
-    would give them."""
-    files = annotation_file_of(name)
-    if files is None:
-        return GroundTruth.from_items(
-            get_detection_dataset_dicts([name], filter_empty=False), channels
-        )
-    annotations = read_annotations(files[0])
-    describe(name, annotations)
-    return GroundTruth.from_annotations(annotations, files[1], channels)
-
-
-def describe(name: str, annotations: Annotations) -> None:
-    """Give the metadata of a data set the names and numbers of its classes."""
-    numbers = {number: place for place, number in enumerate(annotations.category_ids.tolist())}
-    MetadataCatalog.get(name).set(
-        thing_classes=list(annotations.category_names), thing_dataset_id_to_contiguous_id=numbers
-    )
 
 
 def load_training_truth(cfg: CfgNode) -> GroundTruth:
@@ -306,14 +148,6 @@ def count_training_images(cfg: CfgNode) -> int:
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         return len(load_training_truth(cfg))
     return sum(map(count_images, cfg.DATASETS.TRAIN))
-
-
-def count_images(name: str) -> int:
-    """Images of a registered data set."""
-    files = annotation_file_of(name)
-    if files is None:
-        return len(DatasetCatalog.get(name))
-    return len(read_annotations(files[0]).image_ids)
 
 
 def fingerprint(cfg: CfgNode, dataset: TrainingDataset) -> tuple[dict, Sequence[str]]:
@@ -438,43 +272,6 @@ class EvaluationMapper:
         image = resize_for_test(self.resize, image)
         kept = {key: value for key, value in item.items() if key != "annotations"}
         return {"height": height, "width": width, **kept, "image": to_pixels(image)}
-
-
-def load_test_items(name: str) -> list[dict]:
-    """Dataset dicts of a data set's images, those of a COCO file without their objects."""
-    files = annotation_file_of(name)
-    if files is None:
-        return get_detection_dataset_dicts([name], filter_empty=False)
-    annotations = read_annotations(files[0])
-    describe(name, annotations)
-    items = []
-    sizes = annotations.sizes.tolist()
-    for number, file, (height, width) in zip(
-        annotations.image_ids.tolist(), annotations.file_names, sizes
-    ):
-        item = {"file_name": os.path.join(files[1], file), "image_id": number}
-        items.append({**item, "height": height, "width": width} if height > 0 < width else item)
-    return items
-
-
-def load_labels(name: str) -> list[dict]:
-    """Dataset dicts of a data set with the classes of all objects, crowds included, alone."""
-    files = annotation_file_of(name)
-    if files is None:
-        return DatasetCatalog.get(name)
-    annotations = read_annotations(files[0])
-    labels, crowd = annotations.labels.tolist(), annotations.crowd.tolist()
-    starts = annotations.starts.tolist()
-    return [
-        {
-            "image_id": number,
-            "annotations": [
-                {"category_id": labels[row], "iscrowd": int(crowd[row])}
-                for row in range(*starts[i : i + 2])
-            ],
-        }
-        for i, number in enumerate(annotations.image_ids.tolist())
-    ]
 
 
 def order_by_aspect_ratio(items: Sequence[dict], channels: int = 3) -> list[dict]:

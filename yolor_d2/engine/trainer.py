@@ -26,9 +26,10 @@ from ..d2.evaluation import (
 )
 from ..d2.utils import comm, setup_logger
 from ..data.accumulation import Accumulation
+from ..data.catalog import class_names
 from ..data.image import ImageReadError
 from ..data.image_weights import read_class_ap
-from ..data.loader import build_test_loader, build_train_loader, class_names, fingerprint
+from ..data.loader import build_test_loader, build_train_loader, fingerprint
 from ..evaluation.classification import ClassificationEvaluator
 from ..evaluation.coco_evaluator import COCOEvaluator
 from ..evaluation.embedding import EmbeddingEvaluator

@@ -6,7 +6,7 @@ import torch
 
 from .. import __version__
 from ..d2.config import CfgNode
-from ..data.loader import class_names
+from ..data.catalog import class_names
 from ..modeling import YOLOR
 from ..modeling.images import PAD_VALUE
 from .graph import DETECTIONS, INPUT, ROWS

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ...config import load_config
-from ...data.loader import register_datasets, use_coco_files
+from ...data.catalog import register_datasets, use_coco_files
 from ...data.toy import ToyDataset, write_toy_dataset
 from ...predictor import BatchPredictor
 from ..data import measure_loader

@@ -16,7 +16,7 @@ import torch
 from ...config import load_config
 from ...d2.config import CfgNode
 from ...d2.engine import HookBase
-from ...data.loader import register_datasets, use_coco_files
+from ...data.catalog import register_datasets, use_coco_files
 from ...data.toy import write_toy_dataset
 from ...engine import Trainer
 from ...engine.interrupt import Interrupted, InterruptHook
