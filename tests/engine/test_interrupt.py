@@ -160,7 +160,9 @@ def test_a_signal_to_the_whole_group_of_processes(cfg, number):
 def test_signals_that_a_launcher_passes_on_count_once(monkeypatch):
     """A scheduler signals all processes, and the launcher those that it has started."""
     monkeypatch.setattr(interrupt_module, "_repeated", True)
-    before = signal.getsignal(signal.SIGINT)
+    outside = signal.getsignal(signal.SIGINT)  # which workers of pytest-xdist ignore
+    before = signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
     hook = InterruptHook()
     hook.before_train()
     try:
@@ -175,3 +177,4 @@ def test_signals_that_a_launcher_passes_on_count_once(monkeypatch):
         assert signal.getsignal(signal.SIGINT) is before
     finally:
         hook.restore()
+        signal.signal(signal.SIGINT, outside)
