@@ -1,6 +1,7 @@
 """Trainings of several processes, as people start them, on the CPU; and what is left of them.
 
-YOLOR_D2_KILLS sets how often a process is killed, and YOLOR_D2_KILL_SEED when.
+YOLOR_D2_KILLS sets how often a process is killed, and YOLOR_D2_KILL_SEED when. Each test takes many
+seconds to start its processes, so variants of what others test run with YOLOR_D2_PROCESSES=all.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ needs_detectron2 = pytest.mark.skipif(
     RUNTIME != "detectron2", reason="several processes need Detectron2"
 )
 
-KILLS = int(os.environ.get("YOLOR_D2_KILLS", "3"))
+variant = pytest.mark.skipif(
+    os.environ.get("YOLOR_D2_PROCESSES") != "all", reason="YOLOR_D2_PROCESSES=all runs variants too"
+)
+
+KILLS = int(os.environ.get("YOLOR_D2_KILLS", "2"))
 SEED = int(os.environ.get("YOLOR_D2_KILL_SEED", "0"))
 # Longest time from the first sign of training to the kill, in seconds.
 LATEST = 4.0
@@ -94,7 +99,15 @@ def gradients_of_one_process(cfg, parts: Sequence[Sequence[int]]) -> dict[str, t
 
 
 @needs_detectron2
-@pytest.mark.parametrize("way", ["torchrun 2", "torchrun 4", "num-gpus 2", "srun 2"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "torchrun 2",
+        pytest.param("torchrun 4", marks=variant),
+        "num-gpus 2",
+        pytest.param("srun 2", marks=variant),
+    ],
+)
 def test_one_training_with_the_gradients_of_one_process(shared, options, way):
     name, count = way.split()
     folder = Path(shared.OUTPUT_DIR)
@@ -147,9 +160,13 @@ def test_two_agents_as_on_two_machines(shared, options):
     meet = ["--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
     meet += ["--local-addr=127.0.0.1", "--rdzv-id=test"]
     do = {"record": True}
+    # Of two agents on one machine both would want to be where they meet.
+    first_agent, second_agent = (
+        torchrun(2, *meet, f"--rdzv-conf=is_host={is_host}") for is_host in (True, False)
+    )
     with (
-        Run(folder, options, command=torchrun(2, *meet), do=do) as first,
-        Run(folder, options, command=torchrun(2, *meet), do=do) as second,
+        Run(folder, options, command=first_agent, do=do) as first,
+        Run(folder, options, command=second_agent, do=do) as second,
     ):
         assert first.wait() == 0, first.output()[-6000:]
         assert second.wait() == 0, second.output()[-6000:]
@@ -158,6 +175,7 @@ def test_two_agents_as_on_two_machines(shared, options):
 
 
 @needs_detectron2
+@variant
 def test_two_machines_by_hand(shared, options):
     folder = Path(shared.OUTPUT_DIR)
     with socket.socket() as found:
@@ -272,7 +290,7 @@ def test_killed_at_random_moments_under_max_restarts(shared, options):
 
 
 @needs_detectron2
-@pytest.mark.parametrize("way", ["torchrun", "num-gpus"])
+@pytest.mark.parametrize("way", ["torchrun", pytest.param("num-gpus", marks=variant)])
 def test_nothing_outlives_a_killed_launcher(shared, options, way):
     shared.SOLVER.MAX_ITER, shared.DATALOADER.NUM_WORKERS = 100000, 2
     folder = Path(shared.OUTPUT_DIR)
@@ -289,6 +307,7 @@ def test_nothing_outlives_a_killed_launcher(shared, options, way):
 
 
 @needs_detectron2
+@variant
 @pytest.mark.parametrize("way", ["torchrun", "num-gpus"])
 @pytest.mark.parametrize("delay", [0, 3])
 def test_nothing_outlives_a_launcher_killed_at_the_start(shared, options, way, delay):
@@ -307,6 +326,7 @@ def test_nothing_outlives_a_launcher_killed_at_the_start(shared, options, way, d
 
 
 @needs_detectron2
+@variant
 def test_a_dead_launcher_and_a_process_that_does_not_answer(shared, options):
     """The processes cannot finish their iteration, as one of them is stopped."""
     shared.SOLVER.MAX_ITER = 100000
@@ -323,8 +343,24 @@ def test_a_dead_launcher_and_a_process_that_does_not_answer(shared, options):
 
 
 @needs_detectron2
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("way", ["dies", "hangs", "stopped", "fails"])
+@pytest.mark.parametrize(
+    ("way", "rank"),
+    [
+        ("dies", 1),
+        ("hangs", 0),
+        *(
+            pytest.param(way, rank, marks=variant)
+            for way, rank in [
+                ("dies", 0),
+                ("hangs", 1),
+                ("stopped", 0),
+                ("stopped", 1),
+                ("fails", 0),
+                ("fails", 1),
+            ]
+        ),
+    ],
+)
 def test_the_others_end_and_name_it(shared, options, way, rank):
     shared.SOLVER.MAX_ITER, shared.SOLVER.HANG_LIMIT = 100000, 8
     name = {"hangs": "hang", "fails": "fail"}.get(way)
@@ -357,6 +393,7 @@ def test_the_others_end_and_name_it(shared, options, way, rank):
 
 
 @needs_detectron2
+@variant
 def test_long_work_of_one_process_ends_nobody(shared, options, toy_config):
     """Process 0 evaluates for longer than the limit."""
     shared.DATASETS.TEST = toy_config.DATASETS.TEST
