@@ -91,8 +91,10 @@ def test_a_row_by_hand():
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path, capsys):
+def test_the_command(tmp_path, capsys, monkeypatch):
     from yolor_d2.commands import execute
+
+    monkeypatch.setattr(cluster, "STARTED", (2,))
 
     words = ["cluster", "--images", "20", "--boxes", "40", "--file-latency", "0"]
     words += ["--config-file", "quick/ssss_320_cpu.yaml", "--folder", str(tmp_path)]
