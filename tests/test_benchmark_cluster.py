@@ -1,7 +1,7 @@
 """What many processes ask of a file system far away, and the table of a simulated cluster."""
 
 import os
-from pathlib import Path
+import time
 
 import pytest
 
@@ -37,10 +37,11 @@ def test_a_far_file_system_answers_late_and_only_for_its_own_files(tmp_path):
     path.write_text("x")
     (tmp_path / "near").write_text("x")
     original = os.stat
+    begin = time.monotonic()
     with FarFileSystem(tmp_path / "far", 0.01).mounted() as far:
         assert path.read_text() == "x" and path.exists()
         assert (tmp_path / "near").read_text() == "x"
-    assert far.questions >= 2 and far.waited == pytest.approx(0.01 * far.questions)
+    assert far.questions >= 2 and time.monotonic() - begin >= 0.01 * far.questions
     assert os.stat is original
 
 
@@ -95,9 +96,10 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     from yolor_d2.commands import execute
 
     monkeypatch.setattr(cluster, "STARTED", (2,))
+    monkeypatch.setattr(annotations, "SMALL_FILE", 0)
 
     words = ["cluster", "--images", "20", "--boxes", "40", "--file-latency", "0"]
     words += ["--config-file", "quick/ssss_320_cpu.yaml", "--folder", str(tmp_path)]
     assert execute("benchmark", words) in (0, None)
     assert "Simulated cluster" in capsys.readouterr().out
-    assert Path(tmp_path / "copies").is_dir()
+    assert (tmp_path / "copies").is_dir()

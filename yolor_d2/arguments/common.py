@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..completion import complete_config, complete_file_or_key, complete_key
@@ -48,12 +47,13 @@ def add_paths(parser: argparse.ArgumentParser, name: str, **options: object) -> 
     action.completer = complete_file_or_key
 
 
-def split_overrides(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Overrides right behind a list of paths end the list: paths, and KEY VALUE pairs."""
-    for i, path in enumerate(paths):
-        if CONFIG_KEY.fullmatch(str(path)):
-            return list(paths[:i]), list(map(str, paths[i:]))
-    return list(paths), []
+def split_overrides(args: argparse.Namespace, name: str) -> None:
+    """End a list of paths, the option `name`, where overrides follow, which join the others."""
+    paths = getattr(args, name)
+    is_key = (i for i, path in enumerate(paths) if CONFIG_KEY.fullmatch(str(path)))
+    end = next(is_key, len(paths))
+    setattr(args, name, list(paths[:end]))
+    args.opts = [*map(str, paths[end:]), *args.opts]
 
 
 def check_config(args: argparse.Namespace) -> None:

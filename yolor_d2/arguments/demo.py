@@ -58,8 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
-    args.input, opts = split_overrides(args.input)
-    args.opts = [*opts, *args.opts]
+    split_overrides(args, "input")
     if not any((args.output, args.json, args.coco_json, args.csv)):
         parser.error("nothing to write: give --output, --json, --coco-json or --csv")
     for name in ("batch_size", "frames", "tile"):

@@ -54,8 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)
-    args.images, opts = split_overrides(args.images)
-    args.opts = [*opts, *args.opts]
+    split_overrides(args, "images")
     if args.count < 1:
         parser.error(f"--count is {args.count}, expected at least 1")
     if args.format is None:

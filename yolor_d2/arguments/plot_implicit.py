@@ -40,8 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = build_parser().parse_intermixed_args(argv)
-    args.images, opts = split_overrides(args.images)
-    args.opts = [*opts, *args.opts]
+    split_overrides(args, "images")
     return args
 
 

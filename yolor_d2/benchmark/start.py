@@ -133,6 +133,7 @@ def run(args: argparse.Namespace) -> Report:
         folder = args.folder or Path(temporary)
         files = write_data_set(folder, args.images, args.boxes, polygons=args.polygons)
         annotations, images = map(str, files)
+        size = files[0].stat().st_size
         for number in range(args.rounds):
             output = Path(temporary) / f"run_{number}"
             train = ["-m", "yolor_d2", "train", "--config-file", "quick/ssss_320_cpu.yaml"]
@@ -149,6 +150,6 @@ def run(args: argparse.Namespace) -> Report:
         "images": args.images,
         "boxes": args.boxes,
         "polygons": args.polygons,
-        "annotation file (MiB)": round(files[0].stat().st_size / MIB) if args.folder else None,
+        "annotation file (MiB)": round(size / MIB),
     }
     return Report("Start", settings, rows, describe_machine())

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import re
+import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,19 +27,24 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
     """A file that appears under its name when everything is on the disk, and not before.
 
     Until then the data are in a temporary file of the same folder; whatever had the name before
     stays as it is if writing fails. Of a link the file that it leads to is written. A device, such
     as /dev/stdout, is written at once.
 
+    Args:
+        path: of the file.
+        shared: other processes may write the same file at the same time.
+
     Raises:
         OSError: when writing fails, naming the file.
     """
     path = Path(os.path.realpath(path))
+    own = f".{uuid.uuid4().hex}" if shared else ""
     device = path.exists() and not path.is_file() and not path.is_dir()
-    temporary = path if device else path.with_name(path.name + TEMPORARY_SUFFIX)
+    temporary = path if device else path.with_name(f"{path.name}{own}{TEMPORARY_SUFFIX}")
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -13,7 +13,6 @@ import logging
 import math
 import mmap
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -25,6 +24,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ..checkpoint.files import atomic_write
 from .augment import NO_IDENTITY
 from .check.source import LARGEST_NUMBER, AnnotationFileError, read_coco, shorten
 
@@ -350,15 +350,8 @@ def write_copy(annotations: Annotations, path: Path) -> None:
             texts[entry.name] = json.dumps(list(value))
     content = save(arrays, metadata={"format": FORMAT, **texts})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path, shared=True) as file:
+        file.write(content)
 
 
 def read_copy(path: Path) -> Annotations | None:
@@ -463,6 +456,11 @@ def open_annotations(path: str | Path) -> AnnotationFile:
         file = AnnotationFile(path)
         _read[key] = state, file
     return file
+
+
+def forget_files() -> None:
+    """Read files anew when they are asked for again."""
+    _read.clear()
 
 
 def drop_contents() -> None:

@@ -92,8 +92,8 @@ class PositionSampler(Sampler[tuple[int, int]]):
     ):
         if batch_size % world_size:
             raise ValueError(
-                f"SOLVER.IMS_PER_BATCH is {batch_size}, expected a multiple of the number of "
-                f"processes, {world_size}"
+                f"SOLVER.IMS_PER_BATCH is {batch_size}, but {world_size} processes share a batch: "
+                f"expected a multiple of the number of processes, {world_size}"
             )
         self.size = size
         self.seed = seed

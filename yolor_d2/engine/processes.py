@@ -33,6 +33,12 @@ def any_process(flags: list[bool]) -> list[bool]:
     return [bool(vote) for vote in votes.tolist()]
 
 
+def wait_for_all() -> None:
+    """Go on when all processes have come here."""
+    if comm.get_world_size() > 1:
+        comm.synchronize()
+
+
 @contextmanager
 def first_of_machine_first() -> Iterator[None]:
     """What is inside is done by one process of each machine, and then by its others, which find
@@ -42,17 +48,10 @@ def first_of_machine_first() -> Iterator[None]:
         return
     first = comm.get_local_rank() == 0
     if not first:
-        dist.barrier(group=host_group())
+        wait_for_all()
     yield
     if first:
-        dist.barrier(group=host_group())
-    dist.barrier(group=host_group())
-
-
-def wait_for_all() -> None:
-    """Go on when all processes have come here."""
-    if comm.get_world_size() > 1:
-        comm.synchronize()
+        wait_for_all()
 
 
 def require_same(checkpoint: str) -> None:

@@ -85,20 +85,6 @@ def shorten_error(record: logging.LogRecord) -> bool:
     return True
 
 
-def check_batch_size(cfg: CfgNode) -> None:
-    """Refuse a batch that the processes cannot share.
-
-    Raises:
-        ValueError: naming the key.
-    """
-    number = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % number:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, but {number} processes share a "
-            f"batch: expected a multiple of {number}"
-        )
-
-
 def check_ignored_keys(cfg: CfgNode) -> None:
     """Refuse settings that YOLOR's trainer would ignore.
 
@@ -126,7 +112,6 @@ class Trainer(DefaultTrainer):
         if not logging.getLogger(TrainerBase.__module__).isEnabledFor(logging.INFO):
             setup_logger()  # else the runtime's lines are lost
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        check_batch_size(cfg)
         cfg = suit_gpu(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -362,6 +347,7 @@ class Trainer(DefaultTrainer):
         return build_train_loader(cfg)
 
     @classmethod
+    @progress.during("evaluation")
     def test(
         cls,
         cfg: CfgNode,
@@ -379,17 +365,6 @@ class Trainer(DefaultTrainer):
         Returns:
             Figures by task; by data set and task where there are several.
         """
-        with progress.during("evaluation"):
-            return cls.test_all(cfg, model, evaluators)
-
-    @classmethod
-    def test_all(
-        cls,
-        cfg: CfgNode,
-        model: nn.Module,
-        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None,
-    ) -> dict:
-        """What `test` does, whose arguments these are."""
         model = prepare_for_inference(model, cfg)
         names = list(cfg.DATASETS.TEST)
         given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators

@@ -124,7 +124,7 @@ def evaluate_boxes(truth: Annotations, found: Detections) -> COCOFigures:
     precision = np.full((thresholds, recalls, *per_class), -1.0)
     recall = np.full((thresholds, *per_class), -1.0)
 
-    truth_images = np.repeat(np.arange(len(truth.image_ids)), np.diff(truth.starts))
+    truth_images = truth.image_rows
     areas = np.where(np.isnan(truth.areas), truth.boxes[:, 2] * truth.boxes[:, 3], truth.areas)
     # Ids only say what was matched. Here they are numbers from 1, as C++ takes a negative one for
     # none; 0 stays, which pycocotools takes for none too.
