@@ -396,7 +396,12 @@ SEAM = "from yolor_d2.d2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY\n
 
 @pytest.mark.parametrize(
     "begin",
-    ["", "import yolor_d2.config", "import yolor_d2.data.dataset", "import yolor_d2.commands.demo"],
+    [
+        "",
+        "import yolor_d2.config",
+        "import yolor_d2.data.dataset",
+        "import yolor_d2.commands.predict",
+    ],
 )
 def test_the_models_are_registered_whatever_is_imported_first(begin):
     done = run(f"{begin}\n{SEAM}{REGISTERED}")

@@ -16,7 +16,7 @@ import torch
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2 import model_zoo
-from yolor_d2.arguments import demo
+from yolor_d2.arguments import predict
 from yolor_d2.data.image import read_image
 from yolor_d2.data.toy import ToyDataset
 
@@ -254,7 +254,7 @@ def test_show_run_draws_curves_and_detections(trained):
     assert len(drawn) == 3 and "(3 pictures)" in output
 
 
-# ---- demo.py
+# ---- predict.py
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ def check_records(records: list[dict], size: tuple[int, int], classes) -> None:
 def test_demo_on_an_image_and_a_video(weights, inputs, toy, tmp_path):
     files = [inputs / "good.png", inputs / "video" / "film.mp4"]
     written = ["--output", tmp_path / "drawn", "--json", tmp_path / "found.json"]
-    succeed("demo.py", "--input", *files, *written, "--threshold", 0, *weights)
+    succeed("predict.py", "--input", *files, *written, "--threshold", 0, *weights)
     image, video = json.loads((tmp_path / "found.json").read_text())
     assert [image["file_name"], video["file_name"]] == list(map(str, files))
     original = read_image(files[0])
@@ -305,7 +305,7 @@ def test_demo_on_an_image_and_a_video(weights, inputs, toy, tmp_path):
 
 def test_demo_goes_on_after_a_broken_image(weights, inputs, tmp_path):
     done = run(
-        *("demo.py", "--input", inputs, "--output", tmp_path, "--json", tmp_path / "found.json"),
+        *("predict.py", "--input", inputs, "--output", tmp_path, "--json", tmp_path / "found.json"),
         *weights,
     )
     assert done.returncode == 1
@@ -321,7 +321,7 @@ def test_demo_as_its_help_shows_it(trained, inputs, tmp_path):
     # Overrides directly behind the inputs.
     folder, _ = trained
     succeed(
-        *("demo.py", "--config-file", folder / "config.yaml", "--output", tmp_path),
+        *("predict.py", "--config-file", folder / "config.yaml", "--output", tmp_path),
         *("--input", inputs / "good.png", "MODEL.WEIGHTS", folder / "model_final.pth"),
     )
     assert (tmp_path / "good.jpg").is_file()
@@ -329,20 +329,20 @@ def test_demo_as_its_help_shows_it(trained, inputs, tmp_path):
 
 def test_demo_refuses_weights_of_other_classes(weights, inputs, tmp_path):
     options = ["--input", inputs / "good.png", "--output", tmp_path]
-    message = fail("demo.py", *options, *weights, "MODEL.YOLOR.NUM_CLASSES", 7)
+    message = fail("predict.py", *options, *weights, "MODEL.YOLOR.NUM_CLASSES", 7)
     assert "for 4 classes, MODEL.YOLOR.NUM_CLASSES is 7" in message
 
 
 def test_demo_does_not_overwrite_its_input(weights, inputs, tmp_path):
     cv2.imwrite(str(tmp_path / "photo.jpg"), np.zeros((32, 32, 3), np.uint8))
     before = (tmp_path / "photo.jpg").read_bytes()
-    message = fail("demo.py", "--input", tmp_path, "--output", tmp_path, *weights)
+    message = fail("predict.py", "--input", tmp_path, "--output", tmp_path, *weights)
     assert "photo.jpg" in message
     assert (tmp_path / "photo.jpg").read_bytes() == before
 
 
 def test_demo_with_nothing_to_write_is_a_usage_error(inputs):
-    done = run("demo.py", "--config-file", "any.yaml", "--input", inputs)
+    done = run("predict.py", "--config-file", "any.yaml", "--input", inputs)
     assert done.returncode == 2
     assert "nothing to write" in done.stderr
 
@@ -354,13 +354,13 @@ def test_demo_with_nothing_to_write_is_a_usage_error(inputs):
 def test_demo_refuses_numbers_that_make_no_sense(option, value, capsys):
     given = ["--config-file", "any.yaml", "--input", "a.jpg", "--output", "b"]
     with pytest.raises(SystemExit):
-        demo.parse_args([*given, option, str(value)])
+        predict.parse_args([*given, option, str(value)])
     assert f"{option} is {value}" in capsys.readouterr().err
 
 
 def test_demo_names_a_missing_input(weights, tmp_path):
     arguments = ["--input", tmp_path / "none.jpg", "--output", tmp_path, *weights]
-    assert str(tmp_path / "none.jpg") in fail("demo.py", *arguments)
+    assert str(tmp_path / "none.jpg") in fail("predict.py", *arguments)
 
 
 # ---- analyze_model.py

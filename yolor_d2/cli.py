@@ -1,7 +1,7 @@
 r"""One command for those who installed with pip: `yolor-d2 train`, `yolor-d2 predict`, ...
 
     yolor-d2 train --config-file quick/fast_start.yaml --train train.json images/ \
-        --test val.json images/ OUTPUT_DIR output/mine
+        --val val.json images/ OUTPUT_DIR output/mine
     yolor-d2 predict --config-file output/mine/config.yaml --input photos/ --output found/ \
         MODEL.WEIGHTS output/mine/model_best.pth
     yolor-d2 report output/mine
@@ -54,7 +54,7 @@ COMMANDS = {
     "eval": Command("train_net", "evaluate a model", ("--eval-only",)),
     "report": Command("report", "show what a model gets wrong, or compare two runs"),
     "show": Command("show_run", "draw curves and detections of a run"),
-    "predict": Command("demo", "detect objects in images, folders, videos, cameras"),
+    "predict": Command("predict", "detect objects in images, folders, videos, cameras"),
     "export": Command("export_model", "write ONNX, TorchScript or .pt2, proved equal"),
     "convert": Command("convert_weights", "read weights of other programs"),
     "benchmark": Command("benchmark", "measure speed on this machine"),
@@ -71,18 +71,6 @@ def usage() -> str:
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     assert __doc__ is not None
     return f"usage: {PROGRAM} COMMAND ...\n\n{__doc__}\ncommands:\n" + "\n".join(lines)
-
-
-def show_this_program(name: str) -> None:
-    """Change the examples in the help of a command from scripts to this program."""
-    command = COMMANDS[name]
-    arguments = importlib.import_module(f".arguments.{command.module}", __package__)
-    # Of two commands with one module, the first but for the command itself.
-    names = {x.module: called for called, x in reversed(COMMANDS.items())} | {command.module: name}
-    assert arguments.__doc__ is not None
-    for script, called in names.items():
-        text = f"python tools/{script}.py"
-        arguments.__doc__ = arguments.__doc__.replace(text, f"{PROGRAM} {called}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -123,7 +111,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = f"{PROGRAM} {name}"
     sys.argv[0] = program  # what argparse begins its messages with
 
-    show_this_program(name)
     command = COMMANDS[name]
 
     def command_line(arguments: Sequence[str]) -> int | None:

@@ -116,7 +116,7 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.MODEL.YOLOR.TASKS.EMBEDDING.CHANNELS = 128
     # Length of the vector.
     cfg.MODEL.YOLOR.TASKS.EMBEDDING.DIMENSION = 128
-    # Individuals in the training set; 0 lets tools/train_net.py count them.
+    # Individuals in the training set; 0 lets yolor-d2 train count them.
     cfg.MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES = 0
     # Weight of the loss.
     cfg.MODEL.YOLOR.TASKS.EMBEDDING.GAIN = 0.05
@@ -192,7 +192,7 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.TEST.ASPECT_RATIO_ORDER = False
 
     # ---- Evaluation report
-    # --eval-only and the end of a training write report.html and report.json into OUTPUT_DIR
+    # yolor-d2 eval and the end of a training write report.html and report.json into OUTPUT_DIR
     # (docs/report.md).
     cfg.TEST.REPORT = True
 
@@ -300,7 +300,7 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.SOLVER.HANG_LIMIT = 50
 
     # ---- Lengths in epochs
-    # tools/train_net.py turns them into the iterations of Detectron2's keys; 0 leaves those. This
+    # yolor-d2 train turns them into the iterations of Detectron2's keys; 0 leaves those. This
     # is SOLVER.MAX_ITER ...
     cfg.SOLVER.MAX_EPOCHS = 0
     # ... SOLVER.WARMUP_ITERS ...

@@ -65,7 +65,7 @@ def require_registered(name: str, path: str) -> None:
 
 
 def require_coco_files(*given: tuple[str, str] | None) -> None:
-    """Look for pairs of annotation file and image folder, such as of --train and --test.
+    """Look for pairs of annotation file and image folder, such as of --train and --val.
 
     Raises:
         FileNotFoundError: when something is missing.

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from report_cases import HOSTILE, HOSTILE_FILE, read_case, write_case
 
-from yolor_d2.arguments import demo
+from yolor_d2.arguments import predict
 from yolor_d2.arguments import report as command
 from yolor_d2.commands import execute
 from yolor_d2.evaluation.analysis import analyse
@@ -364,7 +364,7 @@ def test_thresholds_that_cannot_be_used(thresholds, tmp_path):
 
 
 def test_the_predictor_takes_the_thresholds(cfg, tmp_path, monkeypatch):
-    """tools/demo.py hands them to the model; beside them 0.25 is no limit any more."""
+    """`predict` hands them to the model; beside them 0.25 is no limit any more."""
     names = list(cfg.MODEL.YOLOR.CLASS_NAMES)
     report = to_json(build_report(write_case(tmp_path, names, images=12)))
     for place, entry in enumerate(report["classes"]):
@@ -379,15 +379,15 @@ def test_the_predictor_takes_the_thresholds(cfg, tmp_path, monkeypatch):
             given["thresholds"] = list(cfg.MODEL.YOLOR.CLASS_SCORE_THRESHOLDS)
             raise ValueError("enough")
 
-    monkeypatch.setattr("yolor_d2.commands.demo.BatchPredictor", Predictor)
+    monkeypatch.setattr("yolor_d2.commands.predict.BatchPredictor", Predictor)
     words = ["--config-file", config, "--input", tmp_path / "image_2.png", "--json", tmp_path / "x"]
     words = [*map(str, words), "--thresholds", str(tmp_path / "report.json")]
     with pytest.raises(ValueError, match="enough"):
-        execute("demo", words)
+        execute("predict", words)
     assert given["thresholds"] == pytest.approx([0.01, 0.02, 0.03, 0.04])
-    assert demo.parse_args(words).threshold == 0
-    assert demo.parse_args(words[:-2]).threshold == 0.25
-    assert demo.parse_args([*words, "--threshold", "0.4"]).threshold == 0.4
+    assert predict.parse_args(words).threshold == 0
+    assert predict.parse_args(words[:-2]).threshold == 0.25
+    assert predict.parse_args([*words, "--threshold", "0.4"]).threshold == 0.4
 
 
 # ---- Comparison

@@ -1,7 +1,7 @@
 """Parameters and FLOPs of the network that a configuration describes.
 
-python tools/analyze_model.py --config-file configs/yolor_p6.yaml
-python tools/analyze_model.py --config-file yolor_p6.yaml MODEL.YOLOR.NUM_CLASSES 3
+yolor-d2 analyze --config-file configs/yolor_p6.yaml
+yolor-d2 analyze --config-file yolor_p6.yaml MODEL.YOLOR.NUM_CLASSES 3
 """
 
 from __future__ import annotations

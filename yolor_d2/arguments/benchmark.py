@@ -1,23 +1,23 @@
 r"""Measure speed on this machine, and what else numbers in the documents rest on.
 
-    python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/
-    python tools/benchmark.py data --config-file yolor_p6.yaml --train train.json images/ \
+    yolor-d2 benchmark data --config-file yolor_p6.yaml --train train.json images/
+    yolor-d2 benchmark data --config-file yolor_p6.yaml --train train.json images/ \
         --workers 0 4 8 --json output/data.json INPUT.CACHE ram
-    python tools/benchmark.py step --config-file yolor_p6.yaml --size 640 --batch 4
-    python tools/benchmark.py model --config-file yolor_p6.yaml --size 640 --batch 1 8 \
+    yolor-d2 benchmark step --config-file yolor_p6.yaml --size 640 --batch 4
+    yolor-d2 benchmark model --config-file yolor_p6.yaml --size 640 --batch 1 8 \
         --variants plain fused fused+channels_last fused+compile
-    python tools/benchmark.py predict --config-file output/mine/config.yaml --images photos/ \
+    yolor-d2 benchmark predict --config-file output/mine/config.yaml --images photos/ \
         MODEL.WEIGHTS output/mine/model_best.pth
-    python tools/benchmark.py nms
-    python tools/benchmark.py evaluation --config-file output/mine/config.yaml \
-        --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
-    python tools/benchmark.py evaluation --generated 5000
-    python tools/benchmark.py export --config-file output/mine/config.yaml --onnx model.onnx
-    python tools/benchmark.py border --config-file output/mine/config.yaml \
-        --test test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
-    python tools/benchmark.py start --polygons
-    python tools/benchmark.py cluster --file-latency 2
-    python tools/benchmark.py gpu --output output/gpu
+    yolor-d2 benchmark nms
+    yolor-d2 benchmark evaluation --config-file output/mine/config.yaml \
+        --val test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    yolor-d2 benchmark evaluation --generated 5000
+    yolor-d2 benchmark export --config-file output/mine/config.yaml --onnx model.onnx
+    yolor-d2 benchmark border --config-file output/mine/config.yaml \
+        --val test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    yolor-d2 benchmark start --polygons
+    yolor-d2 benchmark cluster --file-latency 2
+    yolor-d2 benchmark gpu --output output/gpu
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def add_border(parser: argparse.ArgumentParser) -> None:
     network's input. Both paddings see the same squares.
     """
     add_config_file(parser)
-    parser.add_argument("--test", **COCO_FILES, help="COCO annotations and images")
+    parser.add_argument("--val", "--test", **COCO_FILES, help="COCO annotations and images")
     parser.add_argument("--size", type=int, default=96, help="side of the squares in pixels")
     parser.add_argument(
         "--distances", type=int, nargs="+", default=[0, 2, 4, 8, 16, 24], help="in pixels"
@@ -97,7 +97,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Images per second of an evaluation in COCO's figures, and where its time goes.
 
-    The way is that of `train_net.py --eval-only`: loader, model as MODEL.INFERENCE wants it,
+    The way is that of `yolor-d2 eval`: loader, model as MODEL.INFERENCE wants it,
     evaluator, figures. Images are read in this process, so that their CPU time is known.
     --generated measures evaluator and report alone, beside pycocotools and Detectron2's evaluator.
     """
@@ -110,14 +110,14 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
         help="no model: COCO's figures and report of so many generated images",
     )
     parser.add_argument("--detections", type=int, default=100, help="in each generated image (100)")
-    parser.add_argument("--test", **COCO_FILES, help="COCO annotations and images")
+    parser.add_argument("--val", "--test", **COCO_FILES, help="COCO annotations and images")
     add_timing(parser, rounds=1)
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Time of an exported ONNX file in onnxruntime beside that of the model itself.
 
-    The file is one of tools/export_model.py, for the same configuration. Both get the same
+    The file is one of yolor-d2 export, for the same configuration. Both get the same
     images of noise, 0-255, and do what the file does: to decoded rows, or to detections where
     suppression is in the file. Eager means the model as MODEL.INFERENCE wants it.
     """

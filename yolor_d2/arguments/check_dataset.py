@@ -1,9 +1,9 @@
 """Find out what is wrong with a data set, before training does.
 
-    python tools/check_dataset.py --train train.json images/ --val val.json images/
-    python tools/check_dataset.py --train data.yaml --val data.yaml
-    python tools/check_dataset.py --train VOC2012/ --json found.json --pictures found/
-    python tools/check_dataset.py --train train.json images/ --fix cleaned.json
+    yolor-d2 check --train train.json images/ --val val.json images/
+    yolor-d2 check --train data.yaml --val data.yaml
+    yolor-d2 check --train VOC2012/ --json found.json --pictures found/
+    yolor-d2 check --train train.json images/ --fix cleaned.json
 
 A data set is a COCO file and the folder of its images, a data.yaml or folder of YOLO's, or a folder
 of Pascal VOC's. Without --train and --val those of the configuration are checked. --fix writes a

@@ -11,7 +11,7 @@ from ..inputs import overridden_weights, require_overrides, require_weights
 from ..model_zoo import find_config
 
 CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
-# Annotations and images, as --train and --test take them.
+# Annotations and images, as --train and --val take them.
 COCO_FILES = {"nargs": 2, "metavar": ("JSON", "FOLDER")}
 
 

@@ -1,7 +1,7 @@
 """Write annotations of YOLO's or Pascal VOC's format as a COCO file.
 
-    python tools/convert_dataset.py data.yaml --split train --output train.json
-    python tools/convert_dataset.py VOC2012/ --split val --output val.json
+    yolor-d2 convert-data data.yaml --split train --output train.json
+    yolor-d2 convert-data VOC2012/ --split val --output val.json
 
 It prints the folder that the names of the images are relative to, and the command that trains on
 the file. Lines that cannot be read are an error, unless --skip leaves them out.

@@ -1,9 +1,9 @@
 r"""Make weights of other programs readable for Detectron2.
 
-    python tools/convert_weights.py yolor-p6.pt --config-file yolor_p6_paper.yaml --output p6.pth
-    python tools/convert_weights.py yolov4-csp.weights --config-file yolov4_csp.yaml \
+    yolor-d2 convert yolor-p6.pt --config-file yolor_p6_paper.yaml --output p6.pth
+    yolor-d2 convert yolov4-csp.weights --config-file yolov4_csp.yaml \
         --output csp.pth
-    python tools/convert_weights.py output/mine/model_best.pth \
+    yolor-d2 convert output/mine/model_best.pth \
         --config-file output/mine/config.yaml --output mine.safetensors
 
 SOURCE is a file of the authors' branches `paper` (yolor-*.pt) or `main` (yolor_*.pt), of YOLOv7's

@@ -1,7 +1,7 @@
 """What this installation consists of, to be pasted into a report of a problem.
 
-python tools/env.py
-python tools/env.py --json env.json
+yolor-d2 env
+yolor-d2 env --json env.json
 """
 
 from __future__ import annotations

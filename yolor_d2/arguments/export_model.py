@@ -1,6 +1,6 @@
 r"""Write a model to a file that other runtimes read, and prove that it gives the same boxes.
 
-    python tools/export_model.py --config-file output/mine/config.yaml --output mine.onnx \
+    yolor-d2 export --config-file output/mine/config.yaml --output mine.onnx \
         --images photos/ MODEL.WEIGHTS output/mine/model_best.pth
 
 The format is that of the name: .onnx, .torchscript or .pt2, or what --format says. The finished

@@ -1,9 +1,9 @@
 r"""How well a configuration's anchors fit a data set, and anchors that fit it better.
 
-    python tools/fit_anchors.py --config-file configs/yolor_p6.yaml
-    python tools/fit_anchors.py --config-file configs/quick/ssss_320_cpu.yaml \
+    yolor-d2 anchors --config-file configs/yolor_p6.yaml
+    yolor-d2 anchors --config-file configs/quick/ssss_320_cpu.yaml \
         --train train.json images/ --output anchors.yaml
-    python tools/train_net.py --config-file anchors.yaml ...
+    yolor-d2 train --config-file anchors.yaml ...
 
 Boxes are measured as training sees them: the longer side of each image is INPUT.MAX_SIZE_TRAIN. The
 file written with --output is a configuration on top of the given one.

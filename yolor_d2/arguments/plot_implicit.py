@@ -1,8 +1,8 @@
 r"""Draw the implicit knowledge that a model has learned.
 
-    python tools/plot_implicit.py --config-file output/mine/config.yaml --output output/implicit \
+    yolor-d2 implicit --config-file output/mine/config.yaml --output output/implicit \
         MODEL.WEIGHTS output/mine/model_best.pth
-    python tools/plot_implicit.py --config-file output/mine/config.yaml --output output/implicit \
+    yolor-d2 implicit --config-file output/mine/config.yaml --output output/implicit \
         --images photos/ MODEL.WEIGHTS output/mine/model_best.pth
 
 One picture for each place: on predictions a bar for x, y, width, height, objectness and class of

@@ -1,8 +1,8 @@
 r"""Report on an evaluation, or compare two, on one page.
 
-    python tools/report.py output/mine
-    python tools/report.py output/mine output/other --output comparison.html
-    python tools/report.py --results coco_instances_results.json --annotations val.json images/ \
+    yolor-d2 report output/mine
+    yolor-d2 report output/mine output/other --output comparison.html
+    yolor-d2 report --results coco_instances_results.json --annotations val.json images/ \
         --output output/report
 
 A run is a folder, OUTPUT_DIR of an evaluation or a training; or, in a comparison, a report.json.

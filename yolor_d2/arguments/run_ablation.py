@@ -1,9 +1,9 @@
 r"""Train the rows of a table of the paper with the same seeds and budget, and compare them.
 
-    python tools/run_ablation.py 2 --scale toy
-    python tools/run_ablation.py 4 --scale bccd --seeds 5 --train train.json images/ \
-        --test val.json images/
-    python tools/run_ablation.py 2 --scale coco --num-gpus 8
+    yolor-d2 ablation 2 --scale toy
+    yolor-d2 ablation 4 --scale bccd --seeds 5 --train train.json images/ \
+        --val val.json images/
+    yolor-d2 ablation 2 --scale coco --num-gpus 8
 
 TABLE is 1 to 8 or A1. "toy" trains the rows' networks, made small, on a generated data set; "bccd"
 the small network with the implicit knowledge of each row on a small data set of yours; "coco" the
@@ -30,7 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", choices=SCALES, default="toy")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each row")
     parser.add_argument("--train", **COCO_FILES, help="COCO annotations and images to train on")
-    parser.add_argument("--test", **COCO_FILES, help="COCO annotations and images to evaluate on")
+    parser.add_argument(
+        "--val", "--test", **COCO_FILES, help="COCO annotations and images to evaluate on"
+    )
     parser.add_argument("--output", type=Path, default=Path("output/ablations"))
     parser.add_argument("--num-gpus", type=int, default=1)
     add_overrides(parser, "KEY VALUE pairs, for all rows", nargs="*")
@@ -42,15 +44,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_intermixed_args(argv)
     if args.seeds < 1:
         parser.error(f"--seeds is {args.seeds}, expected at least 1")
-    if (args.train is None) != (args.test is None):
-        parser.error("--train and --test go together")
+    if (args.train is None) != (args.val is None):
+        parser.error("--train and --val go together")
     if args.scale == "bccd" and args.train is None:
-        parser.error("--scale bccd needs --train and --test")
+        parser.error("--scale bccd needs --train and --val")
     if args.scale == "toy" and args.train is not None:
-        parser.error("--scale toy generates its data; --train and --test are for the others")
+        parser.error("--scale toy generates its data; --train and --val are for the others")
     return args
 
 
 def check_inputs(args: argparse.Namespace) -> None:
-    require_coco_files(args.train, args.test)
+    require_coco_files(args.train, args.val)
     require_overrides(args.opts)

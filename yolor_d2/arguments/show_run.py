@@ -1,6 +1,6 @@
 """Draw the curves of a run, and its detections beside the ground truth.
 
-    python tools/show_run.py output/mine
+    yolor-d2 show output/mine
 
 Writes pictures/curves.png and pictures/detections/*.png into the run's folder.
 """

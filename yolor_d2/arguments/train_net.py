@@ -1,10 +1,10 @@
 r"""Train, resume or evaluate a YOLOR model.
 
-    python tools/train_net.py --config-file yolor_p6.yaml --num-gpus 8
-    python tools/train_net.py --config-file quick/ssss_320_cpu.yaml \
-        --train train.json images/ --test val.json images/ OUTPUT_DIR output/mine
-    python tools/train_net.py --config-file output/mine/config.yaml --resume
-    python tools/train_net.py --config-file output/mine/config.yaml --eval-only \
+    yolor-d2 train --config-file yolor_p6.yaml --num-gpus 8
+    yolor-d2 train --config-file quick/ssss_320_cpu.yaml \
+        --train train.json images/ --val val.json images/ OUTPUT_DIR output/mine
+    yolor-d2 train --config-file output/mine/config.yaml --resume
+    yolor-d2 eval --config-file output/mine/config.yaml \
         MODEL.WEIGHTS output/mine/model_best.pth
 """
 
@@ -38,7 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_overrides(parser)
     parser.add_argument("--train", **COCO_FILES, help="COCO annotations and images to train on")
-    parser.add_argument("--test", **COCO_FILES, help="COCO annotations and images to evaluate on")
+    parser.add_argument(
+        "--val", "--test", **COCO_FILES, help="COCO annotations and images to evaluate on"
+    )
     return parser
 
 
@@ -48,7 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check_inputs(args: argparse.Namespace) -> None:
     check_config(args)
-    require_coco_files(args.train, args.test)
+    require_coco_files(args.train, args.val)
     weights = overridden_weights(args.opts)
     if weights is not None and not args.resume:  # a run that goes on has its own
         require_weights_or_address(weights)

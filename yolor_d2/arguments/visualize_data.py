@@ -1,8 +1,8 @@
 r"""Draw training samples as the network sees them, with their boxes: a picture for each batch.
 
-    python tools/visualize_data.py --config-file yolor_p6.yaml --train train.json images/ \
+    yolor-d2 samples --config-file yolor_p6.yaml --train train.json images/ \
         --output output/samples
-    python tools/visualize_data.py --config-file output/mine/config.yaml --output output/samples \
+    yolor-d2 samples --config-file output/mine/config.yaml --output output/samples \
         --start 5000 INPUT.AUGMENT.MOSAIC9 1.0
 """
 

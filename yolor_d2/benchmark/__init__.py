@@ -1,4 +1,4 @@
-"""Measurements of speed, one module for each command of tools/benchmark.py.
+"""Measurements of speed, one module for each command of yolor-d2 benchmark.
 
 A module has `run(args)`, which returns a `Report`; `yolor_d2.arguments.benchmark` says what it
 takes.

@@ -104,10 +104,10 @@ def run(args: argparse.Namespace) -> Report:
         raise ValueError("expected --size and --threads of at least 1, --distances of 0")
     torch.set_num_threads(args.threads)
     cfg = load_config(args.config_file, args.opts)
-    use_coco_files(cfg, None, args.test)
+    use_coco_files(cfg, None, args.val)
     register_datasets(cfg)
     if not cfg.DATASETS.TEST:
-        raise ValueError("DATASETS.TEST is empty: name COCO files with --test JSON FOLDER")
+        raise ValueError("DATASETS.TEST is empty: name COCO files with --val JSON FOLDER")
     truth = load_ground_truth(cfg.DATASETS.TEST[0], len(cfg.MODEL.PIXEL_MEAN))
     check_classes(cfg, cfg.DATASETS.TEST[0])
     cfg.INPUT.MIN_SIZE_TEST = cfg.INPUT.MAX_SIZE_TEST = args.size

@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> Report:
     if args.generated is not None:
         return generated_evaluation.run(args)
     cfg = load_config(args.config_file, [*args.opts, "DATALOADER.NUM_WORKERS", "0"])
-    use_coco_files(cfg, None, args.test)
+    use_coco_files(cfg, None, args.val)
     register_datasets(cfg)
     if not cfg.DATASETS.TEST:
-        raise ValueError("DATASETS.TEST is empty: name COCO files with --test JSON FOLDER")
+        raise ValueError("DATASETS.TEST is empty: name COCO files with --val JSON FOLDER")
     name = cfg.DATASETS.TEST[0]
     model = prepare_for_inference(build(cfg), cfg)
     if not isinstance(model, YOLOR):

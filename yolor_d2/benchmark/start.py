@@ -1,4 +1,4 @@
-"""The start on a data set of COCO's size, see `tools/benchmark.py start --help`."""
+"""The start on a data set of COCO's size, see `yolor-d2 benchmark start --help`."""
 
 from __future__ import annotations
 

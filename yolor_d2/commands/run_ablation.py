@@ -158,7 +158,7 @@ def main(args: argparse.Namespace) -> None:
     table = get_table(args.table)
     scale = SCALES[args.scale]
     root = args.output / args.scale
-    files = (args.train, args.test)
+    files = (args.train, args.val)
     if args.scale == "toy":
         # Table 3 tells individuals apart, and images by the classes that they show.
         identities = TOY_IDENTITIES if table.name == "3" else 0

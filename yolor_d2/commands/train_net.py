@@ -32,7 +32,7 @@ def read_settings(args: argparse.Namespace) -> CfgNode:
     folder = dict(zip(args.opts[::2], args.opts[1::2])).get("OUTPUT_DIR", cfg.OUTPUT_DIR)
     keep_copies_in(Path(folder) / "annotations")
     with first_of_machine_first():
-        use_coco_files(cfg, args.train, args.test)
+        use_coco_files(cfg, args.train, args.val)
     apply_overrides(cfg, args.opts)
     return cfg
 
@@ -71,7 +71,7 @@ def train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict | None:
     checkpointer = YOLORCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
     resumes = args.resume and checkpointer.has_checkpoint()
     if not cfg.MODEL.WEIGHTS and not resumes:
-        raise ValueError("MODEL.WEIGHTS is empty: --eval-only needs a checkpoint to evaluate")
+        raise ValueError("MODEL.WEIGHTS is empty: yolor-d2 eval needs a checkpoint to evaluate")
     weights = checkpointer.get_checkpoint_file() if resumes else cfg.MODEL.WEIGHTS
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = Trainer.test(cfg, model)

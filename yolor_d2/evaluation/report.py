@@ -1,6 +1,6 @@
 """The report of an evaluation: collected from the files of a run, kept as report.json.
 
-`write_reports` is what the end of a training, `--eval-only` and tools/report.py call.
+`write_reports` is what the end of a training, `yolor-d2 eval` and yolor-d2 report call.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def get(name: str, *, trained: bool = False, device: str | None = None) -> nn.Mo
     if trained and not cfg.MODEL.WEIGHTS:
         raise ValueError(
             f"{name!r} names no trained weights (MODEL.WEIGHTS): none have been published with "
-            "this project; tools/convert_weights.py reads those of the authors"
+            "this project; yolor-d2 convert reads those of the authors"
         )
     model = build_model(cfg)
     if trained:

@@ -6,4 +6,4 @@ import sys
 from yolor_d2.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(run_script("demo"))
+    sys.exit(run_script("predict"))

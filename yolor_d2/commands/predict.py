@@ -27,7 +27,7 @@ from yolor_d2.inputs import expand, is_camera, is_video
 from yolor_d2.predictor import BatchPredictor, FailedInput
 from yolor_d2.visualize import draw_boxes, to_rgb, write_image
 
-logger = logging.getLogger("yolor_d2.demo")
+logger = logging.getLogger("yolor_d2.predict")
 
 
 def to_records(found: Instances, names: list[str]) -> list[dict]:
@@ -49,7 +49,7 @@ def draw(image: np.ndarray, found: Instances, names: list[str]) -> np.ndarray:
     return draw_boxes(image, boxes, found.pred_classes.tolist(), names, found.scores.tolist())
 
 
-class Demo:
+class Prediction:
     """A predictor with a threshold and what is written of its detections.
 
     Args:
@@ -236,7 +236,7 @@ def main(args: argparse.Namespace) -> int:
         cfg, batch_size=1 if cameras else args.batch_size, channel_order="RGB"
     )
     options = {"tile": args.tile, "overlap": args.tile_overlap, "frames": args.frames}
-    demo = Demo(predictor, names, args.threshold, **options)
+    demo = Prediction(predictor, names, args.threshold, **options)
     taken: set[Path] = set()
     targets = [output_path(args.output, path, taken) for path in files]
     done: dict[int, dict] = {}  # by place among the inputs

@@ -1,6 +1,6 @@
 r"""Detect objects in images, folders of images, videos, or what a camera sees.
 
-    python tools/demo.py --config-file output/mine/config.yaml --output found/ \
+    yolor-d2 predict --config-file output/mine/config.yaml --output found/ \
         --input photo.jpg folder/ film.mp4 MODEL.WEIGHTS output/mine/model_best.pth
 
 Inputs are files, folders, patterns such as "photos/*.jpg", or the number of a camera. Drawn copies
