@@ -24,7 +24,7 @@ def real_data() -> Path:
 # What both runtimes stand on; without it there is the core alone.
 if importlib.util.find_spec("fvcore") is not None:
     from yolor_d2.config import load_config
-    from yolor_d2.data.catalog import register_datasets, use_coco_files
+    from yolor_d2.data.catalog import register_datasets, use_data
     from yolor_d2.data.toy import ToyDataset, write_toy_dataset
 
     @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ if importlib.util.find_spec("fvcore") is not None:
     def toy_config(toy: ToyDataset):
         """The small model on the toy data at 64 px, batch 2, 6 iterations, CPU. To be cloned."""
         config = load_config("quick/ssss_320_cpu.yaml")
-        use_coco_files(
+        use_data(
             config,
             (str(toy.train_json), str(toy.train_images)),
             (str(toy.val_json), str(toy.val_images)),

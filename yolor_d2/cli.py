@@ -48,6 +48,7 @@ class Command:
 COMMANDS = {
     "check": Command("check_dataset", "find out what is wrong with a data set, and mend it"),
     "convert-data": Command("convert_dataset", "write labels of YOLO or Pascal VOC as COCO JSON"),
+    "split": Command("split", "split a data set to train on and to evaluate with"),
     "anchors": Command("fit_anchors", "fit anchors to the boxes of a data set"),
     "samples": Command("visualize_data", "draw what training sees"),
     "train": Command("train_net", "train a model, or go on with a run"),

@@ -64,17 +64,11 @@ def require_registered(name: str, path: str) -> None:
         raise FileNotFoundError(f"DATASETS.REGISTER, data set {name!r}: no such path {path!r}")
 
 
-def require_coco_files(*given: tuple[str, str] | None) -> None:
-    """Look for pairs of annotation file and image folder, such as of --train and --val.
-
-    Raises:
-        FileNotFoundError: when something is missing.
-    """
-    pairs = [pair for pair in given if pair is not None]
-    for json_file, _ in pairs:
-        require_annotations(json_file)
-    for json_file, folder in pairs:
-        require_registered(dataset_name(Path(json_file)), os.path.abspath(folder))
+def require_coco_files(train: Sequence[str] | None, val: Sequence[str] | None = None) -> None:
+    """Look for the data sets of --train and --val, see `require_source`."""
+    for name, paths in (("train", train), ("val", val)):
+        if paths is not None:
+            require_source(name, paths)
 
 
 def require_source(name: str, paths: Sequence[str]) -> None:

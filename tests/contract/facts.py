@@ -59,7 +59,7 @@ from yolor_d2.d2.modeling import (
 from yolor_d2.d2.solver import maybe_add_gradient_clipping
 from yolor_d2.d2.structures import Boxes, BoxMode, Instances
 from yolor_d2.d2.utils import EventStorage, comm, get_event_storage, has_event_storage
-from yolor_d2.data.catalog import register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.sampler import PositionSampler
 from yolor_d2.data.toy import write_toy_dataset
 from yolor_d2.engine import Trainer
@@ -701,7 +701,7 @@ class TrainerWithoutFiles(Trainer):
 def hooks_of_our_trainer(folder: Path) -> dict:
     toy = write_toy_dataset(folder / "toy", num_train=4, num_val=2, image_size=(96, 96))
     cfg = load_config("quick/ssss_320_cpu.yaml")
-    use_coco_files(
+    use_data(
         cfg,
         (str(toy.train_json), str(toy.train_images)),
         (str(toy.val_json), str(toy.val_images)),

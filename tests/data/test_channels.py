@@ -13,7 +13,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.commands import execute
 from yolor_d2.data.augment import Sample, by_channels, flip_horizontal, random_hsv
-from yolor_d2.data.catalog import register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.image import ImageReadError, read_image
 from yolor_d2.data.loader import build_train_loader
 from yolor_d2.data.warp import warp_image
@@ -104,7 +104,7 @@ def multispectral(toy, tmp_path_factory) -> list[str]:
 
 @pytest.mark.parametrize("cache", ["none", "ram", "disk"])
 def test_training_evaluation_and_prediction(cfg, multispectral, cache):
-    use_coco_files(cfg, multispectral, multispectral)
+    use_data(cfg, multispectral, multispectral)
     register_datasets(cfg)
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [0.0] * CHANNELS, [255.0] * CHANNELS
     cfg.INPUT.CACHE, cfg.INPUT.AUGMENT.MIXUP = cache, 1.0

@@ -257,9 +257,26 @@ def test_categories():
 def test_crowds_are_left_alone():
     crowds = [annotation(i, 0, 0, 64, 48, iscrowd=1) for i in (2, 3)]
     assert kinds(check(content(crowds))) == []
-    data = content(crowds)
-    del data["annotations"][0]
-    assert kinds(check(data)) == ["image_without_boxes", "no_boxes", "unused_category"]
+    named = [{"id": 1, "name": "cat"}, {"id": 2, "name": "flock"}]
+    source = check(content([annotation(2, 0, 0, 64, 48, iscrowd=1, category=2)], categories=named))
+    (finding,) = source.findings
+    assert finding.message == "'flock' has no box, only 1 regions of crowds"
+
+
+def test_where_all_boxes_are_crowds_objects_are_meant():
+    """CVAT exports masks this way."""
+    data = content(
+        [annotation(2, 30, 4, 20, 30, iscrowd=1), annotation(3, 4, 4, 20, 20, iscrowd=1)]
+    )
+    data["annotations"][0]["iscrowd"] = 1
+    source = check(data)
+    assert kinds(source) == ["all_crowd", "box_duplicate"]
+    assert "all 3 boxes are marked 'iscrowd': 1" in source.findings[0].message
+    fixed, changes = repair(source)
+    assert [x["iscrowd"] for x in fixed["annotations"]] == [0, 0]
+    assert [x["action"] for x in changes] == ["changed", "changed", "changed", "left out"]
+    assert kinds(check(fixed)) == []
+    assert data["annotations"][0]["iscrowd"] == 1  # the source is as it was
 
 
 def test_other_classes_and_images_are_no_duplicates():
@@ -315,8 +332,8 @@ def test_figures():
 BROKEN = {
     "cut": (b'{"images": [', "line 1, column 13"),
     "empty": (b" ", "it is empty"),
-    "utf16": (json.dumps(content()).encode("utf-16"), "UTF-16"),
-    "bom": (b"\xef\xbb\xbf{}", "byte order mark"),
+    "utf16": (b"\xff\xfe{", "byte 2 is not UTF-16"),
+    "mark": (b"\xef\xbb\xbf{}", "it has no 'images'"),
     "latin": (b'{"\xe4": 1}', "byte 2 is not UTF-8"),
     "deep": (b"[" * 100_000, "nested too deeply"),
     "digits": (b'{"images": [%s]}' % (b"9" * 5000), "4300 digits"),
@@ -334,6 +351,21 @@ def test_broken_files_are_named(name, tmp_path):
     with pytest.raises(AnnotationFileError) as error:
         read_coco(path)
     assert f"{name}.json" in str(error.value) and BROKEN[name][1] in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_byte_order_mark_is_read_and_reported(encoding, tmp_path):
+    """PowerShell and editors of Windows write it; pycocotools refuses such a file."""
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    path = tmp_path / "train.json"
+    path.write_bytes(mark + json.dumps(content()).encode(encoding))
+    source = Source("train", path, tmp_path, read_coco(path))
+    source.report_encoding()
+    check_sources([source], settings=SETTINGS, read_images=False)
+    assert kinds(source) == ["byte_order_mark"] and source.data == content()
+    write_repaired(source, tmp_path / "fixed.json")
+    assert json.loads((tmp_path / "fixed.json").read_bytes()) == content()
+    assert not (tmp_path / "fixed.json").read_bytes().startswith(mark or b"\xef")
 
 
 def test_a_folder_is_no_annotation_file(tmp_path):
@@ -365,7 +397,7 @@ def test_nothing_in_an_entry_stops_the_doctor(edits):
     json.dumps(report.as_record(), default=str)
     fixed, _ = repair(source)
     if fixed["images"] and fixed["annotations"] and fixed["categories"]:
-        left = kinds(check(fixed), ("no_boxes",))
+        left = kinds(check(fixed), ("no_boxes", "all_crowd"))
         assert not [x for x in left if KINDS[x].severity == "error"]
 
 
@@ -576,7 +608,7 @@ def test_quick_form(folder):
     found = quick(folder, content([annotation(2, 1, 1, 0, 5)]))
     assert [x.kind for x in found] == ["box_empty"]
     for name, entry in [("missing.png", "image_missing"), ("empty.jpg", "image_empty")]:
-        with pytest.raises(ValueError, match=rf"'set': image 1, '{name}'.*yolor_d2 check"):
+        with pytest.raises(ValueError, match=rf"'set': image 1, '{name}'.*yolor-d2 check"):
             quick(folder, content(images=[image_entry(1, name)]))
         assert KINDS[entry].severity == "error"
     with pytest.raises(ValueError, match=r"a\.png'.*64 x 48, its entry says 64 x 49"):

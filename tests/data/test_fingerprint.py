@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.data.catalog import register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.engine import Trainer
 
 
@@ -26,7 +26,7 @@ def trained(cfg, data, name: str, *, resume: bool):
     cfg.DATASETS.TEST = ()
     path = data / f"{name}.json"  # a name of its own, as catalogues remember
     shutil.copy(data / "train.json", path)
-    use_coco_files(cfg, (str(path), str(data / "images")), None)
+    use_data(cfg, (str(path), str(data / "images")), None)
     register_datasets(cfg)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)

@@ -13,6 +13,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.commands import execute
 from yolor_d2.commands.shell import run
+from yolor_d2.data.catalog import use_data
 from yolor_d2.data.formats import read_labelled
 
 convert = partial(execute, "convert_dataset")
@@ -168,5 +169,70 @@ def test_what_is_converted_is_checked_without_errors(yolo, voc, tmp_path, capsys
     folder = read_labelled(yolo / "data.yaml", "train").image_root
     options = ["--quiet", "--workers", "1"]
     assert execute("check_dataset", ["--train", str(output), str(folder), *options]) == 0
-    assert execute("check_dataset", ["--train", str(yolo / "data.yaml"), *options]) == 0
-    assert "2 boxes to train on" in capsys.readouterr().out
+    # Its own validation part, which has no labels, is checked too.
+    assert execute("check_dataset", ["--train", str(yolo / "data.yaml"), *options]) == 1
+    out = capsys.readouterr().out
+    assert "2 boxes to train on" in out and "none of 1 images has a label file" in out
+
+
+# ---- Without a step between
+
+
+def config_for(output: Path):
+    from yolor_d2.config import get_yolor_cfg
+
+    cfg = get_yolor_cfg()
+    cfg.OUTPUT_DIR = str(output)
+    return cfg
+
+
+def test_labels_are_trained_on_directly(yolo, tmp_path):
+    """`--train data.yaml` is both parts, as one file names both."""
+    labels = yolo / "labels" / "val"
+    labels.mkdir(parents=True)
+    (labels / "d.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    cfg = config_for(tmp_path / "run")
+    use_data(cfg, [str(yolo / "data.yaml")], None)
+    assert (cfg.MODEL.YOLOR.NUM_CLASSES, cfg.MODEL.YOLOR.CLASS_NAMES) == (2, ["cat", "dog"])
+    names = [entry[0] for entry in cfg.DATASETS.REGISTER]
+    assert names == [f"{yolo.name}/train", f"{yolo.name}/val"]
+    assert cfg.DATASETS.TRAIN == (names[0],) and cfg.DATASETS.TEST == (names[1],)
+    for (_, file, folder), count in zip(cfg.DATASETS.REGISTER, (3, 1)):
+        assert Path(file).parent == tmp_path / "run" / "annotations"
+        images = json.loads(Path(file).read_bytes())["images"]
+        assert len(images) == count
+        assert all((Path(folder) / image["file_name"]).is_file() for image in images)
+
+
+def test_a_set_without_a_validation_part_evaluates_nothing(yolo, tmp_path):
+    file = yolo / "train_only.yaml"
+    file.write_text(
+        "\n".join(x for x in (yolo / "data.yaml").read_text().splitlines() if "val" not in x)
+    )
+    cfg = config_for(tmp_path)
+    use_data(cfg, [str(file)], None)
+    assert cfg.DATASETS.TEST == () and cfg.DATASETS.TRAIN
+
+
+def test_a_part_that_lacks_a_class_has_the_classes_of_training(voc, tmp_path):
+    """VOC names its classes by what occurs, and a part has a list of its images."""
+    write_image(voc / "JPEGImages/b.png")
+    (voc / "Annotations/b.xml").write_text(VOC.replace("dog", "cat").replace("a.png", "b.png"))
+    lists = voc / "ImageSets/Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\nb\n")
+    (lists / "val.txt").write_text("a\n")
+    cfg = config_for(tmp_path)
+    use_data(cfg, [str(voc)], None)
+    assert cfg.MODEL.YOLOR.CLASS_NAMES == ["cat", "dog"] and cfg.DATASETS.TEST
+    (val,) = (x for x in cfg.DATASETS.REGISTER if x[0] == cfg.DATASETS.TEST[0])
+    content = json.loads(Path(val[1]).read_bytes())
+    assert [x["name"] for x in content["categories"]] == ["cat", "dog"]
+    assert [x["category_id"] for x in content["annotations"]] == [2]
+
+
+def test_labels_that_cannot_be_read_are_said_before_training(yolo, tmp_path):
+    (yolo / "labels" / "train" / "a.txt").write_text("7 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(ValueError, match=r"a.txt:1: class '7'.*yolor-d2 check --train .*data.yaml"):
+        use_data(config_for(tmp_path), [str(yolo / "data.yaml")], None)
+    assert not (tmp_path / "annotations").exists()

@@ -22,7 +22,7 @@ import torch
 from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.catalog import register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.loader import build_train_loader, count_identities
 from yolor_d2.data.toy import write_toy_dataset
 from yolor_d2.engine import Trainer
@@ -145,7 +145,7 @@ def test_figures_of_further_tasks_are_those_of_all_processes(shared, tmp_path):
         (str(data.train_json), str(data.train_images)),
         (str(data.val_json), str(data.val_images)),
     ]
-    use_coco_files(shared, *files)
+    use_data(shared, *files)
     tasks = shared.MODEL.YOLOR.TASKS
     tasks.CLASSIFICATION.ENABLED = tasks.EMBEDDING.ENABLED = True
     register_datasets(shared)

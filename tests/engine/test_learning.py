@@ -14,7 +14,7 @@ import torch
 
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.catalog import register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.engine import Trainer
 
 # Images whose objects all have a matching anchor at 320 px: others cannot be learned by heart.
@@ -31,7 +31,7 @@ def write_subset(source: Path, target: Path, image_ids: set[int]) -> None:
 
 def overfit_config(folder: Path, annotations: Path, images: Path) -> CfgNode:
     cfg = load_config("quick/overfit_cpu.yaml")
-    use_coco_files(cfg, *2 * [(str(annotations), str(images))])
+    use_data(cfg, *2 * [(str(annotations), str(images))])
     register_datasets(cfg)
     cfg.OUTPUT_DIR = str(folder / "run")
     os.makedirs(cfg.OUTPUT_DIR)

@@ -17,7 +17,7 @@ import torch
 
 from yolor_d2.config import apply_overrides, load_config
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.catalog import register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.loader import count_identities
 from yolor_d2.data.toy import ToyDataset, write_toy_dataset
 from yolor_d2.engine import Trainer
@@ -50,7 +50,7 @@ def config(data: ToyDataset, folder: Path, *opts: str) -> CfgNode:
         (str(data.train_json), str(data.train_images)),
         (str(data.val_json), str(data.val_images)),
     ]
-    use_coco_files(cfg, *files)
+    use_data(cfg, *files)
     apply_overrides(cfg, ["OUTPUT_DIR", str(folder), *BOTH, *SMALL, *opts])
     register_datasets(cfg)
     count_identities(cfg)

@@ -296,7 +296,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def check_inputs(args: argparse.Namespace) -> None:
     if getattr(args, "config_file", None) is not None:
         check_config(args)
-    require_coco_files(getattr(args, "train", None), getattr(args, "test", None))
+    require_coco_files(getattr(args, "train", None), getattr(args, "val", None))
     if args.command not in (
         "cluster",
         "data",

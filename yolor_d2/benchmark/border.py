@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..config import load_config
-from ..data.catalog import check_classes, load_ground_truth, register_datasets, use_coco_files
+from ..data.catalog import check_classes, load_ground_truth, register_datasets, use_data
 from ..data.ground_truth import GroundTruth
 from ..data.image import read_image
 from ..predictor import BatchPredictor, FailedInput
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> Report:
         raise ValueError("expected --size and --threads of at least 1, --distances of 0")
     torch.set_num_threads(args.threads)
     cfg = load_config(args.config_file, args.opts)
-    use_coco_files(cfg, None, args.val)
+    use_data(cfg, None, args.val)
     register_datasets(cfg)
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name COCO files with --val JSON FOLDER")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..config import load_config
 from ..d2.config import CfgNode
-from ..data.catalog import register_datasets, use_coco_files
+from ..data.catalog import register_datasets, use_data
 from ..data.loader import build_train_loader
 from .report import Report, describe_machine
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> Report:
     if min(args.workers) < 0 or min(args.images, args.rounds) < 1:
         raise ValueError("expected --workers of at least 0, --images and --rounds of at least 1")
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
-    use_coco_files(cfg, args.train, None)
+    use_data(cfg, args.train, None)
     register_datasets(cfg)
     logging.getLogger("detectron2").setLevel(logging.WARNING)
     rows = [

@@ -9,7 +9,7 @@ import tempfile
 import torch
 
 from ..config import load_config
-from ..data.catalog import register_datasets, use_coco_files
+from ..data.catalog import register_datasets, use_data
 from ..data.loader import build_test_loader
 from ..engine import Trainer
 from ..modeling import YOLOR
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> Report:
     if args.generated is not None:
         return generated_evaluation.run(args)
     cfg = load_config(args.config_file, [*args.opts, "DATALOADER.NUM_WORKERS", "0"])
-    use_coco_files(cfg, None, args.val)
+    use_data(cfg, None, args.val)
     register_datasets(cfg)
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name COCO files with --val JSON FOLDER")

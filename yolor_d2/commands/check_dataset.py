@@ -19,7 +19,7 @@ from yolor_d2.data.check.findings import count_severities
 from yolor_d2.data.check.pictures import draw_findings
 from yolor_d2.data.check.repair import changes_path, check_target, write_repaired
 from yolor_d2.data.check.source import read_coco
-from yolor_d2.data.formats import read_labelled
+from yolor_d2.data.formats import has_split, read_labelled
 from yolor_d2.data.settings import training_size
 from yolor_d2.inputs import require_source
 from yolor_d2.modeling.backbone import variant_from_config
@@ -35,7 +35,9 @@ def open_source(name: str, paths: Sequence[str], one_based: bool) -> Source:
     require_source(name, paths)
     path = Path(paths[0])
     if len(paths) == 2:
-        return Source(name, path, Path(paths[1]), read_coco(path))
+        source = Source(name, path, Path(paths[1]), read_coco(path))
+        source.report_encoding()
+        return source
     labelled = read_labelled(path, name, one_based=one_based)
     source = Source(name, path, labelled.image_root, labelled.data)
     for fault in labelled.faults:
@@ -45,6 +47,10 @@ def open_source(name: str, paths: Sequence[str], one_based: bool) -> Source:
 
 def open_sources(args: argparse.Namespace, cfg: CfgNode) -> list[Source]:
     """The data sets of the command line, else those of the configuration."""
+    if args.train and not args.val and len(args.train) == 1:
+        require_source("train", args.train)
+        if has_split(Path(args.train[0]), "val"):  # what training evaluates on then
+            args.val = args.train
     given = [(name, getattr(args, name)) for name in ("train", "val")]
     if not any(paths for _, paths in given):
         register_datasets(cfg)

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
 
-from yolor_d2.checkpoint.files import atomic_write
-from yolor_d2.data.formats import read_labelled
+from yolor_d2.d2.utils import setup_logger
+from yolor_d2.data.formats import convert_to_coco
 from yolor_d2.data.formats.labels import read_names
 
 
 def main(args: argparse.Namespace) -> None:
-    names = read_names(args.names) if args.names is not None else None
-    labelled = read_labelled(
-        args.source, args.split, names=names, one_based=not args.voc_zero_based
+    setup_logger(name="yolor_d2")
+    labelled = convert_to_coco(
+        args.source,
+        args.split,
+        args.output,
+        names=read_names(args.names) if args.names is not None else None,
+        one_based=not args.voc_zero_based,
+        skip=args.skip,
     )
     data = labelled.data
-    faults = [f"{x.file}: {x.message}" for x in labelled.faults]
-    faults += [
-        f"{x['file_name']}: its size cannot be read" for x in data["images"] if "height" not in x
-    ]
-    if faults and not args.skip:
-        more = f" ({len(faults)} such in all)" if len(faults) > 1 else ""
-        raise ValueError(f"{faults[0]}{more}; --skip leaves out what cannot be read")
-    for fault in faults:
-        print(f"left out: {fault}")
-    data["images"] = [x for x in data["images"] if "height" in x]
-    if not data["images"]:
-        raise ValueError(f"{str(args.source)!r} has no images to write")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(args.output) as file:
-        file.write(json.dumps(data).encode())
+    option = "train" if args.split == "train" else "val"
     print(
         f"{len(data['images'])} images, {len(data['annotations'])} boxes and "
         f"{len(data['categories'])} categories written to {args.output}; use it as\n"
-        f"  --train {args.output} {labelled.image_root}"
+        f"  --{option} {args.output} {labelled.image_root}"
     )

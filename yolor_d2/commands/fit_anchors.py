@@ -10,7 +10,7 @@ from torch import Tensor
 
 from yolor_d2.config import apply_overrides, find_config, read_config
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.catalog import register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.dataset import TrainingDataset
 from yolor_d2.data.loader import load_training_truth
 from yolor_d2.data.settings import training_size
@@ -42,7 +42,7 @@ def as_yaml(levels: list[list[list[float]]], base: str | None = None) -> str:
 
 def load(args: argparse.Namespace) -> CfgNode:
     cfg = read_config(find_config(args.config_file))
-    use_coco_files(cfg, args.train, None)
+    use_data(cfg, args.train, None)
     apply_overrides(cfg, [*args.opts, "MODEL.DEVICE", "cpu"])
     register_datasets(cfg)
     return cfg

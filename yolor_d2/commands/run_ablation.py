@@ -19,7 +19,7 @@ from ..checkpoint.files import atomic_write
 from ..config import apply_overrides, read_config
 from ..d2.config import CfgNode
 from ..d2.modeling import ShapeSpec
-from ..data.catalog import register_datasets, use_coco_files
+from ..data.catalog import register_datasets, use_data
 from ..data.loader import count_identities
 from ..data.toy import OBJECTS, write_toy_dataset
 from ..data.workers import ask_for_signal
@@ -173,7 +173,7 @@ def main(args: argparse.Namespace) -> None:
     for row in table.rows:
         cfg = scale.configure(row)
         if files[0] is not None:
-            use_coco_files(cfg, *files)
+            use_data(cfg, *files)
             register_datasets(cfg)
             count_identities(cfg)
         apply_overrides(cfg, args.opts)

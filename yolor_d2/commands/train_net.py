@@ -13,7 +13,7 @@ from yolor_d2.d2.engine import default_setup
 from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
 from yolor_d2.data.annotations import drop_contents, keep_copies_in
-from yolor_d2.data.catalog import register_datasets, use_coco_files
+from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.check.quick import check_datasets, log_findings
 from yolor_d2.data.loader import count_identities
 from yolor_d2.engine import Trainer
@@ -30,9 +30,10 @@ def read_settings(args: argparse.Namespace) -> CfgNode:
     cfg = read_config(args.config_file)
     # Class names are read before the overrides are applied, which may overrule them.
     folder = dict(zip(args.opts[::2], args.opts[1::2])).get("OUTPUT_DIR", cfg.OUTPUT_DIR)
-    keep_copies_in(Path(folder) / "annotations")
+    copies = Path(folder) / "annotations"
+    keep_copies_in(copies)
     with first_of_machine_first():
-        use_coco_files(cfg, args.train, args.val)
+        use_data(cfg, args.train, args.val, folder=copies)
     apply_overrides(cfg, args.opts)
     return cfg
 

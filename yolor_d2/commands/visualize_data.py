@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from yolor_d2.config import load_config
-from yolor_d2.data.catalog import class_names, register_datasets, use_coco_files
+from yolor_d2.data.catalog import class_names, register_datasets, use_data
 from yolor_d2.data.loader import build_train_loader
 from yolor_d2.visualize import draw_batches
 
@@ -15,7 +15,7 @@ def main(args: argparse.Namespace) -> None:
     cfg = load_config(
         args.config_file, [*args.opts, "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0"]
     )
-    use_coco_files(cfg, args.train, None)
+    use_data(cfg, args.train, None)
     register_datasets(cfg)
     loader = build_train_loader(cfg, start_iter=args.start)
     paths = draw_batches(

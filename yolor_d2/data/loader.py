@@ -138,7 +138,7 @@ def warn_of_anchors(cfg: CfgNode, dataset: TrainingDataset) -> None:
     if recall < LEAST_RECALL:
         logger.warning(
             "%.1f %% of the %d boxes match an anchor (MODEL.YOLOR.ANCHORS); the others cannot be "
-            "learned. Anchors that fit: python -m yolor_d2 anchors --config-file %s/config.yaml",
+            "learned. Anchors that fit: yolor-d2 anchors --config-file %s/config.yaml",
             *(100 * recall, len(sizes), cfg.OUTPUT_DIR),
         )
 

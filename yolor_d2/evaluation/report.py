@@ -334,7 +334,7 @@ def report_or_log(cfg: CfgNode, weights: str) -> None:
     except Exception as error:  # any: see above
         logger.error(
             "No report could be made of this evaluation, whose results stand: %s: %s. "
-            "`python -m yolor_d2 report %s --debug` tries again and shows where",
+            "`yolor-d2 report %s --debug` tries again and shows where",
             *(type(error).__name__, error, cfg.OUTPUT_DIR),
         )
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ...config import load_config
-from ...data.catalog import register_datasets, use_coco_files
+from ...data.catalog import register_datasets, use_data
 from ...data.toy import ToyDataset, write_toy_dataset
 from ...predictor import BatchPredictor
 from ..data import measure_loader
@@ -90,7 +90,7 @@ def measure_training_data(
     # The model is not built: the loader is the same on any device.
     cfg = load_config(config, ["MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", str(batch)])
     set_size(cfg, size)
-    use_coco_files(cfg, (str(data.train_json), str(data.train_images)), None)
+    use_data(cfg, (str(data.train_json), str(data.train_images)), None)
     register_datasets(cfg)
     rounds = 1 if setting.dry else ROUNDS
     row = measure_loader(cfg, workers=workers, images=images, rounds=rounds)

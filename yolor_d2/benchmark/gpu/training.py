@@ -16,7 +16,7 @@ import torch
 from ...config import load_config
 from ...d2.config import CfgNode
 from ...d2.engine import HookBase
-from ...data.catalog import register_datasets, use_coco_files
+from ...data.catalog import register_datasets, use_data
 from ...data.toy import write_toy_dataset
 from ...engine import Trainer
 from ...engine.interrupt import Interrupted, InterruptHook
@@ -75,7 +75,7 @@ def training_config(setting: Setting) -> CfgNode:
         setting.output / f"toy_{images}", num_train=images, num_val=max(images // 4, 4)
     )
     train = str(toy.train_json), str(toy.train_images)
-    use_coco_files(cfg, train, (str(toy.val_json), str(toy.val_images)))
+    use_data(cfg, train, (str(toy.val_json), str(toy.val_images)))
     register_datasets(cfg)
     return cfg
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -73,6 +74,13 @@ def check_boxes(source: Source) -> np.ndarray:
         positive = finite & ~negative & ~empty
         outside = positive & ((x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height))
         inside = positive & ~outside
+        if inside.any() and crowd[inside].all():
+            message = (
+                f"all {np.count_nonzero(inside)} boxes are marked 'iscrowd': 1, as some exports of "
+                "masks do; neither training nor evaluation counts such regions"
+            )
+            source.report("all_crowd", message)
+            crowd[:] = False  # what is meant is looked at
         beyond = np.maximum.reduce([-x1, -y1, x2 - width, y2 - height])
         partly = inside & (beyond > TOLERANCE)
         seen_w = np.minimum(x2, width) - np.maximum(x1, 0)
@@ -182,6 +190,7 @@ def check_use(source: Source, usable: np.ndarray) -> dict[str, int]:
     """
     entries = source.data["annotations"]
     counts = dict.fromkeys(source.categories, 0)
+    crowds = Counter(x["category_id"] for _, x in source.objects() if x.get("iscrowd") == 1)
     filled = set()
     for row in np.flatnonzero(usable).tolist():
         entry = entries[source.annotations[row]]
@@ -198,7 +207,9 @@ def check_use(source: Source, usable: np.ndarray) -> dict[str, int]:
         name, count = source.data["categories"][place]["name"], counts[number]
         names[name] = names.get(name, 0) + count
         if count == 0:
-            source.report("unused_category", f"{name!r} has no box", "categories", place)
+            regions = f", only {crowds[number]} regions of crowds" if crowds[number] else ""
+            message = f"{name!r} has no box{regions}"
+            source.report("unused_category", message, "categories", place)
         elif count < RARE * most:
             message = f"{name!r} has {count} boxes, the most frequent category {most}"
             source.report("rare_category", message, "categories", place)

@@ -28,7 +28,13 @@ class Kind(NamedTuple):
 DROP_IMAGE = "image and its annotations left out"
 DROP = "left out"
 KINDS = {
-    # Entries of the annotation file
+    # The annotation file
+    "byte_order_mark": Kind(
+        WARNING,
+        "the file is UTF-16, or UTF-8 with a byte order mark; other programs refuse it",
+        "UTF-8 without a mark",
+    ),
+    # Its entries
     "entry_malformed": Kind(ERROR, "an entry is no object, or lacks a key that it needs", DROP),
     "number_malformed": Kind(
         ERROR, "a number is text, or a whole one is written as 1.0", "the number"
@@ -54,6 +60,12 @@ KINDS = {
     "rare_category": Kind(NOTICE, "fewer than a tenth of the most frequent category's boxes"),
     "categories_differ": Kind(ERROR, "the categories of two files to be used together differ"),
     "no_boxes": Kind(ERROR, "no image has a box that can be trained on"),
+    "all_crowd": Kind(
+        ERROR,
+        "every box of the file is marked 'iscrowd': 1, as some exports of masks do (CVAT); such "
+        "regions are neither trained on nor counted by the evaluation",
+        "'iscrowd': 0 for all of them",
+    ),
     "field_missing": Kind(
         WARNING,
         "'area' or 'iscrowd' is missing or no number; the evaluation needs them",

@@ -37,6 +37,7 @@ FATAL = (
     "ignore_flag",
     "boxes_are_shares",
     "boxes_are_corners",
+    "all_crowd",
     "box_missing",
     "box_malformed",
     "box_not_finite",
@@ -51,7 +52,7 @@ FATAL = (
 EVALUATED = {"area", "iscrowd"}
 # Findings that the log names; errors are always named.
 LOGGED = (WARNING,)
-COMMAND = "python -m yolor_d2 check"
+COMMAND = "yolor-d2 check"
 
 
 def sample(count: int, most: int) -> list[int]:
@@ -125,6 +126,7 @@ def quick_check(
     path = Path(json_file)
     content, complete = read_content(path, annotated=train)
     source = Source(name, path, Path(image_root), content)
+    source.report_encoding()
     check_entries(source)
     usable = check_boxes(source)
     check_some_files(source, channels)

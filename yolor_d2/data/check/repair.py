@@ -99,6 +99,12 @@ class Repair:
         elif kind == "image_size_missing":
             self.drop(section, place, reason)
 
+    def count_crowds(self, reason: str) -> None:
+        """Make single objects of all regions that are marked as crowds."""
+        for place, entry in self.source.objects():
+            if entry.get("iscrowd") == 1:
+                self.change(place, "annotations", reason, iscrowd=0)
+
     def cut(self, place: int, reason: str) -> None:
         """Cut a box at the border of its image, and its area with it."""
         entry = self.data["annotations"][place]
@@ -172,7 +178,9 @@ def repair(source: Source) -> tuple[dict, list[dict]]:
     work = Repair(source)
     work.note_replaced()
     for finding in source.findings:
-        if finding.section and not (
+        if finding.kind == "all_crowd":
+            work.count_crowds(f"{finding.kind}: {finding.message}")
+        elif finding.section and not (
             finding.section == "annotations" and finding.place in work.dropped["annotations"]
         ):
             work.apply(finding)

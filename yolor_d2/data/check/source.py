@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
@@ -54,6 +55,14 @@ def check_regular_file(path: str | Path) -> None:
         raise OSError(f"{str(path)!r} is no regular file")
 
 
+def encoding_of(start: bytes) -> str:
+    """How a text is encoded that begins so: UTF-8, or what a byte order mark says, as editors and
+    shells of Windows put it there; the mark is no part of the text then."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8"
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
@@ -67,16 +76,14 @@ def read_json(path: Path) -> Any:
     def refuse(reason: str) -> NoReturn:
         raise AnnotationFileError(f"{str(path)!r} cannot be read as JSON: {reason}")
 
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        refuse("it is UTF-16, expected UTF-8")
-    if content.startswith(b"\xef\xbb\xbf"):
-        refuse("it begins with a byte order mark, expected UTF-8 without one")
-    if not content.strip():
-        refuse("it is empty")
+    encoding = encoding_of(content)
     try:
-        return json.loads(content.decode("utf-8"))
+        text = content.decode(encoding)
+        if not text.strip():
+            refuse("it is empty")
+        return json.loads(text)
     except UnicodeDecodeError as error:
-        refuse(f"byte {error.start} is not UTF-8")
+        refuse(f"byte {error.start} is not {'UTF-16' if encoding == 'utf-16' else 'UTF-8'}")
     except json.JSONDecodeError as error:
         refuse(f"{error.msg} at line {error.lineno}, column {error.colno}")
     except RecursionError:
@@ -180,6 +187,14 @@ class Source:
         if len(self.replaced) == 1:  # what was given stays as it is
             self.data = {**self.data, **{key: list(self.data[key]) for key in SECTIONS}}
         self.data[section][place] = {**entries[place], **values}
+
+    def report_encoding(self) -> None:
+        """Report a file of annotations that is read here, but not by other programs."""
+        with open(self.path, "rb") as file:
+            encoding = encoding_of(file.read(4))
+        if encoding != "utf-8":
+            named = "UTF-16" if encoding == "utf-16" else "UTF-8 with a byte order mark"
+            self.report("byte_order_mark", f"the file is {named}, expected UTF-8 without one")
 
     def objects(self) -> Iterator[tuple[int, dict]]:
         """Place and entry of the annotations that make sense."""

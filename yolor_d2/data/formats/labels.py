@@ -10,8 +10,6 @@ from typing import NamedTuple
 from ...inputs import IMAGE_SUFFIXES, require_path
 from ..check.source import check_regular_file
 
-# What images of YOLO and VOC folders are named.
-
 
 class LabelFault(NamedTuple):
     """A line or element that cannot be read.
@@ -127,3 +125,16 @@ def read_labelled(
     if path.is_dir() and find_annotations(path) is not None:
         return read_voc(path, split, names=names, one_based=one_based)
     return read_yolo(path, split, names=names)
+
+
+def has_split(path: Path, split: str) -> bool:
+    """Whether a data set of YOLO or Pascal VOC names such a part of its own, as "val"."""
+    from .voc import find_annotations, split_file
+    from .yolo import find_yaml, part_of, read_yaml
+
+    if path.is_dir() and find_annotations(path) is not None:
+        return split_file(path, split).is_file()
+    config = find_yaml(path)
+    if config is not None:
+        return bool(part_of(read_yaml(config), split))
+    return any(split in image.relative_to(path).parts for image in list_images(path))

@@ -74,7 +74,7 @@ def read_voc(
     if place is None:
         raise ValueError(f"{str(folder)!r} is not in VOC's format: it has no .xml files")
     stems = sorted(x.stem for x in place.glob("*.xml"))
-    listed = folder / "ImageSets" / "Main" / f"{split}.txt"
+    listed = split_file(folder, split)
     if listed.is_file():
         lines = [line.split() for line in read_text(listed).splitlines()]
         stems = [words[0] for words in lines if words]
@@ -99,6 +99,11 @@ def read_voc(
             labelled, images if images.is_dir() else path.parent, path, root, numbers, one_based
         )
     return labelled
+
+
+def split_file(folder: Path, split: str) -> Path:
+    """The list of the images of a part, where there is one."""
+    return folder / "ImageSets" / "Main" / f"{split}.txt"
 
 
 def text_of(element: Element, key: str) -> str:

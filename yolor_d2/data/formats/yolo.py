@@ -109,9 +109,14 @@ def names_of(path: Path, content: dict) -> list[str]:
     return list(map(str, names))
 
 
+def part_of(content: dict, split: str) -> Any:
+    """What data.yaml says of a part; labelling services call "val" also "valid"."""
+    return content.get(split, content.get("valid") if split == "val" else None)
+
+
 def images_of(path: Path, content: dict, split: str) -> tuple[Path, list[Path]]:
     """Folder of a data set, and the images of one part of it."""
-    given = content.get(split, content.get("valid") if split == "val" else None)
+    given = part_of(content, split)
     entries = given if isinstance(given, list) else [given]
     if not given or not all(isinstance(x, str) and x and "\0" not in x for x in entries):
         raise ValueError(
