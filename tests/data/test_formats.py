@@ -196,7 +196,7 @@ def test_labels_are_trained_on_directly(yolo, tmp_path):
     assert (cfg.MODEL.YOLOR.NUM_CLASSES, cfg.MODEL.YOLOR.CLASS_NAMES) == (2, ["cat", "dog"])
     names = [entry[0] for entry in cfg.DATASETS.REGISTER]
     assert names == [f"{yolo.name}/train", f"{yolo.name}/val"]
-    assert cfg.DATASETS.TRAIN == (names[0],) and cfg.DATASETS.TEST == (names[1],)
+    assert [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] == names
     for (_, file, folder), count in zip(cfg.DATASETS.REGISTER, (3, 1)):
         assert Path(file).parent == tmp_path / "run" / "annotations"
         images = json.loads(Path(file).read_bytes())["images"]
