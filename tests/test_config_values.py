@@ -126,7 +126,7 @@ def test_a_file_beside_comes_before_the_zoo(tmp_path, monkeypatch):
     assert read_config(tmp_path / "mine.yaml").SEED == 5
     # "~" is the folder at home.
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "other.yaml").write_text('_BASE_: ["~/mine.yaml", yolor_csp.yaml]\n')
+    (tmp_path / "other.yaml").write_text('_BASE_: [yolor_csp.yaml, "~/mine.yaml"]\n')
     cfg = load_config(tmp_path / "other.yaml", ["MODEL.DEVICE", "cpu"])
     assert cfg.SEED == 5 and cfg.MODEL.YOLOR.VARIANT == "yolor_csp"
 

@@ -63,9 +63,9 @@ def main(args: argparse.Namespace) -> None:
     before = torch.tensor(variant_from_config(cfg).anchors)  # (L, A, 2)
     num_levels = len(before)
     before = before.flatten(0, 1)
-    count = args.num or len(before)
+    count = args.count or len(before)
     if count < 1 or count % num_levels:
-        raise ValueError(f"--num is {count}, expected a multiple of the {num_levels} levels")
+        raise ValueError(f"--count is {count}, expected a multiple of the {num_levels} levels")
     size = training_size(cfg)
     sizes = TrainingDataset(load_training_truth(cfg), size=size, seed=0).box_sizes()
     max_ratio = cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO
