@@ -141,7 +141,7 @@ def use_run(
         of_weights = find_run(asked)
         if of_weights is not None and of_weights.weights is not None:
             args.opts += ["MODEL.WEIGHTS", str(of_weights.weights)]
-            tell(parser, f"weights {of_weights.weights}")
+            tell(parser, args, f"weights {of_weights.weights}")
     if run is None:
         return
     args.run = run.folder
@@ -149,19 +149,22 @@ def use_run(
         args.opts[:0] = ["OUTPUT_DIR", str(run.folder)]
     if weights and asked is None and run.weights is not None:
         args.opts[:0] = ["MODEL.WEIGHTS", str(run.weights)]
-        tell(parser, f"weights {run.weights}")
+        tell(parser, args, f"weights {run.weights}")
 
 
-def tell(parser: argparse.ArgumentParser, text: str) -> None:
-    """Say what was chosen, once where several processes are started from outside."""
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
-        print(f"{parser.prog}: {text}", file=sys.stderr)
+def tell(parser: argparse.ArgumentParser, args: argparse.Namespace, text: str) -> None:
+    """Note what was chosen, for `check_config` to say."""
+    args.notes = [*getattr(args, "notes", []), f"{parser.prog}: {text}"]
 
 
 def check_config(args: argparse.Namespace) -> None:
-    """Look for the configuration file, and at the overrides."""
+    """Look for the configuration file, and at the overrides; say what was chosen."""
     find_config(args.config_file)
     require_overrides(args.opts)
+    # Once, where several processes are started from outside.
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        for note in getattr(args, "notes", []):
+            print(note, file=sys.stderr)
 
 
 def check_weights(args: argparse.Namespace) -> None:

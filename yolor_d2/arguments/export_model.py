@@ -64,7 +64,7 @@ def default_output(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         parser.error("--output is missing: the file to write")
     suffixes = {name: suffix for suffix, name in FORMATS.items()}
     path = Path(weights).with_suffix(suffixes.get(args.format or "onnx", ".onnx"))
-    tell(parser, f"--output {path}")
+    tell(parser, args, f"--output {path}")
     return path
 
 

@@ -24,6 +24,8 @@ CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
 CAPITALS = re.compile(r"[A-Z][A-Z0-9_.]*")
 # Name and value of a word such as epochs=10.
 ASSIGNMENT = re.compile(r"([A-Za-z][\w.-]*)=(.*)", re.DOTALL)
+# Beginnings of keys, as somebody writes them in small letters.
+SECTIONS = re.compile(r"(model|solver|input|test|datasets|dataloader)\.[\w.]+")
 NUMBER = re.compile(r"-\.?\d")
 
 
@@ -104,7 +106,7 @@ class CommandParser(argparse.ArgumentParser):
             return f"unknown option {shown!r}; did you mean the key {' or '.join(key[:3])}?"
         known = [x[2:] for x in self._option_string_actions if x.startswith("--")]
         known += foreign.KEYS if self.takes_keys() else []
-        near = nearest(name, known)
+        near = [x for x in known if x.startswith(name)] or nearest(name, known)
         if near:
             return f"unknown option {shown!r}; did you mean --{near[0]}?"
         return f"unknown option {shown!r}; `{self.prog} --help` lists what there is"
@@ -162,6 +164,8 @@ class _Words:
             self.take_pair(word, words)
         elif (assigned := ASSIGNMENT.fullmatch(word)) and not Path(word).exists():
             self.take_assignment(word, *assigned.groups(), words=words)
+        elif self.takes_keys and SECTIONS.fullmatch(word) and word.upper() in list_keys():
+            self.parser.error(f"unknown word {word!r}; did you mean the key {word.upper()}?")
         else:
             self.positional.append(word)
 
@@ -215,8 +219,7 @@ class _Words:
         names = key.names or ((batch_key,) if batch_key else ())
         if not names or (key.training and (not self.parser.trains or self.evaluates)):
             self.parser.error(f"{shown} is for training: `yolor-d2 train` takes it")
-        flag = key.read is foreign.read_switch
-        if flag and given is None and (not words or not foreign.is_switch(words[0])):
+        if key.switch and given is None and not (words and key.takes(words[0])):
             value = "True"
         else:
             value = self.one(given, shown, words)

@@ -93,7 +93,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("nothing to look at: give files, folders, patterns, or a camera's number")
     if not any((args.output, args.json, args.coco_json, args.csv)):
         args.output = DEFAULT_OUTPUT
-        tell(parser, f"--output {DEFAULT_OUTPUT}")
+        tell(parser, args, f"--output {DEFAULT_OUTPUT}")
     for option, value in (
         ("--batch", args.batch_size),
         ("--frames", args.frames),

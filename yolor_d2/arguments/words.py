@@ -121,15 +121,25 @@ class Key:
         read: makes the values of the keys from the text behind the word; raises a ValueError that
             says what was expected.
         training: it makes sense in training alone.
+        switch: without a value it is on.
     """
 
     names: tuple[str, ...]
     read: Callable[[str], list[str]] = read_as_is
     training: bool = False
+    switch: bool = False
+
+    def takes(self, word: str) -> bool:
+        """Whether a word is a value of it."""
+        try:
+            self.read(word)
+        except ValueError:
+            return False
+        return True
 
 
 def _training(name: str, read: Callable[[str], list[str]] = read_number) -> Key:
-    return Key((name,), read, training=True)
+    return Key((name,), read, training=True, switch=read in (read_switch, read_cache))
 
 
 # By our name or, where we have none but the key, by theirs.
@@ -141,8 +151,8 @@ KEYS = {
     "iou": Key(("MODEL.YOLOR.NMS_THRESHOLD",), read_number),
     "threshold": Key(("MODEL.YOLOR.SCORE_THRESHOLD",), read_number),
     "max-det": Key(("TEST.DETECTIONS_PER_IMAGE",), read_whole),
-    "agnostic-nms": Key(("MODEL.YOLOR.CLASS_AGNOSTIC_NMS",), read_switch),
-    "augment": Key(("TEST.AUG.ENABLED",), read_switch),
+    "agnostic-nms": Key(("MODEL.YOLOR.CLASS_AGNOSTIC_NMS",), read_switch, switch=True),
+    "augment": Key(("TEST.AUG.ENABLED",), read_switch, switch=True),
     "seed": Key(("SEED",), read_whole),
     "workers": Key(("DATALOADER.NUM_WORKERS",), read_whole),
     "epochs": _training("SOLVER.MAX_EPOCHS", read_whole),
