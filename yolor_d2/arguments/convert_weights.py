@@ -42,6 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
+    if args.config_file is None:
+        require_readable(args.source)
     run = find_run(args.source)
     if run is not None and run.weights is not None:
         args.source = run.weights

@@ -25,6 +25,7 @@ from .common import (
     add_run,
     check_config,
     check_weights,
+    is_model,
     new_parser,
     tell,
     use_run,
@@ -60,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
 def default_output(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Path:
     """A file beside the weights of a run, named like them."""
     weights = overridden_weights(args.opts)
+    if args.run is None and not is_model(args.config_file):
+        return Path("model.onnx")  # there is no such configuration, which is told later
     if args.run is None or not weights:
         parser.error("--output is missing: the file to write")
     suffixes = {name: suffix for suffix, name in FORMATS.items()}

@@ -28,11 +28,12 @@ def main(args: argparse.Namespace) -> None:
     data["images"] = [x for x in data["images"] if "height" in x]
     if not data["images"]:
         raise ValueError(f"{str(args.source)!r} has no images to write")
+    option = "--train" if args.split.startswith("train") else "--val"
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(args.output) as file:
         file.write(json.dumps(data).encode())
     print(
         f"{len(data['images'])} images, {len(data['annotations'])} boxes and "
         f"{len(data['categories'])} categories written to {args.output}; use it as\n"
-        f"  --train {args.output} {labelled.image_root}"
+        f"  {option} {args.output} {labelled.image_root}"
     )
