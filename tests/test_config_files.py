@@ -36,7 +36,7 @@ def bomb(opening: str, closing: str) -> str:
         ("- a\n- b", "is a list, expected KEY: VALUE lines"),
         ("", "is empty, expected KEY: VALUE lines"),
         ("SEED: 2020-01-01", "SEED.*date"),
-        ("MODEL: {YOLOR: {NUM_CLASSES: many}}", "80 vs. many"),
+        ("MODEL: {YOLOR: {NUM_CLASSES: many}}", "NUM_CLASSES is 'many', expected a whole"),
         ("_BASE_: 3", "_BASE_ is 3, expected the path of a local file"),
         ("_BASE_: http://example.com/a.yaml", "expected the path of a local file"),
         ("_BASE_: config.yaml", "runs in a circle"),

@@ -2,8 +2,7 @@ r"""One command for those who installed with pip: `yolor-d2 train`, `yolor-d2 pr
 
     yolor-d2 train --config-file quick/fast_start.yaml --train train.json images/ \
         --val val.json images/ OUTPUT_DIR output/mine
-    yolor-d2 predict --config-file output/mine/config.yaml --input photos/ --output found/ \
-        MODEL.WEIGHTS output/mine/model_best.pth
+    yolor-d2 predict output/mine photos/ film.mp4
     yolor-d2 report output/mine
 
 `yolor-d2 COMMAND --help` says what a command takes, with examples. Errors are one line; `--debug`
@@ -13,7 +12,6 @@ adds where they come from.
 from __future__ import annotations
 
 import argparse
-import difflib
 import functools
 import importlib
 import os
@@ -24,6 +22,7 @@ from dataclasses import dataclass
 from . import __version__, completion
 from .commands import execute
 from .commands.shell import run
+from .words import nearest
 
 PROGRAM = "yolor-d2"
 
@@ -63,6 +62,16 @@ COMMANDS = {
     "implicit": Command("plot_implicit", "draw the implicit knowledge of a trained model"),
     "ablation": Command("run_ablation", "train and compare the rows of a table of the paper"),
     "env": Command("env", "versions and devices, for reports of problems"),
+}
+
+# What others call them.
+OTHER_NAMES = {
+    **dict.fromkeys(("val", "valid", "validate", "test"), "eval"),
+    **dict.fromkeys(("detect", "infer", "inference", "demo", "track"), "predict"),
+    **dict.fromkeys(("fit", "finetune", "resume"), "train"),
+    **dict.fromkeys(("doctor", "validate-data"), "check"),
+    **dict.fromkeys(("checks", "settings", "info"), "env"),
+    "tune": "ablation",
 }
 
 
@@ -105,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        near = [OTHER_NAMES[name]] if name in OTHER_NAMES else nearest(name, COMMANDS)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(COMMANDS)}"
         print(f"{PROGRAM}: error: unknown command {name!r}; {hint}", file=sys.stderr)
         return 2

@@ -8,6 +8,8 @@ keys.
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import re
 from collections.abc import Iterator
 from importlib import resources
@@ -41,19 +43,29 @@ def complete_config(prefix: str, **_: object) -> list[str]:
     return [*model_zoo.list_configs(), *complete_file(prefix)]
 
 
-def complete_key(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+def complete_key(prefix: str, **_: object) -> list[str]:
     """Keys of the configuration, and files as values."""
-    if len(parsed_args.opts or []) % 2:
+    if _word_before(prefix) in list_keys():
         return complete_file(prefix)
-    return list_keys()
+    return [*list_keys()]
 
 
 def complete_file_or_key(prefix: str, **_: object) -> list[str]:
-    """Files, and keys, which may follow a list of files."""
-    return [*complete_file(prefix), *(list_keys() if prefix else [])]
+    """Files, and keys, which may follow a list of files or a single one."""
+    if not prefix or _word_before(prefix) in list_keys():
+        return complete_file(prefix)
+    return [*complete_file(prefix), *list_keys()]
 
 
-def list_keys() -> list[str]:
+def _word_before(prefix: str) -> str:
+    """The word in front of the one that is completed, in the line that the shell tells."""
+    line = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT") or 0)]
+    words = line.removesuffix(prefix).split()
+    return words[-1] if words else ""
+
+
+@functools.cache
+def list_keys() -> tuple[str, ...]:
     """All keys of the configuration, read from where they are defined: to set them takes torch."""
     import yaml
 
@@ -61,7 +73,7 @@ def list_keys() -> list[str]:
     defaults = package.joinpath("_builtin", "defaults.yaml").read_text(encoding="utf-8")
     own = OWN_KEY.findall(package.joinpath("config.py").read_text(encoding="utf-8"))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return sorted({*_leaves(yaml.load(defaults, loader)), *own})
+    return tuple(sorted({*_leaves(yaml.load(defaults, loader)), *own}))
 
 
 def _leaves(values: dict, prefix: str = "") -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +9,11 @@ from pathlib import Path
 import torch
 
 from .config_files import check_config_file
+from .config_node import ProjectNode
 from .d2.config import CfgNode, get_cfg
 from .inputs import require_pairs, require_run
 from .model_zoo import find_config
+from .words import did_you_mean
 
 # Keys and the least value that makes sense.
 LEAST_VALUES = {
@@ -30,7 +31,13 @@ LEAST_VALUES = {
 
 
 def add_yolor_config(cfg: CfgNode) -> None:
-    """Add the keys of this project, with the defaults of the paper's training from scratch."""
+    """Add the keys of this project, with the defaults of the paper's training from scratch.
+
+    The node of Detectron2 becomes a `ProjectNode`, so that names of the model zoo are bases and
+    whole numbers are numbers in anybody's script.
+    """
+    if type(cfg) is CfgNode:  # a class of somebody's own stays
+        object.__setattr__(cfg, "__class__", ProjectNode)  # a node takes values alone
     # ---- Network
     # A row of yolor_d2.networks.VARIANTS, and what differs from it: "", [] and 0 change nothing.
     # docs/models.md has an example of a network of one's own.
@@ -355,9 +362,7 @@ def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
     known = set(list_keys(cfg))
     for key in opts[::2]:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise KeyError(f"unknown configuration key {key!r}{hint}")
+            raise KeyError(f"unknown configuration key {key!r}{did_you_mean(key, sorted(known))}")
     cfg.merge_from_list(list(opts))
     check_values(cfg)
 

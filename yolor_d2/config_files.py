@@ -6,15 +6,16 @@ is bounded however its aliases multiply it.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .config_node import BASE
 from .d2.config import CfgNode
+from .model_zoo import find_base
+from .words import did_you_mean
 
-BASE = "_BASE_"
 # Far beyond any configuration: values after all aliases are expanded, and nesting.
 MAX_VALUES = 100_000
 MAX_DEPTH = 50
@@ -46,8 +47,7 @@ def check_config_file(path: Path, known: CfgNode, below: tuple[Path, ...] = ()) 
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or "://" in base:
             raise ValueError(f"{path}: {BASE} is {base!r}, expected the path of a local file")
-        # As fvcore reads it: beside the file, unless it is absolute.
-        check_config_file(path.parent / Path(base).expanduser(), known, (*below, real))
+        check_config_file(Path(find_base(path, base)), known, (*below, real))
     # Detectron2 renames the keys of its old files itself.
     if content.get("VERSION", 2) != 1:
         check_keys(content, known, path)
@@ -104,8 +104,7 @@ def check_keys(content: dict, known: CfgNode, path: Path, prefix: str = "") -> N
         if key not in known:
             if known.is_new_allowed() or known.key_is_deprecated(name):
                 continue
-            near = difflib.get_close_matches(str(key), known.keys(), n=1)
-            hint = f"; did you mean {prefix + near[0]!r}?" if near else ""
+            hint = did_you_mean(name, [f"{prefix}{x}" for x in known])
             raise KeyError(f"{path}: unknown configuration key {name!r}{hint}")
         default = known[key]
         if isinstance(default, CfgNode):

@@ -11,7 +11,10 @@ import errno
 import glob
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from .words import did_you_mean
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy"}
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
@@ -45,12 +48,6 @@ def require_file(option: str, path: Path) -> None:
 
 
 # ---- Data sets
-
-
-def require_annotations(path: str | Path) -> None:
-    """Raise a FileNotFoundError where there is no annotation file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no annotation file {str(path)!r}")
 
 
 def dataset_name(json_file: Path) -> str:
@@ -136,11 +133,11 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for source in sources:
         if not source.exists():
-            raise FileNotFoundError(f"--images: no such file or folder {str(source)!r}")
+            raise FileNotFoundError(f"--input: no such file or folder {str(source)!r}")
         files = sorted(source.rglob("*")) if source.is_dir() else [source]
         found += [x for x in files if source.is_file() or x.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        raise FileNotFoundError(f"--images: no image in {', '.join(map(str, sources))}")
+        raise FileNotFoundError(f"--input: no image in {', '.join(map(str, sources))}")
     return found
 
 
@@ -154,16 +151,77 @@ def require_pairs(opts: Sequence[str]) -> None:
 
 
 def require_overrides(opts: Sequence[str]) -> None:
-    """Look at KEY VALUE pairs as far as that goes without knowing the keys.
+    """Look at KEY VALUE pairs.
 
     Raises:
         ValueError: when a value is missing.
-        KeyError: when an option stands where a key is expected.
+        KeyError: when a key is unknown; it names the nearest known one.
     """
+    # Here, as it reads files.
+    from .completion import list_keys
+
     require_pairs(opts)
     for key in opts[::2]:
-        if key.startswith("-"):
-            raise KeyError(f"unknown configuration key {key!r}")
+        if key not in list_keys():
+            raise KeyError(f"unknown configuration key {key!r}{did_you_mean(key, list_keys())}")
+
+
+CONFIG_NAME = "config.yaml"
+# Weights of a run to work with, the best first; else the last checkpoint, which this file names.
+BEST_WEIGHTS = ("model_best.pth", "model_final.pth")
+LAST_CHECKPOINT = "last_checkpoint"
+# What a training leaves beside its configuration.
+TRACES = (*BEST_WEIGHTS, LAST_CHECKPOINT, "metrics.json", "log.txt")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the folder of a run stands for.
+
+    Attributes:
+        folder: OUTPUT_DIR of the run.
+        config: its configuration.
+        weights: its best weights, or those that were named; None before there are any.
+    """
+
+    folder: Path
+    config: Path
+    weights: Path | None
+
+
+def find_run(path: str | Path) -> Run | None:
+    """The run that a path stands for: its folder, its config.yaml, or one of its checkpoints.
+
+    A config.yaml without anything else of a run beside it is somebody's own; None then.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir() and (path / CONFIG_NAME).is_file():
+        return Run(path, path / CONFIG_NAME, best_weights(path))
+    folder = path.parent
+    if path.name == CONFIG_NAME and path.is_file():
+        if any((folder / name).exists() for name in TRACES):
+            return Run(folder, path, best_weights(folder))
+    elif path.suffix == ".pth" and path.is_file() and (folder / CONFIG_NAME).is_file():
+        return Run(folder, folder / CONFIG_NAME, path)
+    return None
+
+
+def best_weights(folder: Path) -> Path | None:
+    """The best weights in the folder of a run, else its last ones; None if it has none."""
+    names = list(BEST_WEIGHTS)
+    if (folder / LAST_CHECKPOINT).is_file():
+        names.append((folder / LAST_CHECKPOINT).read_text(encoding="utf-8", errors="replace"))
+    for name in names:
+        path = folder / Path(name.strip()).name
+        if path.suffix == ".pth" and path.is_file():
+            return path
+    return None
+
+
+def run_folder(path: str | Path) -> Path:
+    """The folder of a run that is named by it, by its config.yaml or by a checkpoint."""
+    run = find_run(path)
+    return Path(path) if run is None else run.folder
 
 
 def require_run(folder: Path) -> Path:
@@ -172,9 +230,9 @@ def require_run(folder: Path) -> Path:
     Raises:
         FileNotFoundError: when the folder is not that of a run.
     """
-    path = folder / "config.yaml"
+    path = folder / CONFIG_NAME
     if not path.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} is no run: it has no config.yaml")
+        raise FileNotFoundError(f"{str(folder)!r} is no run: it has no {CONFIG_NAME}")
     return path
 
 

@@ -6,15 +6,12 @@ r"""Measure speed on this machine, and what else numbers in the documents rest o
     yolor-d2 benchmark step --config-file yolor_p6.yaml --size 640 --batch 4
     yolor-d2 benchmark model --config-file yolor_p6.yaml --size 640 --batch 1 8 \
         --variants plain fused fused+channels_last fused+compile
-    yolor-d2 benchmark predict --config-file output/mine/config.yaml --images photos/ \
-        MODEL.WEIGHTS output/mine/model_best.pth
+    yolor-d2 benchmark predict output/mine --input photos/
     yolor-d2 benchmark nms
-    yolor-d2 benchmark evaluation --config-file output/mine/config.yaml \
-        --val test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    yolor-d2 benchmark evaluation output/mine --val test.json images/
     yolor-d2 benchmark evaluation --generated 5000
-    yolor-d2 benchmark export --config-file output/mine/config.yaml --onnx model.onnx
-    yolor-d2 benchmark border --config-file output/mine/config.yaml \
-        --val test.json images/ MODEL.WEIGHTS output/mine/model_best.pth
+    yolor-d2 benchmark export output/mine --onnx model.onnx
+    yolor-d2 benchmark border output/mine --val test.json images/
     yolor-d2 benchmark start --polygons
     yolor-d2 benchmark cluster --file-latency 2
     yolor-d2 benchmark gpu --output output/gpu
@@ -30,13 +27,14 @@ from pathlib import Path
 
 from ..inputs import require_coco_files, require_file, require_readable
 from .common import (
-    COCO_FILES,
-    CONFIG_KEY,
     add_config_file,
+    add_dataset,
     add_overrides,
+    add_run,
     check_config,
     check_weights,
     new_parser,
+    use_run,
 )
 
 # What a word of --variants sets.
@@ -70,8 +68,8 @@ def add_border(parser: argparse.ArgumentParser) -> None:
     least 0.5 with it. Images are cut, not scaled: the side of the square is that of the
     network's input. Both paddings see the same squares.
     """
-    add_config_file(parser)
-    parser.add_argument("--val", "--test", **COCO_FILES, help="COCO annotations and images")
+    add_run(parser)
+    add_dataset(parser, "val", "COCO annotations and images")
     parser.add_argument("--size", type=int, default=96, help="side of the squares in pixels")
     parser.add_argument(
         "--distances", type=int, nargs="+", default=[0, 2, 4, 8, 16, 24], help="in pixels"
@@ -87,10 +85,12 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     The loader is that of training: decoding, augmentation, batches, worker processes. CPU time
     is that of this process and its workers; each number is the median of several rounds.
     """
-    add_config_file(parser)
-    parser.add_argument("--train", **COCO_FILES, help="COCO annotations and images")
+    add_run(parser, "folder of a run: its configuration")
+    add_dataset(parser, "train", "COCO annotations and images")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="one row each")
-    parser.add_argument("--images", type=int, default=200, help="images in a round, at least")
+    parser.add_argument(
+        "--count", dest="images", type=int, default=200, help="images in a round, at least"
+    )
     parser.add_argument("--rounds", type=int, default=5)
 
 
@@ -101,16 +101,15 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     evaluator, figures. Images are read in this process, so that their CPU time is known.
     --generated measures evaluator and report alone, beside pycocotools and Detectron2's evaluator.
     """
-    source = parser.add_mutually_exclusive_group(required=True)
-    add_config_file(source, required=False)
-    source.add_argument(
-        *("--generated",),
+    add_run(parser)
+    parser.add_argument(
+        "--generated",
         type=int,
         metavar="IMAGES",
         help="no model: COCO's figures and report of so many generated images",
     )
     parser.add_argument("--detections", type=int, default=100, help="in each generated image (100)")
-    parser.add_argument("--val", "--test", **COCO_FILES, help="COCO annotations and images")
+    add_dataset(parser, "val", "COCO annotations and images")
     add_timing(parser, rounds=1)
 
 
@@ -121,7 +120,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     images of noise, 0-255, and do what the file does: to decoded rows, or to detections where
     suppression is in the file. Eager means the model as MODEL.INFERENCE wants it.
     """
-    add_config_file(parser)
+    add_run(parser)
     parser.add_argument("--onnx", type=Path, required=True, help="the exported file")
     parser.add_argument("--size", type=int, help="side of the images; default: the config's")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images at once")
@@ -161,7 +160,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     matrix peak is what this machine reaches in a large product of square matrices of the same
     type, timed in the same rounds with the same threads.
     """
-    add_config_file(parser)
+    add_run(parser)
     parser.add_argument("--size", type=int, help="side of the images; default: the config's")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images at once")
     parser.add_argument(
@@ -183,8 +182,8 @@ def add_nms(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("--rows", type=int, default=102_000, help="anchors of an image")
     parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--score-threshold", type=float, default=0.001)
-    parser.add_argument("--iou-threshold", type=float, default=0.65)
+    parser.add_argument("--threshold", dest="score_threshold", type=float, default=0.001)
+    parser.add_argument("--iou", dest="iou_threshold", type=float, default=0.65)
     parser.add_argument("--device", default="cpu")
     add_timing(parser, rounds=15)
 
@@ -198,8 +197,10 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     Without MODEL.WEIGHTS the weights are random, so that suppression has next to nothing to do,
     see `nms`.
     """
-    add_config_file(parser)
-    parser.add_argument("--images", type=Path, help="folder of image files; default: generated")
+    add_run(parser)
+    parser.add_argument(
+        "--input", dest="images", type=Path, help="folder of image files; default: generated"
+    )
     parser.add_argument("--count", type=int, default=64, help="files, at most")
     parser.add_argument("--batch", type=int, default=8, help="batch size of BatchPredictor")
     parser.add_argument("--workers", type=int, default=2, help="threads that read")
@@ -215,7 +216,7 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     whole process had: weights, gradients, optimiser, average and Python itself; on a GPU, what
     torch had allocated there.
     """
-    add_config_file(parser)
+    add_run(parser)
     parser.add_argument("--size", type=int, help="side of the images; default: the config's")
     parser.add_argument("--batch", type=int, default=4, help="images per step")
     parser.add_argument("--boxes", type=int, default=8, help="boxes per image")
@@ -231,7 +232,9 @@ def add_start(parser: argparse.ArgumentParser) -> None:
     on the CPU: `train_net.py`, the same with `--resume`, and Detectron2's own trainer with its
     own loader. CPU time and peak memory are those that the system counted for the process.
     """
-    parser.add_argument("--images", type=int, default=118_287, help="default: as in train2017")
+    parser.add_argument(
+        "--count", dest="images", type=int, default=118_287, help="images; default: as in train2017"
+    )
     parser.add_argument("--boxes", type=int, default=860_588)
     parser.add_argument("--polygons", action="store_true", help="annotations have polygons")
     parser.add_argument("--folder", type=Path, help="keep the data set here, or take it from here")
@@ -247,7 +250,9 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     8 processes a machine: votes grow with the rounds that they take, gradients go round a ring.
     """
     add_config_file(parser, default="yolor_p6.yaml")
-    parser.add_argument("--images", type=int, default=118_287, help="default: as in train2017")
+    parser.add_argument(
+        "--count", dest="images", type=int, default=118_287, help="images; default: as in train2017"
+    )
     parser.add_argument("--boxes", type=int, default=860_588)
     parser.add_argument("--folder", type=Path, help="keep the data set here, or take it from here")
     parser.add_argument("--file-latency", type=float, default=1.0, help="ms (1)")
@@ -271,13 +276,17 @@ MEASUREMENTS = {
     "step": add_step,
 }
 
+WITHOUT_WEIGHTS = ("cluster", "data", "step", "start", "nms", "gpu")
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    parser.measurements = commands.choices
     for name, add_arguments in MEASUREMENTS.items():
         text = inspect.cleandoc(add_arguments.__doc__ or "")
         command = commands.add_parser(name, help=text.splitlines()[0], description=text)
+        command.trains = name in ("data", "step", "start")
         add_arguments(command)
         command.add_argument("--json", type=Path, help="write the report here too")
         add_overrides(command)
@@ -285,11 +294,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    # Pairs end a list in front of them, which would take them otherwise.
     words = list(map(str, sys.argv[1:] if argv is None else argv))
-    first = next((i for i, word in enumerate(words) if CONFIG_KEY.fullmatch(word)), len(words))
-    args = build_parser().parse_args(words[:first])
-    args.opts += words[first:]
+    parser = build_parser()
+    choices = parser.measurements
+    if not words or words[0] not in choices:
+        return parser.parse_args(words[:1])  # help, or what is wrong
+    command = choices[words[0]]
+    args = command.parse_args(words[1:])
+    args.command = words[0]
+    if hasattr(args, "run"):
+        generated = getattr(args, "generated", None) is not None
+        if generated and (args.run is not None or args.config_file is not None):
+            command.error("--generated needs no model")
+        if not generated:
+            use_run(command, args, weights=args.command not in WITHOUT_WEIGHTS)
     return args
 
 
@@ -297,14 +315,7 @@ def check_inputs(args: argparse.Namespace) -> None:
     if getattr(args, "config_file", None) is not None:
         check_config(args)
     require_coco_files(getattr(args, "train", None), getattr(args, "val", None))
-    if args.command not in (
-        "cluster",
-        "data",
-        "step",
-        "start",
-        "nms",
-        "gpu",
-    ):  # they load no weights
+    if args.command not in WITHOUT_WEIGHTS:
         check_weights(args)
     if args.command == "export":
         require_file("--onnx", args.onnx)

@@ -22,19 +22,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..inputs import require_source
-from .common import add_config_file, add_overrides, check_config, new_parser
+from .common import MOST_PATHS, add_config_file, add_overrides, check_config, new_parser
 
 DATA = {"nargs": "+", "metavar": ("PATH", "FOLDER")}
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
-    parser.add_argument("--train", **DATA, help="data set to train on")
-    parser.add_argument("--val", "--test", **DATA, help="data set to evaluate on")
-    add_config_file(parser, "of size and anchors; path, or model zoo", default="yolor_p6.yaml")
+    parser.trains = True
+    parser.add_argument("--train", **DATA, help="data set to train on").most = MOST_PATHS
+    parser.add_argument("--val", **DATA, help="data set to evaluate on").most = MOST_PATHS
+    add_config_file(parser, "of size and anchors; run, path, or model zoo", default="yolor_p6.yaml")
     parser.add_argument("--json", type=Path, help="file for every finding")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of the offenders")
-    parser.add_argument("--num-pictures", type=int, default=100, help="at most, of each data set")
+    parser.add_argument("--count", type=int, default=100, help="pictures of each data set, at most")
     parser.add_argument("--fix", type=Path, metavar="OUT.json", help="file for a cleaned copy")
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
     parser.add_argument(
@@ -44,18 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--examples", type=int, default=3, help="findings shown of a kind")
     parser.add_argument("--voc-zero-based", action="store_true", help="VOC corners count from 0")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_overrides(parser, "KEY VALUE pairs of the configuration", nargs="*")
+    add_overrides(parser)
     return parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
-    for name in ("train", "val"):
-        given = getattr(args, name)
-        if given and len(given) > 2:  # overrides behind it
-            setattr(args, name, given[:2])
-            args.opts = [*given[2:], *args.opts]
     if args.workers < 1:
         parser.error(f"--workers is {args.workers}, expected at least 1")
     return args

@@ -3,8 +3,7 @@ r"""Make weights of other programs readable for Detectron2.
     yolor-d2 convert yolor-p6.pt --config-file yolor_p6_paper.yaml --output p6.pth
     yolor-d2 convert yolov4-csp.weights --config-file yolov4_csp.yaml \
         --output csp.pth
-    yolor-d2 convert output/mine/model_best.pth \
-        --config-file output/mine/config.yaml --output mine.safetensors
+    yolor-d2 convert output/mine/model_best.pth --output mine.safetensors
 
 SOURCE is a file of the authors' branches `paper` (yolor-*.pt) or `main` (yolor_*.pt), of YOLOv7's
 code, of darknet (*.weights), of this project, or safetensors. Nothing that it says is executed.
@@ -18,16 +17,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..inputs import require_readable
-from .common import add_config_file, add_overrides, check_config, new_parser
+from ..inputs import find_run, require_readable
+from .common import add_config_file, add_overrides, check_config, new_parser, use_run
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="file of weights")
-    add_config_file(parser)
+    add_config_file(parser, "path, or name in the model zoo; default: that of the run of SOURCE")
     parser.add_argument("--output", required=True, type=Path, help=".pth or .safetensors")
-    parser.add_argument("--report", type=Path, metavar="JSON", help="write every name to this file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every name to this file")
     parser.add_argument(
         "--partial",
         action="store_true",
@@ -35,15 +34,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_overrides(
         parser,
-        "KEY VALUE pairs; MODEL.YOLOR.NUM_CLASSES K keeps all but the class rows of the head",
-        nargs="*",
+        "pairs; MODEL.YOLOR.NUM_CLASSES K keeps all but the class rows of the head",
     )
     return parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
-    args = parser.parse_intermixed_args(argv)
+    args = parser.parse_args(argv)
+    if args.config_file is None:
+        require_readable(args.source)
+    run = find_run(args.source)
+    if run is not None and run.weights is not None:
+        args.source = run.weights
+    args.run = None if run is None or args.config_file is not None else str(run.folder)
+    use_run(parser, args, weights=False, missing="no model: give --config-file NAME")
     if args.output.suffix not in (".pth", ".safetensors"):
         parser.error(f"--output is {str(args.output)!r}, expected a name in .pth or .safetensors")
     if args.output.resolve() == args.source.resolve():

@@ -1,7 +1,7 @@
 r"""How well a configuration's anchors fit a data set, and anchors that fit it better.
 
-    yolor-d2 anchors --config-file configs/yolor_p6.yaml
-    yolor-d2 anchors --config-file configs/quick/ssss_320_cpu.yaml \
+    yolor-d2 anchors --config-file yolor_p6.yaml
+    yolor-d2 anchors --config-file quick/ssss_320_cpu.yaml \
         --train train.json images/ --output anchors.yaml
     yolor-d2 train --config-file anchors.yaml ...
 
@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..inputs import require_coco_files
-from .common import COCO_FILES, add_config_file, add_overrides, check_config, new_parser
+from .common import add_dataset, add_overrides, add_run, check_config, new_parser, use_run
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
-    add_config_file(parser)
-    parser.add_argument("--train", **COCO_FILES, help="COCO annotations and images")
-    parser.add_argument("--num", type=int, help="anchors in all; default: as many as there are")
+    parser.trains = True
+    add_run(parser, "folder of a run: its configuration")
+    add_dataset(parser, "train", "COCO annotations and images")
+    parser.add_argument("--count", type=int, help="anchors in all; default: as many as there are")
     parser.add_argument("--generations", type=int, default=1000, help="length of the search")
     parser.add_argument("--seed", type=int, default=0, help="of the search")
     parser.add_argument("--output", type=Path, help="YAML file to write")
@@ -32,7 +33,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    return build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    use_run(parser, args, weights=False)
+    return args
 
 
 def check_inputs(args: argparse.Namespace) -> None:

@@ -1,12 +1,11 @@
 r"""Draw the implicit knowledge that a model has learned.
 
-    yolor-d2 implicit --config-file output/mine/config.yaml --output output/implicit \
-        MODEL.WEIGHTS output/mine/model_best.pth
-    yolor-d2 implicit --config-file output/mine/config.yaml --output output/implicit \
-        --images photos/ MODEL.WEIGHTS output/mine/model_best.pth
+    yolor-d2 implicit output/mine --output output/implicit
+    yolor-d2 implicit output/mine --output output/implicit --input photos/
+    yolor-d2 implicit --config-file yolor_p6_paper.yaml --weights yolor-p6.pt --output implicit/
 
 One picture for each place: on predictions a bar for x, y, width, height, objectness and class of
-each anchor, elsewhere the values of the channels. With --images, the feature spaces before and
+each anchor, elsewhere the values of the channels. With --input, the feature spaces before and
 after their alignment too. During training, VIS_PERIOD N sends these pictures to tensorboard.
 """
 
@@ -18,29 +17,32 @@ from pathlib import Path
 
 from ..inputs import expand
 from .common import (
-    add_config_file,
+    add_keys,
     add_overrides,
     add_paths,
+    add_run,
     check_config,
     check_weights,
     new_parser,
-    split_overrides,
+    use_run,
 )
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
-    add_config_file(parser)
+    add_run(parser)
+    add_keys(parser, "weights")
     parser.add_argument("--output", type=Path, required=True, help="folder of the pictures")
-    add_paths(parser, "--images", default=[], help="files and folders")
+    add_paths(parser, "--input", dest="images", default=[], help="files and folders")
     parser.add_argument("--count", type=int, default=16, help="use at most so many images")
-    add_overrides(parser, nargs="*")
+    add_overrides(parser)
     return parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    args = build_parser().parse_intermixed_args(argv)
-    split_overrides(args, "images")
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    use_run(parser, args)
     return args
 
 

@@ -2,7 +2,7 @@ r"""Report on an evaluation, or compare two, on one page.
 
     yolor-d2 report output/mine
     yolor-d2 report output/mine output/other --output comparison.html
-    yolor-d2 report --results coco_instances_results.json --annotations val.json images/ \
+    yolor-d2 report --results coco_instances_results.json --val val.json images/ \
         --output output/report
 
 A run is a folder, OUTPUT_DIR of an evaluation or a training; or, in a comparison, a report.json.
@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..inputs import require_all, require_run
+from ..inputs import require_all, require_run, run_folder
 from .common import new_parser
 
 # In the folder of a run.
@@ -25,10 +25,13 @@ REPORT_FILE = "report.json"
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
-    parser.add_argument("runs", nargs="*", type=Path, help="one to report on, two to compare")
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", type=run_folder, help="one to report on, two to compare"
+    )
     parser.add_argument("--results", type=Path, help="COCO results, in place of a run")
     parser.add_argument(
-        *("--annotations",),
+        "--val",
+        dest="annotations",
         nargs=2,
         type=Path,
         metavar=("JSON", "FOLDER"),
@@ -45,7 +48,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     loose = args.results is not None
     if loose != (args.annotations is not None):
-        parser.error("--results and --annotations need each other")
+        parser.error("--results and --val need each other")
     if loose == bool(args.runs) or len(args.runs) > 2:
         parser.error("give one run, two runs, or --results")
     if loose and args.output is None:

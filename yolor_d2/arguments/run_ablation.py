@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..inputs import require_coco_files, require_overrides
-from .common import COCO_FILES, add_overrides, new_parser
+from .common import add_dataset, add_overrides, new_parser
 
 # Names of `yolor_d2.evaluation.ablation.SCALES`.
 SCALES = ("toy", "bccd", "coco")
@@ -29,19 +29,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("table", metavar="TABLE", help="1 to 8, or A1")
     parser.add_argument("--scale", choices=SCALES, default="toy")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each row")
-    parser.add_argument("--train", **COCO_FILES, help="COCO annotations and images to train on")
-    parser.add_argument(
-        "--val", "--test", **COCO_FILES, help="COCO annotations and images to evaluate on"
-    )
+    parser.trains = True
+    add_dataset(parser, "train", "COCO annotations and images to train on")
+    add_dataset(parser, "val", "COCO annotations and images to evaluate on")
     parser.add_argument("--output", type=Path, default=Path("output/ablations"))
     parser.add_argument("--num-gpus", type=int, default=1)
-    add_overrides(parser, "KEY VALUE pairs, for all rows", nargs="*")
+    add_overrides(parser, "pairs for all rows, anywhere")
     return parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
-    args = parser.parse_intermixed_args(argv)
+    args = parser.parse_args(argv)
     if args.seeds < 1:
         parser.error(f"--seeds is {args.seeds}, expected at least 1")
     if (args.train is None) != (args.val is None):

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..inputs import require_run
+from ..inputs import require_run, run_folder
 from .common import new_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
-    parser.add_argument("run", type=Path, help="OUTPUT_DIR of the run")
+    parser.add_argument("run", metavar="RUN", type=run_folder, help="OUTPUT_DIR of the run")
     parser.add_argument("--count", type=int, default=12, help="pictures of detections")
     parser.add_argument("--threshold", type=float, default=0.3, help="least score that is drawn")
     return parser

@@ -1,11 +1,14 @@
 r"""Train, resume or evaluate a YOLOR model.
 
     yolor-d2 train --config-file yolor_p6.yaml --num-gpus 8
-    yolor-d2 train --config-file quick/ssss_320_cpu.yaml \
+    yolor-d2 train --config-file quick/fast_start.yaml \
         --train train.json images/ --val val.json images/ OUTPUT_DIR output/mine
-    yolor-d2 train --config-file output/mine/config.yaml --resume
-    yolor-d2 eval --config-file output/mine/config.yaml \
-        MODEL.WEIGHTS output/mine/model_best.pth
+    yolor-d2 train output/mine --resume
+    yolor-d2 train --config-file quick/fast_start.yaml --train data.yaml --epochs 50 --batch 8
+    yolor-d2 eval output/mine
+    yolor-d2 eval --config-file yolor_p6_paper.yaml --weights yolor-p6.pt --val val.json images/
+
+Any key of the configuration can be set anywhere, as KEY VALUE: docs/config.md lists them.
 """
 
 from __future__ import annotations
@@ -14,15 +17,27 @@ import argparse
 from collections.abc import Sequence
 
 from ..inputs import overridden_weights, require_coco_files, require_weights_or_address
-from .common import COCO_FILES, add_config_file, add_overrides, check_config
+from .common import (
+    NO_CONFIGURATION,
+    NO_MODEL,
+    add_dataset,
+    add_keys,
+    add_overrides,
+    add_run,
+    check_config,
+    new_parser,
+    use_run,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of Detectron2's own scripts, and the data sets."""
-    parser = argparse.ArgumentParser(
-        epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_config_file(parser, "path, or name in the model zoo", default="", metavar="FILE")
+    parser = new_parser(__doc__)
+    parser.trains, parser.folder, parser.batch_key = True, "OUTPUT_DIR", "SOLVER.IMS_PER_BATCH"
+    add_run(parser, "folder of a run to go on with, or to evaluate")
+    add_dataset(parser, "train", "COCO annotations and images to train on")
+    add_dataset(parser, "val", "COCO annotations and images to evaluate on")
+    add_keys(parser, "weights", "epochs", "batch", "size", "device")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of each machine")
@@ -37,15 +52,27 @@ def build_parser() -> argparse.ArgumentParser:
         "this machine",
     )
     add_overrides(parser)
-    parser.add_argument("--train", **COCO_FILES, help="COCO annotations and images to train on")
-    parser.add_argument(
-        "--val", "--test", **COCO_FILES, help="COCO annotations and images to evaluate on"
-    )
     return parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    return build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    anew = not args.eval_only and not args.resume
+    given, folder_given = args.run, "OUTPUT_DIR" in args.opts[::2]
+    use_run(
+        parser,
+        args,
+        weights=args.eval_only and not args.resume,
+        folder=True,
+        missing=NO_MODEL if args.eval_only else NO_CONFIGURATION,
+    )
+    if anew and given is not None and args.run is not None and not folder_given:
+        parser.error(
+            f"{given!r} is a run: --resume goes on with it; to train anew with its configuration, "
+            "add OUTPUT_DIR and another folder"
+        )
+    return args
 
 
 def check_inputs(args: argparse.Namespace) -> None:

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> Report:
         ValueError: when a number is out of range.
     """
     if min(args.workers) < 0 or min(args.images, args.rounds) < 1:
-        raise ValueError("expected --workers of at least 0, --images and --rounds of at least 1")
+        raise ValueError("expected --workers of at least 0, --count and --rounds of at least 1")
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     use_data(cfg, args.train, None)
     register_datasets(cfg)

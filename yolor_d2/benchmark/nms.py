@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> Report:
     if args.opts:
         raise ValueError(f"nms takes no KEY VALUE pairs, got {args.opts}")
     for name, value in (
-        ("score-threshold", args.score_threshold),
-        ("iou-threshold", args.iou_threshold),
+        ("threshold", args.score_threshold),
+        ("iou", args.iou_threshold),
     ):
         if not 0 <= value <= 1:
             raise ValueError(f"--{name} is {value}, expected 0 to 1")

@@ -49,7 +49,7 @@ def find_images(args: argparse.Namespace, scratch: Path) -> list[Path]:
     suffixes = {".jpg", ".jpeg", ".png"}
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     if not found:
-        raise ValueError(f"--images {str(folder)!r} has no files ending in {sorted(suffixes)}")
+        raise ValueError(f"--input {str(folder)!r} has no files ending in {sorted(suffixes)}")
     return found[: args.count]
 
 

@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> Report:
         RuntimeError: when a process fails.
     """
     if min(args.images, args.boxes, args.rounds) < 1:
-        raise ValueError("expected --images, --boxes and --rounds of at least 1")
+        raise ValueError("expected --count, --boxes and --rounds of at least 1")
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)

@@ -107,7 +107,7 @@ def main(args: argparse.Namespace) -> int:
         with atomic_write(args.json) as file:
             file.write(json.dumps(report.as_record(), indent=1, default=str).encode())
     if args.pictures is not None:
-        paths = draw_findings(sources, args.pictures, count=args.num_pictures, channels=channels)
+        paths = draw_findings(sources, args.pictures, count=args.count, channels=channels)
         print(f"{len(paths)} pictures in {args.pictures}")
     if args.fix is not None:
         changes = write_repaired(sources[0], args.fix)

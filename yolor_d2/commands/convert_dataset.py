@@ -20,7 +20,7 @@ def main(args: argparse.Namespace) -> None:
         skip=args.skip,
     )
     data = labelled.data
-    option = "train" if args.split == "train" else "val"
+    option = "train" if args.split.startswith("train") else "val"
     print(
         f"{len(data['images'])} images, {len(data['annotations'])} boxes and "
         f"{len(data['categories'])} categories written to {args.output}; use it as\n"

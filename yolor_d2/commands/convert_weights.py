@@ -30,8 +30,8 @@ def main(args: argparse.Namespace) -> None:
     num_classes = cfg.MODEL.YOLOR.NUM_CLASSES if asked else None  # None: those of the file
     # The report is written also when the file does not fit.
     state, report = convert_file(args.source, build, num_classes=num_classes, partial=True)
-    if args.report is not None:
-        args.report.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+    if args.json is not None:
+        args.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
     if not args.partial:
         report.check()
     state = to_meta_arch(state)

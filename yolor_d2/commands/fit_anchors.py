@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.dataset import TrainingDataset
 from yolor_d2.data.loader import load_training_truth
 from yolor_d2.data.settings import training_size
+from yolor_d2.model_zoo import zoo_name
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.ops.anchors import best_possible_recall, fit_anchors, fitness
 
@@ -40,6 +43,13 @@ def as_yaml(levels: list[list[list[float]]], base: str | None = None) -> str:
     return "\n".join([*lines, *(f"    - {level}" for level in levels)]) + "\n"
 
 
+def base_from(output: Path, config: Path) -> str:
+    """How a file names its base so that it can be taken to another machine: as the model zoo does,
+    else by the way from its own folder."""
+    way = os.path.relpath(config.resolve(), output.parent.resolve())
+    return zoo_name(config) or Path(way).as_posix()
+
+
 def load(args: argparse.Namespace) -> CfgNode:
     cfg = read_config(find_config(args.config_file))
     use_data(cfg, args.train, None)
@@ -53,9 +63,9 @@ def main(args: argparse.Namespace) -> None:
     before = torch.tensor(variant_from_config(cfg).anchors)  # (L, A, 2)
     num_levels = len(before)
     before = before.flatten(0, 1)
-    count = args.num or len(before)
+    count = args.count or len(before)
     if count < 1 or count % num_levels:
-        raise ValueError(f"--num is {count}, expected a multiple of the {num_levels} levels")
+        raise ValueError(f"--count is {count}, expected a multiple of the {num_levels} levels")
     size = training_size(cfg)
     sizes = TrainingDataset(load_training_truth(cfg), size=size, seed=0).box_sizes()
     max_ratio = cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO
@@ -74,6 +84,6 @@ def main(args: argparse.Namespace) -> None:
     print(as_yaml(levels), end="")
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        base = str(find_config(args.config_file).resolve())
+        base = base_from(args.output, find_config(args.config_file))
         args.output.write_text(as_yaml(levels, base), encoding="utf-8")
         print(f"written to {args.output}")

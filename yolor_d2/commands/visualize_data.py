@@ -21,7 +21,7 @@ def main(args: argparse.Namespace) -> None:
     paths = draw_batches(
         loader,
         args.output,
-        count=-(-args.num // cfg.SOLVER.IMS_PER_BATCH),
+        count=-(-args.count // cfg.SOLVER.IMS_PER_BATCH),
         first=args.start,
         class_names=class_names(cfg),
         channel_order=cfg.INPUT.FORMAT,

@@ -15,6 +15,7 @@ from ..d2.data import (
     load_coco_json,
 )
 from ..inputs import dataset_name, require_registered, require_source
+from ..words import did_you_mean
 from .annotations import IDENTITY_KEY, Annotations, open_annotations, read_annotations
 from .check.entries import check_category_names
 from .formats import convert_to_coco, has_split
@@ -193,8 +194,14 @@ def annotation_file_of(name: str) -> tuple[str, str] | None:
 
     That is one which `register_coco_file` or the runtime's `register_coco_instances` has
     registered; None for one by any other function, which may choose among the entries of a file.
+
+    Raises:
+        KeyError: when no data set has that name; it names the nearest.
     """
-    function = DatasetCatalog[name] if name in DatasetCatalog.list() else None
+    if name not in DatasetCatalog.list():
+        hint = did_you_mean(name, DatasetCatalog.list(), "--train and --val take files")
+        raise KeyError(f"DATASETS: no data set {name!r}{hint}")
+    function = DatasetCatalog[name]
     files = registered_files(name)
     own = getattr(function, "__module__", None) in (__name__, load_coco_json.__module__)
     return (files[0], files[1]) if own and files is not None and None not in files else None

@@ -12,6 +12,12 @@ from torch import Tensor
 
 from ..d2.utils import comm
 
+# What to do about a loss that is no number.
+ADVICE = (
+    "halve SOLVER.BASE_LR or warm up longer (SOLVER.WARMUP_ITERS), with SOLVER.AMP try SOLVER.AMP."
+    "DTYPE bfloat16, and let yolor-d2 check look at the boxes of these images"
+)
+
 
 def start_copy(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     """A copy for the host, and what says that it has arrived; None if it has."""
@@ -78,7 +84,7 @@ class Readout:
             self.refuse(losses)
         if bad_norm:
             raise FloatingPointError(
-                f"the norm of the gradients is {norm} at iteration {self.iteration}"
+                f"the norm of the gradients is {norm} at iteration {self.iteration}; {ADVICE}"
             )
         norm = None if self.norm is None else norm
         return StepFigures(self.iteration, losses, counts, norm, self.seconds, self.rates)
@@ -92,7 +98,7 @@ class Readout:
         ]
         raise FloatingPointError(
             f"a loss is not finite at iteration {self.iteration}: "
-            f"{' | '.join(faults) or 'in another process, which names the images'}"
+            f"{' | '.join(faults) or 'in another process, which names the images'}; {ADVICE}"
         )
 
 

@@ -6,6 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..words import nearest
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -37,23 +39,68 @@ def get_config_file(name: str) -> str:
     """
     path = config_root() / name
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no configuration {name!r}, expected a file or one of {list_configs()}"
-        )
+        raise FileNotFoundError(f"no configuration {name!r}{_hint(name)}")
     return str(path)
+
+
+def _hint(name: str) -> str:
+    """What goes behind the name of a configuration that is not there."""
+    known = list_configs()
+    file = Path(name).name
+    # Who leaves out the folder, or gives it alone, means what is there.
+    same = [x for x in known if file and (Path(x).name == file or x.startswith(f"{name}/"))]
+    near = same[:3] or nearest(name, known, count=2) or nearest(file, known, count=2)
+    if near:
+        return f"; did you mean {' or '.join(map(repr, near))}?"
+    return f": neither a file nor one of those in {str(config_root())!r}, such as 'yolor_p6.yaml'"
+
+
+def zoo_path(name: str) -> Path | None:
+    """Path of a name of the model zoo, with or without configs/ and .yaml; None if it is none."""
+    name = name.removeprefix("configs/")
+    for path in (config_root() / name, config_root() / f"{name}.yaml"):
+        if name and path.is_file():
+            return path
+    return None
+
+
+def zoo_name(path: str | Path) -> str | None:
+    """Name in the model zoo of a file; None for one that is elsewhere."""
+    path, root = Path(path).resolve(), config_root().resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else None
+
+
+def find_base(config_file: str | Path, base: str) -> Path | str:
+    """Where the file lies that a configuration names as its `_BASE_`.
+
+    Args:
+        config_file: path of the configuration.
+        base: a path from its folder, or from anywhere; else a name of the model zoo. An address is
+            returned as it is.
+    """
+    if "://" in base:
+        return base
+    beside = Path(config_file).parent / Path(base).expanduser()
+    return beside if beside.is_file() else zoo_path(base) or beside
 
 
 def find_config(config_file: str | Path) -> Path:
     """Path of a configuration file.
 
     Args:
-        config_file: a path, or a name of the model zoo such as "yolor_p6.yaml".
+        config_file: a path, the folder of a run, or a name of the model zoo such as
+            "yolor_p6.yaml".
 
     Raises:
         FileNotFoundError: when there is neither such a file nor such a name.
     """
-    path = Path(config_file)
-    return path if path.is_file() else Path(get_config_file(str(config_file)))
+    path = Path(config_file).expanduser()
+    if (path / "config.yaml").is_file():
+        return path / "config.yaml"
+    found = path if path.is_file() else zoo_path(str(config_file))
+    if found is None:
+        raise FileNotFoundError(f"no configuration {str(config_file)!r}{_hint(str(config_file))}")
+    return found
 
 
 def get_config(name: str) -> CfgNode:
