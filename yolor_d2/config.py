@@ -315,20 +315,20 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # yolor-d2 train turns them into the iterations of Detectron2's keys; 0 leaves those. This
     # is SOLVER.MAX_ITER ...
     cfg.SOLVER.MAX_EPOCHS = 0
-    # Where MAX_EPOCHS, unless the command line gives it, is fewer iterations than this, all lengths
-    # in epochs grow by the same factor; 0 is off.
-    cfg.SOLVER.MIN_ITERS = 0
     # ... SOLVER.WARMUP_ITERS ...
     cfg.SOLVER.WARMUP_EPOCHS = 0
-    # A warm-up in epochs has at least this many iterations ...
+    # A warm-up in epochs has at least this many iterations.
     cfg.SOLVER.WARMUP_MIN_ITERS = 1000
-    # ... and any warm-up at most this share of the run, unless the command line gives
+    # Any warm-up is at most this share of the run, unless the command line gives
     # SOLVER.WARMUP_ITERS; 0 is off.
     cfg.SOLVER.WARMUP_MAX_SHARE = 0.1
     # ... SOLVER.CHECKPOINT_PERIOD ...
     cfg.SOLVER.CHECKPOINT_EPOCHS = 0
     # ... and TEST.EVAL_PERIOD.
     cfg.TEST.EVAL_EPOCHS = 0
+    # Where MAX_EPOCHS, unless the command line gives it, is fewer iterations than this, all lengths
+    # in epochs grow by the same factor; 0 is off.
+    cfg.SOLVER.MIN_ITERS = 0
 
 
 def find_device() -> str:
