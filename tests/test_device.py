@@ -95,6 +95,9 @@ def test_the_device_is_described(with_gpu):
     assert describe_device(cfg) == "Device: cpu, as torch finds no GPU of CUDA"
 
 
+# Detectron2's default_setup does not close the configuration that it copies into the log.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_command_says_device_and_what_it_fitted(toy, tmp_path, monkeypatch, capsys):
     """Up to the start of the training, in this process."""
     from yolor_d2.arguments.train_net import parse_args
