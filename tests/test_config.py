@@ -150,7 +150,11 @@ def test_yaml_that_runs_code_is_refused(tmp_path, in_base):
         ("SOLVER.IMS_PER_BATCH", 0, "SOLVER.IMS_PER_BATCH is 0, expected at least 1"),
         ("INPUT.MIN_SIZE_TEST", -4, "INPUT.MIN_SIZE_TEST is -4, expected at least 1"),
         ("MODEL.PIXEL_STD", [1.0, 0.0, 1.0], "expected numbers above 0"),
-        ("MODEL.DEVICE", "abacus", "MODEL.DEVICE is 'abacus', expected 'auto' or one that torch knows"),
+        (
+            "MODEL.DEVICE",
+            "abacus",
+            "MODEL.DEVICE is 'abacus', expected 'auto' or one that torch knows",
+        ),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named(key, value, message):

@@ -225,7 +225,9 @@ def find_surprises(cfg: CfgNode, num_images: int) -> list[str]:
         )
     for key, missing in PERIODS.items():
         period = get_key(cfg, key)
-        if period > solver.MAX_ITER > 0 and not (key == "TEST.EVAL_PERIOD" and not cfg.DATASETS.TEST):
+        if period > solver.MAX_ITER > 0 and not (
+            key == "TEST.EVAL_PERIOD" and not cfg.DATASETS.TEST
+        ):
             notes.append(
                 f"{key} is {period}, more than the {solver.MAX_ITER} iterations of the run: "
                 f"{missing} before its end"
