@@ -39,16 +39,16 @@ def test_no_configuration_gives_a_device(name):
 @pytest.mark.parametrize(("found", "device"), [(True, "cuda"), (False, "cpu")])
 def test_the_device_is_found(found, device, with_gpu, tmp_path):
     with_gpu(found)
-    assert load_config(NAME).MODEL.DEVICE == device
-    assert load_config(NAME, ["MODEL.DEVICE", "auto"]).MODEL.DEVICE == device
+    assert device == load_config(NAME).MODEL.DEVICE
+    assert device == load_config(NAME, ["MODEL.DEVICE", "auto"]).MODEL.DEVICE
     path = tmp_path / "auto.yaml"
     path.write_text("MODEL:\n  DEVICE: auto\n")
-    assert load_config(path).MODEL.DEVICE == device
+    assert device == load_config(path).MODEL.DEVICE
     # As scripts for Detectron2 do it.
     cfg = get_cfg()
     add_yolor_config(cfg)
     cfg.merge_from_file(model_zoo.get_config_file(NAME))
-    assert cfg.MODEL.DEVICE == device
+    assert device == cfg.MODEL.DEVICE
 
 
 def test_a_device_that_is_given_is_not_replaced(with_gpu, tmp_path):

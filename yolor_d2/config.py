@@ -332,7 +332,7 @@ def add_yolor_config(cfg: CfgNode) -> None:
 
 
 def find_device() -> str:
-    """ "cuda" where torch finds a GPU of that kind, else "cpu"; others are only used if asked for."""
+    """ "cuda" where torch finds such a GPU, else "cpu"; other devices are used if asked for."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -410,8 +410,8 @@ def check_values(cfg: CfgNode) -> None:
         ) from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU: add `MODEL.DEVICE cpu`, or "
-            "leave the key out and the device is found"
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU: add `MODEL.DEVICE cpu`, "
+            "or leave the key out and the device is found"
         )
 
 
@@ -451,7 +451,7 @@ def save_config(cfg: CfgNode, path: Path) -> None:
     """
     cfg = cfg.clone()
     cfg.defrost()
-    if cfg.MODEL.DEVICE == find_device():
+    if find_device() == cfg.MODEL.DEVICE:
         del cfg.MODEL["DEVICE"]
     with atomic_write(path) as file:
         file.write(cfg.dump().encode())

@@ -18,7 +18,6 @@ from yolor_d2.engine import lengths
 from yolor_d2.engine.lengths import fit_lengths, iterations_for
 from yolor_d2.engine.schedule import build_lr_scheduler
 
-
 BASE = read_config("Base-YOLOR.yaml")
 
 
@@ -167,8 +166,8 @@ def test_fast_start_is_ten_epochs(fit, batch):
 def test_too_few_iterations_become_more_with_all_that_goes_by_epochs(fit, images, batch):
     cfg, notes = fit("quick/fast_start.yaml", images, "SOLVER.IMS_PER_BATCH", batch)
     least = load_config("quick/fast_start.yaml").SOLVER.MIN_ITERS
-    assert cfg.SOLVER.MAX_ITER == least
-    assert cfg.SOLVER.WARMUP_ITERS == least // 10
+    assert least == cfg.SOLVER.MAX_ITER
+    assert least // 10 == cfg.SOLVER.WARMUP_ITERS
     assert 9 <= cfg.SOLVER.MAX_ITER / cfg.TEST.EVAL_PERIOD <= 11
     assert any(f"fewer than SOLVER.MIN_ITERS {least}: all lengths" in note for note in notes)
 
@@ -176,11 +175,11 @@ def test_too_few_iterations_become_more_with_all_that_goes_by_epochs(fit, images
 def test_epochs_on_the_command_line_are_taken_as_they_are(fit):
     opts = ("SOLVER.IMS_PER_BATCH", 32, "SOLVER.MAX_EPOCHS", 3)
     cfg, notes = fit("quick/fast_start.yaml", 205, *opts)
-    assert cfg.SOLVER.MAX_ITER == round(3 * 205 / 32)
+    assert round(3 * 205 / 32) == cfg.SOLVER.MAX_ITER
     assert any("the command line says so" in note for note in notes)
     before = cfg.SOLVER.MAX_ITER
     fit_lengths(cfg)  # as from the configuration that the run has saved
-    assert cfg.SOLVER.MAX_ITER == before
+    assert before == cfg.SOLVER.MAX_ITER
 
 
 # ---- Moving average

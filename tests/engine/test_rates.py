@@ -58,7 +58,7 @@ def test_the_log_says_what_was_changed():
     assert line.startswith("Rates for 32 images an iteration instead of 8 (SOLVER.REFERENCE_BATCH)")
     for part in ("SOLVER.BASE_LR 0.08 to 0.02", "SOLVER.MUON.BASE_LR 0.004 to 0.008"):
         assert part in line
-    assert cfg.SOLVER.BASE_LR_END / cfg.SOLVER.BASE_LR == pytest.approx(0.05)
+    assert pytest.approx(0.05) == cfg.SOLVER.BASE_LR_END / cfg.SOLVER.BASE_LR
 
 
 def test_a_run_that_goes_on_is_not_scaled_again(tmp_path):
@@ -74,7 +74,7 @@ def test_what_the_command_line_gives_stays():
     cfg, (line,) = scaled("SOLVER.IMS_PER_BATCH", 32, "SOLVER.BASE_LR", 0.05)
     assert cfg.SOLVER.BASE_LR == 0.05
     assert "SOLVER.BASE_LR 0" not in line
-    assert cfg.SOLVER.MUON.BASE_LR == pytest.approx(0.008)
+    assert pytest.approx(0.008) == cfg.SOLVER.MUON.BASE_LR
 
 
 @pytest.mark.parametrize("batch", [4, 64])

@@ -123,7 +123,7 @@ def translate_epochs(cfg: CfgNode, num_images: int, *, by_hand: bool = False) ->
 
     shortened = set_run()
     least = cfg.SOLVER.MIN_ITERS
-    if epochs["SOLVER.MAX_EPOCHS"] and cfg.SOLVER.MAX_ITER < least:
+    if epochs["SOLVER.MAX_EPOCHS"] and least > cfg.SOLVER.MAX_ITER:
         short = (
             f"SOLVER.MAX_EPOCHS {epochs['SOLVER.MAX_EPOCHS']} of {num_images} images, "
             f"{cfg.SOLVER.IMS_PER_BATCH} a batch, are {cfg.SOLVER.MAX_ITER} iterations, fewer than "
@@ -195,7 +195,7 @@ def shorten_average(cfg: CfgNode) -> list[str]:
     if (1 - ema.DECAY) * limit < 1 - 1e-6:
         changed.append(f"DECAY {ema.DECAY:g} to {1 - 1 / limit:.6g}")
         ema.DECAY = 1 - 1 / limit
-    if ema.RAMP > round(limit):
+    if round(limit) < ema.RAMP:
         changed.append(f"RAMP {ema.RAMP} to {round(limit)}")
         ema.RAMP = round(limit)
     if not changed:

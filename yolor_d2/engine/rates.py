@@ -12,7 +12,7 @@ from .lengths import get_key
 # this power. The loss sums over images, so a gradient is r times as large, and what is compared
 # with it (decay, greatest norm) grows alike. Steps of SGD keep their size: at twice that size the
 # quick start's losses were infinite after 27 iterations, with batches of 32. Muon's steps, which do
-# not depend on the size of a gradient, grow by the root, as is usual where gradients are normalised.
+# not depend on the size of a gradient, grow by the root, as usual where gradients are normalised.
 POWERS = {
     "SOLVER.BASE_LR": -1.0,
     "SOLVER.BASE_LR_END": -1.0,
