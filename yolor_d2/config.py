@@ -410,8 +410,8 @@ def check_values(cfg: CfgNode) -> None:
         ) from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU: add `MODEL.DEVICE cpu`, "
-            "or leave the key out and the device is found"
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU: add `MODEL.DEVICE "
+            "cpu`, or leave the key out and the device is found"
         )
 
 
