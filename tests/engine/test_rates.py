@@ -85,6 +85,16 @@ def test_the_papers_recipe_is_left_to_its_nominal_batch(batch):
     assert cfg.dump() == before
 
 
+def test_a_script_that_does_not_scale_is_told(caplog):
+    cfg = load_config(FAST, ["MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", "32"])
+    build_optimizer(cfg, nn.Conv2d(1, 1, 1))
+    assert "meant for 8 images an iteration (SOLVER.REFERENCE_BATCH), but it has 32" in caplog.text
+    caplog.clear()
+    scale_rates(cfg)
+    build_optimizer(cfg, nn.Conv2d(1, 1, 1))
+    assert caplog.text == ""
+
+
 def test_a_negative_number_is_refused():
     with pytest.raises(ValueError, match=r"SOLVER\.REFERENCE_BATCH is -8, expected 0"):
         scaled("SOLVER.REFERENCE_BATCH", -8)
