@@ -36,7 +36,7 @@ if importlib.util.find_spec("fvcore") is not None:
     @pytest.fixture(scope="session")
     def toy_config(toy: ToyDataset):
         """The small model on the toy data at 64 px, batch 2, 6 iterations, CPU. To be cloned."""
-        config = load_config("quick/ssss_320_cpu.yaml")
+        config = load_config("quick/ssss_320_cpu.yaml", ["MODEL.DEVICE", "cpu"])
         use_data(
             config,
             (str(toy.train_json), str(toy.train_images)),

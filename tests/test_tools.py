@@ -200,7 +200,7 @@ def test_lengths_in_epochs_are_written_as_iterations(data, tmp_path):
     config.write_text(
         f"_BASE_: {QUICK}\nSOLVER:\n  IMS_PER_BATCH: 2\n  MAX_EPOCHS: 1\n  WARMUP_EPOCHS: 1\n"
         "  WARMUP_MIN_ITERS: 2\n  NOMINAL_BATCH: 8\n  CLIP_NORM: 10.0\n  CHECKPOINT_EPOCHS: 1\n"
-        "  AMP: {ENABLED: True, DTYPE: bfloat16}\n"
+        "  WARMUP_MAX_SHARE: 0.0\n  AMP: {ENABLED: True, DTYPE: bfloat16}\n"
     )
     command[2] = config
     succeed(*command, *SHORT[:8], "DATASETS.TEST", ())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from .checkpoint.files import atomic_write
 from .config_files import check_config_file
 from .config_node import ProjectNode
 from .d2.config import CfgNode, get_cfg
@@ -38,6 +39,11 @@ def add_yolor_config(cfg: CfgNode) -> None:
     """
     if type(cfg) is CfgNode:  # a class of somebody's own stays
         object.__setattr__(cfg, "__class__", ProjectNode)  # a node takes values alone
+    # ---- Device
+    # Detectron2's key, with another default: where no file gives it, or as "auto", it is "cuda" if
+    # torch finds such a GPU and else "cpu". "cuda:1", "mps" and others are used if asked for.
+    cfg.MODEL.DEVICE = find_device()
+
     # ---- Network
     # A row of yolor_d2.networks.VARIANTS, and what differs from it: "", [] and 0 change nothing.
     # docs/models.md has an example of a network of one's own.
@@ -288,9 +294,15 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA.DECAY = 0.9999
     # After u updates the decay is DECAY * (1 - exp(-u / RAMP)).
     cfg.SOLVER.EMA.RAMP = 2000
+    # yolor-d2 train lowers them where the average, of 1 / (1 - DECAY) iterations, or its ramp would
+    # be longer than this share of the run, unless the command line gives one; 0 is off.
+    cfg.SOLVER.EMA.MAX_SHARE = 0.125
     # An iteration sums the gradients of as many batches as come closest to this number of images,
     # and decay is meant for this number; 0 is off: one batch. The reference has 64.
     cfg.SOLVER.NOMINAL_BATCH = 0
+    # Images an iteration that the learning rates, decays and CLIP_NORM are meant for; with others
+    # yolor-d2 train scales them (docs/training.md). 0 is off.
+    cfg.SOLVER.REFERENCE_BATCH = 0
     # With SOLVER.AMP.ENABLED: "float16" with scaled gradients (GPU), or "bfloat16" (GPU, CPU).
     cfg.SOLVER.AMP.DTYPE = "float16"
     # Greatest norm of all gradients together; 0 does not clip.
@@ -314,10 +326,21 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.SOLVER.WARMUP_EPOCHS = 0
     # A warm-up in epochs has at least this many iterations.
     cfg.SOLVER.WARMUP_MIN_ITERS = 1000
+    # Any warm-up is at most this share of the run, unless the command line gives
+    # SOLVER.WARMUP_ITERS; 0 is off.
+    cfg.SOLVER.WARMUP_MAX_SHARE = 0.1
     # ... SOLVER.CHECKPOINT_PERIOD ...
     cfg.SOLVER.CHECKPOINT_EPOCHS = 0
     # ... and TEST.EVAL_PERIOD.
     cfg.TEST.EVAL_EPOCHS = 0
+    # Where MAX_EPOCHS, unless the command line gives it, is fewer iterations than this, all lengths
+    # in epochs grow by the same factor; 0 is off.
+    cfg.SOLVER.MIN_ITERS = 0
+
+
+def find_device() -> str:
+    """ "cuda" where torch finds such a GPU, else "cpu"; other devices are used if asked for."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def get_yolor_cfg() -> CfgNode:
@@ -343,7 +366,14 @@ def read_config(config_file: str | Path) -> CfgNode:
         cfg.merge_from_file(str(path), allow_unsafe=False)
     except (AssertionError, TypeError, ValueError) as error:  # of values that yacs does not take
         raise ValueError(f"{path}: {error}") from error
+    replace_auto(cfg)
     return cfg
+
+
+def replace_auto(cfg: CfgNode) -> None:
+    """Replace MODEL.DEVICE "auto", the default in words, as nothing that computes knows it."""
+    if cfg.MODEL.DEVICE == "auto":
+        cfg.MODEL.DEVICE = find_device()
 
 
 def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -364,6 +394,7 @@ def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
         if key not in known:
             raise KeyError(f"unknown configuration key {key!r}{did_you_mean(key, sorted(known))}")
     cfg.merge_from_list(list(opts))
+    replace_auto(cfg)
     check_values(cfg)
 
 
@@ -379,12 +410,13 @@ def check_values(cfg: CfgNode) -> None:
         kind = torch.device(cfg.MODEL.DEVICE).type
     except RuntimeError as error:
         raise ValueError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, expected one that torch knows, such as 'cpu', "
-            "'cuda' or 'cuda:1'"
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, expected 'auto' or one that torch knows, such "
+            "as 'cpu', 'cuda' or 'cuda:1'"
         ) from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU: add `MODEL.DEVICE cpu`"
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but torch finds no GPU: add `MODEL.DEVICE "
+            "cpu`, or leave the key out and the device is found"
         )
 
 
@@ -402,6 +434,32 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     cfg = read_config(config_file)
     apply_overrides(cfg, opts)
     return cfg
+
+
+def describe_device(cfg: CfgNode) -> str:
+    """One line for the log: the device, and where it comes from."""
+    device, found = cfg.MODEL.DEVICE, find_device()
+    if torch.device(device).type == "cuda":
+        index = torch.device(device).index
+        return f"Device: {device} ({torch.cuda.get_device_name(index)})"
+    if device == found:
+        return f"Device: {device}, as torch finds no GPU of CUDA"
+    unused = ", although torch finds a GPU" if found == "cuda" else ""
+    return f"Device: {device} (MODEL.DEVICE){unused}"
+
+
+def save_config(cfg: CfgNode, path: Path) -> None:
+    """Write a run's configuration, from which it goes on or is evaluated, anywhere.
+
+    MODEL.DEVICE is left out where it is what `find_device` finds, so that the machine where the
+    file is read takes its own.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    if find_device() == cfg.MODEL.DEVICE:
+        del cfg.MODEL["DEVICE"]
+    with atomic_write(path) as file:
+        file.write(cfg.dump().encode())
 
 
 def load_run_config(folder: Path) -> CfgNode:

@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 
 from yolor_d2.checkpoint import YOLORCheckpointer
-from yolor_d2.config import apply_overrides, find_config, read_config
+from yolor_d2.config import (
+    apply_overrides,
+    describe_device,
+    find_config,
+    read_config,
+    save_config,
+)
 from yolor_d2.d2 import describe_runtime
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_setup
@@ -18,9 +24,10 @@ from yolor_d2.data.check.quick import check_datasets, log_findings
 from yolor_d2.data.loader import count_identities
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.launch import launch
-from yolor_d2.engine.lengths import translate_epochs
+from yolor_d2.engine.lengths import fit_lengths
 from yolor_d2.engine.lock import locked
 from yolor_d2.engine.processes import first_of_machine_first
+from yolor_d2.engine.rates import scale_rates
 from yolor_d2.evaluation.report import report_or_log
 
 
@@ -41,16 +48,21 @@ def read_settings(args: argparse.Namespace) -> CfgNode:
 def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Data sets, lengths, log and seed; the configuration is complete then."""
     register_datasets(cfg)
+    notes = []
     with first_of_machine_first():
         findings = check_datasets(cfg, train=not args.eval_only) if comm.is_main_process() else []
         if not args.eval_only:
             count_identities(cfg)
-            translate_epochs(cfg, args.opts)
+            notes = scale_rates(cfg, args.opts) + fit_lengths(cfg, args.opts)
     drop_contents()
     cfg.freeze()
     default_setup(cfg, args)
+    if comm.is_main_process():
+        save_config(cfg, Path(cfg.OUTPUT_DIR) / "config.yaml")
     logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")
     logger.info("Runtime: %s", describe_runtime())
+    for note in [describe_device(cfg), *notes]:
+        logger.info("%s", note)
     log_findings(findings)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import nn
 
@@ -10,6 +12,8 @@ from ..d2.solver import maybe_add_gradient_clipping
 from ..data.accumulation import Accumulation
 from ..layers import Implicit
 from .muon import Muon
+
+logger = logging.getLogger(__name__)
 
 OPTIMIZERS = {"SGD": torch.optim.SGD, "Muon": Muon}
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -93,6 +97,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     Raises:
         ValueError: when SOLVER.OPTIMIZER is unknown, or SOLVER.FUSED does not fit it.
     """
+    images = Accumulation.from_config(cfg).full * cfg.SOLVER.IMS_PER_BATCH
+    if cfg.SOLVER.REFERENCE_BATCH not in (0, images):
+        logger.warning(
+            "Learning rates are meant for %d images an iteration (SOLVER.REFERENCE_BATCH), but it "
+            "has %d: yolor_d2.engine.rates.scale_rates was not called",
+            *(cfg.SOLVER.REFERENCE_BATCH, images),
+        )
     share = nominal_share(cfg)
     groups = parameter_groups(
         model,

@@ -145,9 +145,12 @@ SCALES = {
         options=(
             *("MODEL.YOLOR.WIDTH_FACTOR", "0.25", "MODEL.YOLOR.DEPTH_FACTOR", "0.33"),
             *_sized(128),
-            *("INPUT.AUGMENT.MOSAIC", "0.0", "SOLVER.WARMUP_ITERS", "15"),
-            *("SOLVER.MAX_ITER", "100", "SOLVER.CHECKPOINT_PERIOD", "100"),
-            *("TEST.EVAL_PERIOD", "100"),
+            *("INPUT.AUGMENT.MOSAIC", "0.0"),
+            # In iterations, so that rows of other networks see as much.
+            *("SOLVER.MAX_EPOCHS", "0", "SOLVER.WARMUP_EPOCHS", "0"),
+            *("SOLVER.CHECKPOINT_EPOCHS", "0", "TEST.EVAL_EPOCHS", "0"),
+            *("SOLVER.MAX_ITER", "100", "SOLVER.WARMUP_ITERS", "10"),
+            *("SOLVER.CHECKPOINT_PERIOD", "100", "TEST.EVAL_PERIOD", "100"),
             # As in quick/multi_task_cpu.yaml.
             *("MODEL.YOLOR.TASKS.CLASSIFICATION.CHANNELS", "64"),
             *("MODEL.YOLOR.TASKS.EMBEDDING.CHANNELS", "64"),
