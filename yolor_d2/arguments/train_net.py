@@ -23,7 +23,17 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_config_file(parser, "path, or name in the model zoo", default="", metavar="FILE")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
+    folder = parser.add_mutually_exclusive_group()
+    folder.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
+    folder.add_argument(
+        "--overwrite", action="store_true", help="delete the run in OUTPUT_DIR and train anew"
+    )
+    parser.add_argument(
+        "--keep-last",
+        type=int,
+        metavar="N",
+        help="numbered checkpoints to keep, the newest ones (SOLVER.KEEP_LAST); 0 keeps all",
+    )
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of each machine")
     parser.add_argument("--num-machines", type=int, default=1, help="machines that train together")
@@ -50,6 +60,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check_inputs(args: argparse.Namespace) -> None:
     check_config(args)
+    if args.eval_only and (args.overwrite or args.keep_last is not None):
+        raise ValueError("--overwrite and --keep-last are for training, but this is an evaluation")
     require_coco_files(args.train, args.val)
     weights = overridden_weights(args.opts)
     if weights is not None and not args.resume:  # a run that goes on has its own
