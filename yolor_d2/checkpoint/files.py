@@ -206,7 +206,7 @@ def find_resumable(folder: Path) -> Path | None:
         raise ValueError(
             f"no checkpoint in {str(folder)!r} can be read: "
             f"{'; '.join(f'{path.name} ({fault})' for path, fault in faults.items())}. "
-            f"To start anew, give another OUTPUT_DIR or --overwrite"
+            "To start anew, give another OUTPUT_DIR or --overwrite"
         )
     newest = max(whole, key=read_iteration)
     logger.warning("Going on from %s, the newest whole checkpoint", newest)

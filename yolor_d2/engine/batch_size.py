@@ -191,5 +191,5 @@ def resolve_batch(cfg: CfgNode, *, resume: bool, trial: Callable[[CfgNode], GPUT
     cfg.SOLVER.IMS_PER_BATCH = fit_nominal(batch * world_size, cfg.SOLVER.NOMINAL_BATCH, world_size)
     return (
         f"{KEY} {AUTO}: {cfg.SOLVER.IMS_PER_BATCH} images; a step with {batch} on a GPU takes "
-        f"{used / GIB:.1f} GiB of the {limit / GIB:.1f} GiB that it may, {SHARE:.0%} of what is free"
+        f"{used / GIB:.1f} GiB, and may take {limit / GIB:.1f} GiB ({SHARE:.0%} of what is free)"
     )

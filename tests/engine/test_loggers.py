@@ -1,0 +1,110 @@
+"""W&B and MLflow get the figures of a run, and a resumed run goes on there."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+from yolor_d2.d2.utils import EventStorage
+from yolor_d2.engine import Trainer
+from yolor_d2.engine.loggers import IDENTITY_NAME, build_loggers, check_loggers
+
+
+def put(storage: EventStorage, iteration: int) -> None:
+    storage.iter = iteration
+    storage.put_scalar("total_loss", 10.0 - iteration)
+    storage.put_scalar("bbox/AP-a*b", 5.0 * iteration, smoothing_hint=False)
+    storage.put_scalar("bbox/APs", float("nan"), smoothing_hint=False)
+
+
+def log(cfg, start: int, end: int, *, completed: bool) -> None:
+    """What a training between two iterations does with its writers."""
+    with EventStorage(start) as storage:
+        (writer,) = build_loggers(cfg, lambda: completed)
+        for iteration in range(start, end):
+            put(storage, iteration)
+            writer.write()
+        writer.write()  # nothing new
+        writer.close()
+
+
+def test_unknown_loggers_are_refused(cfg):
+    cfg.TRAIN.LOGGERS = ["wand"]
+    with pytest.raises(ValueError, match=r"TRAIN\.LOGGERS has 'wand', expected some of 'wandb'"):
+        Trainer(cfg)
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_missing_package_is_named_with_its_extra(cfg, monkeypatch, name):
+    cfg.TRAIN.LOGGERS = [name]
+    monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    with pytest.raises(ValueError, match=rf"pip install 'yolor_d2\[{name}\]'"):
+        check_loggers(cfg)
+
+
+def test_nothing_is_imported_for_runs_without_loggers(cfg, monkeypatch):
+    for name in ("wandb", "mlflow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    check_loggers(cfg)
+    assert build_loggers(cfg, lambda: True) == []
+
+
+def test_mlflow(cfg, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    uri = (tmp_path / "tracking").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(uri)
+    (tmp_path / "run").mkdir()
+    cfg.TRAIN.LOGGERS, cfg.TRAIN.PROJECT = ["mlflow"], "birds"
+    log(cfg, 0, 3, completed=False)
+    client = mlflow.MlflowClient(uri)
+    identity = json.loads((tmp_path / "run" / IDENTITY_NAME).read_text())["mlflow"]
+    assert client.get_run(identity).info.status == "KILLED"
+    # From the checkpoint after iteration 1 on, to another end.
+    cfg.SOLVER.MAX_ITER += 1
+    log(cfg, 2, 5, completed=True)
+    (experiment,) = [x for x in client.search_experiments() if x.name == "birds"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_id == identity
+    assert run.info.run_name == "run" and run.info.status == "FINISHED"
+    losses = client.get_metric_history(identity, "total_loss")
+    assert {(x.step, x.value) for x in losses} == {(i, 10.0 - i) for i in range(5)}
+    assert run.data.metrics["bbox/AP-a_b"] == 20.0
+    assert "bbox/APs" not in run.data.metrics  # NaN is no figure
+    assert run.data.params["SOLVER.IMS_PER_BATCH"] == "2"
+
+
+def test_wandb_offline(cfg, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "run").mkdir()
+    cfg.TRAIN.LOGGERS = ["wandb"]
+    log(cfg, 0, 2, completed=False)
+    identity = json.loads((tmp_path / "run" / IDENTITY_NAME).read_text())["wandb"]
+    log(cfg, 1, 4, completed=True)
+    files = sorted((tmp_path / "run" / "wandb").glob(f"offline-run-*/run-{identity}.wandb"))
+    assert files
+    found = {}
+    for path in files:
+        store = DataStore()
+        store.open_for_scan(str(path))
+        while (data := store.scan_data()) is not None:
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            row = {
+                "/".join(item.nested_key) or item.key: json.loads(item.value_json)
+                for item in record.history.item
+            }
+            if "iteration" in row:
+                found[row["iteration"]] = row
+    assert sorted(found) == [0, 1, 2, 3]
+    assert found[3]["total_loss"] == 7.0 and found[3]["bbox/AP-a*b"] == 15.0
