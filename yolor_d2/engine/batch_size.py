@@ -102,7 +102,8 @@ class GPUTrial:
         cfg.defrost()
         cfg.SOLVER.IMS_PER_BATCH = 1
         # Squares of the largest size, in this process alone, and nothing that takes host memory.
-        cfg.INPUT.MAX_SIZE_TRAIN = round(cfg.INPUT.MAX_SIZE_TRAIN * (1 + cfg.INPUT.MULTI_SCALE))
+        size = round(cfg.INPUT.MAX_SIZE_TRAIN * (1 + cfg.INPUT.MULTI_SCALE))
+        cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN = size, (size,)
         cfg.INPUT.MULTI_SCALE, cfg.INPUT.RECT, cfg.INPUT.CACHE = 0.0, False, "none"
         cfg.MODEL.SYNC_BN, cfg.MODEL.COMPILE = False, False
         dataset = build_training_dataset(cfg)
