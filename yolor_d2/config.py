@@ -307,7 +307,7 @@ def add_yolor_config(cfg: CfgNode) -> None:
 
     # ---- Further loggers
     cfg.TRAIN = CfgNode()
-    # "wandb" and "mlflow" get the figures beside metrics.json and tensorboard (docs/training.md).
+    # [] for none; "wandb" and "mlflow" get the figures beside metrics.json and tensorboard (docs/training.md).
     cfg.TRAIN.LOGGERS = []
     # Project of W&B, experiment of MLflow.
     cfg.TRAIN.PROJECT = "yolor_d2"

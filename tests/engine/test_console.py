@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.utils import EventStorage
+from yolor_d2.engine import console
 from yolor_d2.engine.console import FOR_FILE, PROGRESS, ProgressPrinter, take_over_screen
 from yolor_d2.engine.time_left import TimeLeft, TrainingClock
 
@@ -37,7 +38,7 @@ def logger_with_file(name: str, *, evaluates: bool = False) -> tuple[logging.Log
 
 @pytest.fixture(autouse=True)
 def restored():
-    names = ("detectron2", "yolor_d2", "fvcore")
+    names = ("detectron2", "yolor_d2", console.logger.name)
     before = {
         name: (list(logging.getLogger(name).handlers), logging.getLogger(name).propagate)
         for name in names
@@ -148,7 +149,7 @@ class TestTimeLeft:
 
 
 def test_the_line_has_everything_with_its_unit(capsys):
-    logger_with_file("yolor_d2")
+    logger_with_file(console.logger.name)  # the runtime's, whoever has set it up
     clock = TrainingClock(200, 50, 1000, now=Time())
     printer = ProgressPrinter(clock, lambda done: done / 40)
     with EventStorage(0) as storage:

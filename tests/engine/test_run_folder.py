@@ -10,10 +10,14 @@ import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
+import torch
+
 from yolor_d2 import model_zoo
 from yolor_d2.arguments import train_net as arguments
+from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.commands import train_net as command
 from yolor_d2.config import load_config
+from yolor_d2.engine.lock import locked
 from yolor_d2.runs import find_training, remove_run, run_of_config
 
 QUICK = model_zoo.get_config_file("quick/ssss_320_cpu.yaml")
@@ -91,6 +95,12 @@ class TestAnotherRun:
         with pytest.raises(FileExistsError):  # its own configuration does not change that
             settings("--config-file", run / "config.yaml")
 
+    def test_that_is_alive_is_left_to_the_lock(self, run):
+        with locked(str(run)):  # which tells who it is
+            assert settings("--config-file", QUICK, "OUTPUT_DIR", run)[0] == str(run)
+        with pytest.raises(FileExistsError):
+            settings("--config-file", QUICK, "OUTPUT_DIR", run)
+
     @pytest.mark.parametrize("option", ["--resume", "--overwrite", "--eval-only"])
     def test_is_let_be_where_that_is_meant(self, run, option):
         assert settings("--config-file", QUICK, option, "OUTPUT_DIR", run)[0] == str(run)
@@ -119,6 +129,29 @@ class TestAnotherRun:
         args = arguments.parse_args(["--config-file", QUICK, "--eval-only", "--overwrite"])
         with pytest.raises(ValueError, match="--overwrite"):
             arguments.check_inputs(args)
+
+
+def test_resuming_nothing_is_said_and_starts_anew(cfg, tmp_path, monkeypatch, caplog):
+    """Jobs that are started again and again have --resume from the first time on."""
+    started = []
+
+    class Faked:
+        def __init__(self, cfg):
+            self.checkpointer = YOLORCheckpointer(torch.nn.Linear(1, 1), cfg.OUTPUT_DIR)
+
+        def resume_or_load(self, resume: bool) -> None:
+            started.append(resume)
+
+        def train(self) -> None:
+            pass
+
+    monkeypatch.setattr(command, "Trainer", Faked)
+    for options, warns in [(["--resume"], True), ([], False)]:
+        caplog.clear()
+        command.train_or_evaluate(cfg, arguments.parse_args(options))
+        assert ("no checkpoint to go on from" in caplog.text) == warns
+        assert (cfg.OUTPUT_DIR in caplog.text) == warns
+    assert started == [True, False]
 
 
 class TestOverwriting:

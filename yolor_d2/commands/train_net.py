@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from yolor_d2.checkpoint import YOLORCheckpointer
@@ -22,7 +23,7 @@ from yolor_d2.engine.batch_size import AUTO, GPUTrial, resolve_batch
 from yolor_d2.engine.console import take_over_screen
 from yolor_d2.engine.launch import launch
 from yolor_d2.engine.lengths import translate_epochs
-from yolor_d2.engine.lock import locked
+from yolor_d2.engine.lock import is_locked, locked
 from yolor_d2.engine.processes import first_of_machine_first, wait_for_all
 from yolor_d2.evaluation.report import report_or_log
 from yolor_d2.runs import refuse_other_run, remove_run, require_outside, run_of_config
@@ -31,7 +32,7 @@ from yolor_d2.runs import refuse_other_run, remove_run, require_outside, run_of_
 logger = logging.getLogger("yolor_d2.commands.train_net")
 
 
-def read_settings(args: argparse.Namespace, notes: list[str]) -> CfgNode:
+def read_settings(args: argparse.Namespace, notes: list[str] | None = None) -> CfgNode:
     """The configuration as file and command line give it.
 
     Args:
@@ -43,7 +44,7 @@ def read_settings(args: argparse.Namespace, notes: list[str]) -> CfgNode:
     """
     args.config_file = str(find_config(args.config_file))
     cfg = read_config(args.config_file)
-    choose_folder(cfg, args, notes)
+    choose_folder(cfg, args, [] if notes is None else notes)
     # Class names are read before the overrides are applied, which may overrule them.
     keep_copies_in(Path(cfg.OUTPUT_DIR) / "annotations")
     with first_of_machine_first():
@@ -72,12 +73,21 @@ def choose_folder(cfg: CfgNode, args: argparse.Namespace, notes: list[str]) -> N
                 f"{cfg.OUTPUT_DIR!r}, as that says"
             )
         cfg.OUTPUT_DIR = str(run)
-    if not (args.eval_only or args.resume or args.overwrite):
+    # A run that is alive is told by `locked`, with its process.
+    is_meant = args.eval_only or args.resume or args.overwrite
+    if not is_meant and not is_locked(Path(cfg.OUTPUT_DIR)):
         refuse_other_run(Path(cfg.OUTPUT_DIR))
 
 
-def setup(cfg: CfgNode, args: argparse.Namespace, notes: list[str]) -> None:
-    """Data sets, batch, lengths, log and seed; the configuration is complete then."""
+def setup(cfg: CfgNode, args: argparse.Namespace, notes: Sequence[str] = ()) -> None:
+    """Data sets, batch, lengths, log and seed; the configuration is complete then.
+
+    Args:
+        cfg: changed in place.
+        args: the command line.
+        notes: what is to be said first.
+    """
+    notes = list(notes)
     register_datasets(cfg)
     if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH == AUTO:
         notes.append(resolve_batch(cfg, resume=args.resume, trial=GPUTrial))

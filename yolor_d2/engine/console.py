@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from ..d2.utils import EventWriter, get_event_storage
+from ..d2.utils import CommonMetricPrinter, EventWriter, get_event_storage
 from .time_left import TrainingClock
 
-logger = logging.getLogger(__name__)
+# That of the runtime's own lines, which scripts of one's own have set up.
+logger = logging.getLogger(CommonMetricPrinter.__module__)
 
 # Seconds between two states of the line on a terminal.
 REFRESH_SECONDS = 0.5
@@ -47,7 +48,9 @@ class ScreenHandler(logging.Handler):
         evaluates: the process evaluates and does not train; tables of figures are shown.
     """
 
-    # Of all handlers together: whether a line of progress stands there, to be taken away.
+    # Of all handlers together: whether they have the screen, and whether a line of progress stands
+    # there, to be taken away.
+    in_use = False
     line_stands = False
 
     def __init__(self, *, evaluates: bool = False):
@@ -130,6 +133,7 @@ def take_over_screen(loggers: Iterable[logging.Logger], *, evaluates: bool) -> N
                 ours.setFormatter(handler.formatter)
                 found.removeHandler(handler)
                 found.addHandler(ours)
+                ScreenHandler.in_use = True
 
 
 def as_time(seconds: float) -> str:
@@ -163,7 +167,9 @@ class ProgressPrinter(EventWriter):
         logger.info("%s", self.describe(done), extra={PROGRESS: True})
 
     def refresh(self, done: int) -> None:
-        """Show the line on a terminal, if it is time."""
+        """Show the line on a terminal, if it is time and nobody else writes there."""
+        if not ScreenHandler.in_use:
+            return
         if time.monotonic() - self.shown_at >= REFRESH_SECONDS and sys.stdout.isatty():
             self.shown_at = time.monotonic()
             show_line(self.describe(done))
