@@ -307,7 +307,8 @@ def add_yolor_config(cfg: CfgNode) -> None:
 
     # ---- Further loggers
     cfg.TRAIN = CfgNode()
-    # [] for none; "wandb" and "mlflow" get the figures beside metrics.json and tensorboard (docs/training.md).
+    # "wandb" and "mlflow" get the figures too, beside metrics.json and tensorboard; [] is neither
+    # (docs/training.md).
     cfg.TRAIN.LOGGERS = []
     # Project of W&B, experiment of MLflow.
     cfg.TRAIN.PROJECT = "yolor_d2"
