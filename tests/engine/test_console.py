@@ -171,4 +171,4 @@ def test_the_line_has_everything_with_its_unit(capsys):
         "time left 0:04:30 and 4 evaluations",
     ):
         assert part in first
-    assert second.endswith("time left 0:08:30")
+    assert "time left 0:08:30  loss" in second

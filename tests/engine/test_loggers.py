@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.utils import EventStorage
-from yolor_d2.engine import Trainer
-from yolor_d2.engine.loggers import IDENTITY_NAME, build_loggers, check_loggers
+from yolor_d2.engine import Trainer, loggers
+from yolor_d2.engine.loggers import IDENTITY_NAME, FigureWriter, build_loggers, check_loggers
 
 
 def put(storage: EventStorage, iteration: int) -> None:
@@ -28,6 +28,7 @@ def log(cfg, start: int, end: int, *, completed: bool) -> None:
     """What a training between two iterations does with its writers."""
     with EventStorage(start) as storage:
         (writer,) = build_loggers(cfg, lambda: completed)
+        writer.begin()
         for iteration in range(start, end):
             put(storage, iteration)
             writer.write()
@@ -54,6 +55,36 @@ def test_nothing_is_imported_for_runs_without_loggers(cfg, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     check_loggers(cfg)
     assert build_loggers(cfg, lambda: True) == []
+
+
+class Failing(FigureWriter):
+    name = "failing"
+
+    def open(self) -> None:
+        if self.cfg.TRAIN.PROJECT == "forbidden":
+            raise ConnectionError("nobody answers")
+
+    def send(self, iteration: int, row: dict[str, float]) -> None:
+        raise ConnectionError("the server is away")
+
+    def end(self, *, completed: bool) -> None:
+        raise ConnectionError("the server is away")
+
+
+def test_a_server_that_is_away_ends_no_training(cfg, monkeypatch, caplog):
+    monkeypatch.setitem(loggers.LOGGERS, "failing", Failing)
+    cfg.TRAIN.LOGGERS = ["failing"]
+    log(cfg, 0, 3, completed=True)
+    first, lost, end = [x.getMessage() for x in caplog.records]
+    assert "figures of iteration 0 (ConnectionError: the server is away)" in first
+    assert "figures of 3 iterations" in lost and "cannot end its run" in end
+
+
+def test_what_cannot_begin_is_said_before_the_training(cfg, monkeypatch):
+    monkeypatch.setitem(loggers.LOGGERS, "failing", Failing)
+    cfg.TRAIN.LOGGERS, cfg.TRAIN.PROJECT = ["failing"], "forbidden"
+    with pytest.raises(ValueError, match=r"failing cannot begin a run: ConnectionError: nobody"):
+        log(cfg, 0, 1, completed=True)
 
 
 def test_mlflow(cfg, tmp_path, monkeypatch):

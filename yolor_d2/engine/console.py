@@ -142,7 +142,9 @@ def as_time(seconds: float) -> str:
 
 
 class ProgressPrinter(EventWriter):
-    """The line of progress: epoch, iteration, losses, speed, learning rate, memory, time left.
+    """The line of progress: epoch, iteration, time left, losses, speed, learning rate, memory.
+
+    What matters most goes first, as a narrow terminal shows no more.
 
     It takes the place of the runtime's own lines, and puts the same figure `eta_seconds`.
 
@@ -186,6 +188,11 @@ class ProgressPrinter(EventWriter):
         if self.epochs is not None:
             parts.append(f"epoch {self.epochs(done):.1f}/{self.epochs(self.clock.max_iter):.1f}")
         parts.append(f"iteration {done}/{self.clock.max_iter}")
+        left = self.clock.left(done)
+        if left is not None:
+            more = "s" if left.unmeasured > 1 else ""
+            later = f" and {left.unmeasured} evaluation{more}" if left.unmeasured else ""
+            parts.append(f"time left {as_time(left.seconds)}{later}")
         if "total_loss" in known:
             terms = [name for name in known if name.startswith("loss_")]
             each = ", ".join(f"{name.removeprefix('loss_')} {median(name):.3g}" for name in terms)
@@ -198,11 +205,6 @@ class ProgressPrinter(EventWriter):
             parts.append(f"learning rate {known['lr'].latest():.4g}")
         if torch.cuda.is_available():
             parts.append(f"GPU memory {torch.cuda.max_memory_allocated() / GIB:.1f} GiB")
-        left = self.clock.left(done)
-        if left is not None:
-            more = "s" if left.unmeasured > 1 else ""
-            later = f" and {left.unmeasured} evaluation{more}" if left.unmeasured else ""
-            parts.append(f"time left {as_time(left.seconds)}{later}")
         return "  ".join(parts)
 
     def close(self) -> None:

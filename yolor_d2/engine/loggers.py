@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import math
 import re
 import time
@@ -22,6 +23,8 @@ from ..config import list_keys
 from ..d2.config import CfgNode
 from ..d2.utils import EventWriter, get_event_storage
 from .lengths import get_key
+
+logger = logging.getLogger(__name__)
 
 # Identities of the runs by logger.
 IDENTITY_NAME = "loggers.json"
@@ -68,6 +71,8 @@ class FigureWriter(EventWriter):
         self.run_name = cfg.TRAIN.RUN_NAME or self.folder.resolve().name
         self.last = -1
         self.is_open = False
+        # Iterations whose figures were not taken.
+        self.lost = 0
 
     def new_figures(self) -> Iterator[tuple[int, dict[str, float]]]:
         """(iteration, finite figures by name) of what was not given yet."""
@@ -83,18 +88,61 @@ class FigureWriter(EventWriter):
         """All keys of the configuration with their values."""
         return {key: get_key(self.cfg, key) for key in list_keys(self.cfg)}
 
+    def begin(self) -> None:
+        """Begin a run there, or go on with the one that this folder belongs to.
+
+        Raises:
+            ValueError: when the logger cannot, so that a training does not begin in vain.
+        """
+        try:
+            self.open()
+        except Exception as error:  # whatever its package or a server makes of the settings
+            raise ValueError(
+                f"TRAIN.LOGGERS: {self.name} cannot begin a run: {type(error).__name__}: {error}"
+            ) from error
+        self.is_open = True
+
     def write(self) -> None:
         if not self.is_open:
-            self.open()
-            self.is_open = True
+            return
         for iteration, row in self.new_figures():
-            self.send(iteration, row)
+            try:
+                self.send(iteration, row)
+            except Exception as error:  # a server that is away must not end the training
+                self.lost += 1
+                if self.lost == 1:
+                    logger.warning(
+                        "TRAIN.LOGGERS: %s has not taken the figures of iteration %d (%s: %s); the "
+                        "training goes on, and metrics.json has them",
+                        *(self.name, iteration, type(error).__name__, error),
+                    )
+
+    def close(self) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        if self.lost > 1:
+            logger.warning(
+                "TRAIN.LOGGERS: %s has not taken the figures of %d iterations", self.name, self.lost
+            )
+        try:
+            self.end(completed=self.is_completed())
+        except Exception as error:
+            logger.warning(
+                "TRAIN.LOGGERS: %s cannot end its run: %s: %s",
+                *(self.name, type(error).__name__, error),
+            )
 
     def open(self) -> None:
-        """Begin a run there, or go on with the one that this folder belongs to."""
+        """See `begin`."""
         raise NotImplementedError
 
     def send(self, iteration: int, row: dict[str, float]) -> None:
+        """Give the figures of an iteration."""
+        raise NotImplementedError
+
+    def end(self, *, completed: bool) -> None:
+        """Nothing comes any more; the run has come to its end, or was interrupted or has failed."""
         raise NotImplementedError
 
 
@@ -123,9 +171,8 @@ class WandbWriter(FigureWriter):
     def send(self, iteration: int, row: dict[str, float]) -> None:
         self.run.log({**row, "iteration": iteration})
 
-    def close(self) -> None:
-        if self.is_open:
-            self.run.finish(exit_code=0 if self.is_completed() else 1)
+    def end(self, *, completed: bool) -> None:
+        self.run.finish(exit_code=0 if completed else 1)
 
 
 class MlflowWriter(FigureWriter):
@@ -164,10 +211,8 @@ class MlflowWriter(FigureWriter):
         for start in range(0, len(metrics), MLFLOW_BATCH):
             self.client.log_batch(self.identity, metrics=metrics[start : start + MLFLOW_BATCH])
 
-    def close(self) -> None:
-        if self.is_open:
-            status = "FINISHED" if self.is_completed() else "KILLED"
-            self.client.set_terminated(self.identity, status)
+    def end(self, *, completed: bool) -> None:
+        self.client.set_terminated(self.identity, "FINISHED" if completed else "KILLED")
 
 
 LOGGERS = {writer.name: writer for writer in (WandbWriter, MlflowWriter)}

@@ -54,7 +54,7 @@ from .hooks import (
     fitness,
 )
 from .interrupt import Interrupted, InterruptHook
-from .loggers import build_loggers, check_loggers
+from .loggers import FigureWriter, build_loggers, check_loggers
 from .optimizer import build_optimizer
 from .processes import require_same, take_buffers_of_main_process, wait_for_all
 from .progress import progress
@@ -193,6 +193,7 @@ class Trainer(DefaultTrainer):
         self.printer = ProgressPrinter(
             self.clock, None if self.training_set is None else self.epochs_after
         )
+        self.loggers: list[FigureWriter] = []
         self.checkpoints: CheckpointHook | None = None
         self.early_stopping: EarlyStoppingHook | None = None
         self.register_hooks(self.build_hooks())
@@ -286,11 +287,9 @@ class Trainer(DefaultTrainer):
     def build_writers(self) -> list[EventWriter]:
         """The line of progress, the runtime's files, and what TRAIN.LOGGERS names."""
         files = super().build_writers()
-        return [
-            self.printer,
-            *(writer for writer in files if not isinstance(writer, CommonMetricPrinter)),
-            *build_loggers(self.cfg, lambda: self.completed),
-        ]
+        files = [writer for writer in files if not isinstance(writer, CommonMetricPrinter)]
+        self.loggers = build_loggers(self.cfg, lambda: self.completed)
+        return [self.printer, *files, *self.loggers]
 
     def evaluate(self) -> dict:
         """Evaluate the average; the training does not notice, but for the image weights."""
@@ -347,6 +346,8 @@ class Trainer(DefaultTrainer):
             logger.info("%s: nothing is left to do", self.early_stopping.describe())
             self.mend_final()
             return None
+        for writer in self.loggers:
+            writer.begin()
         runtime_logger = logging.getLogger(TrainerBase.__module__)
         runtime_logger.addFilter(shorten_error)
         try:
