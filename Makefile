@@ -31,7 +31,7 @@ demo: venv
 	$(RUN) -m yolor_d2.data.toy $(DEMO)/data
 	$(RUN) tools/train_net.py --config-file configs/quick/toy_cpu.yaml \
 	    --train $(DEMO)/data/instances_train.json $(DEMO)/data/train \
-	    --val $(DEMO)/data/instances_val.json $(DEMO)/data/val \
+	    --val $(DEMO)/data/instances_val.json $(DEMO)/data/val --overwrite \
 	    OUTPUT_DIR $(DEMO)/run
 	$(RUN) tools/show_run.py $(DEMO)/run
 

@@ -23,12 +23,17 @@ LEAST_VALUES = {
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MIN_SIZE_TEST": 1,
     "MODEL.YOLOR.NUM_CLASSES": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.EARLY_STOPPING.PATIENCE": 0,
     "SOLVER.HANG_LIMIT": 0,
     "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.KEEP_LAST": 0,
     "SOLVER.MAX_ITER": 0,
     "TEST.DETECTIONS_PER_IMAGE": 1,
     "TEST.IMS_PER_BATCH": 1,
 }
+# Keys of another type that also take a word.
+WORDS = {"SOLVER.IMS_PER_BATCH": "auto"}
 
 
 def add_yolor_config(cfg: CfgNode) -> None:
@@ -312,6 +317,22 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.SOLVER.FREEZE = []
     # Checkpoint of another run whose training goes on here: weights, average, optimiser, iteration.
     cfg.SOLVER.CONTINUE_FROM = ""
+    # Numbered checkpoints that stay in OUTPUT_DIR, the newest ones; 0 keeps all. model_best.pth and
+    # model_final.pth always stay.
+    cfg.SOLVER.KEEP_LAST = 0
+    # The run ends when 0.1 AP50 + 0.9 AP has not risen for PATIENCE evaluations; 0 is off.
+    cfg.SOLVER.EARLY_STOPPING = CfgNode()
+    cfg.SOLVER.EARLY_STOPPING.PATIENCE = 0
+
+    # ---- Further loggers
+    cfg.TRAIN = CfgNode()
+    # "wandb" and "mlflow" get the figures too, beside metrics.json and tensorboard; [] is neither
+    # (docs/training.md).
+    cfg.TRAIN.LOGGERS = []
+    # Project of W&B, experiment of MLflow.
+    cfg.TRAIN.PROJECT = "yolor_d2"
+    # Name of the run there; "" is that of the folder OUTPUT_DIR.
+    cfg.TRAIN.RUN_NAME = ""
 
     # ---- Several processes
     # One of them that gives no sign of life for so many seconds, or for which the others wait that
@@ -361,6 +382,8 @@ def read_config(config_file: str | Path) -> CfgNode:
     cfg = get_yolor_cfg()
     path = find_config(config_file)
     check_config_file(path, cfg)
+    content = cfg.load_yaml_with_base(str(path), allow_unsafe=False)
+    make_room_for_words(cfg, {key: look_up(content, key) for key in WORDS})
     try:
         # YAML is data: tags that construct Python objects are refused.
         cfg.merge_from_file(str(path), allow_unsafe=False)
@@ -393,16 +416,36 @@ def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
     for key in opts[::2]:
         if key not in known:
             raise KeyError(f"unknown configuration key {key!r}{did_you_mean(key, sorted(known))}")
+    given = dict(zip(opts[::2], opts[1::2]))
+    make_room_for_words(cfg, {key: given.get(key) for key in WORDS})
     cfg.merge_from_list(list(opts))
     replace_auto(cfg)
     check_values(cfg)
+
+
+def look_up(content: dict, key: str) -> object:
+    """The value of a key such as "SOLVER.MAX_ITER" in nested dicts; None where there is none."""
+    for name in key.split("."):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
+
+
+def make_room_for_words(cfg: CfgNode, given: dict[str, object]) -> None:
+    """Let the type of each key of `WORDS` follow the value that it is about to get, if any."""
+    for key, value in given.items():
+        *above, name = key.split(".")
+        node = functools.reduce(getattr, above, cfg)
+        if value == WORDS[key]:
+            node[name] = value
+        elif value is not None and node[name] == WORDS[key]:
+            node[name] = look_up(get_yolor_cfg(), key)
 
 
 def check_values(cfg: CfgNode) -> None:
     """Raise a ValueError for a value that would fail somewhere deep, or train nothing."""
     for key, least in LEAST_VALUES.items():
         value = functools.reduce(getattr, key.split("."), cfg)
-        if value < least:
+        if value != WORDS.get(key) and value < least:
             raise ValueError(f"{key} is {value}, expected at least {least}")
     if not all(x > 0 for x in cfg.MODEL.PIXEL_STD):
         raise ValueError(f"MODEL.PIXEL_STD is {cfg.MODEL.PIXEL_STD}, expected numbers above 0")

@@ -208,7 +208,10 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(run, damage, caplog):
 def test_when_all_are_broken_the_run_does_not_start_anew(run):
     for path in run.glob("*.pth"):
         tear(path)
-    with pytest.raises(ValueError, match=r"model_0000004\.pth.*To start anew, delete"):
+    with pytest.raises(
+        ValueError,
+        match=r"model_0000004\.pth.*To start anew, give another OUTPUT_DIR or --overwrite",
+    ):
         find_resumable(run)
 
 

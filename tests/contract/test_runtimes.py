@@ -132,7 +132,9 @@ def test_a_run_goes_on_with_the_other_runtime(work, runs, first, second):
     work("train", second, name)
     # It begins with the evaluation of the last iteration before.
     assert figures(folder)[0]["iteration"] == ITERATIONS // 2 - 1
-    assert_same(load(folder / "model_final.pth"), load(runs[first] / "model_final.pth"))
+    last = (folder / "last_checkpoint").read_text()
+    assert last == f"model_{ITERATIONS - 1:07d}.pth"
+    assert_same(load(folder / last), load(runs[first] / last))
 
 
 def test_evaluation_and_predictions_are_the_same(work, runs):

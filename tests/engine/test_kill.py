@@ -54,7 +54,9 @@ def count_starts(folder: Path) -> int:
 
 
 def load(folder: Path) -> dict:
-    return torch.load(folder / "model_final.pth", weights_only=True)
+    """The last checkpoint of a run that has come to its end."""
+    assert (folder / "model_final.pth").is_file()
+    return torch.load(folder / (folder / "last_checkpoint").read_text(), weights_only=True)
 
 
 def test_kill_at_random_moments(cfg, tmp_path):

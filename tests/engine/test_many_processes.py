@@ -239,6 +239,12 @@ def test_a_run_goes_on_with_other_numbers_of_processes(shared, options):
     assert [name for _, name in samples] == names
 
 
+def load_last(folder: Path) -> dict:
+    """The last checkpoint of a run that has come to its end."""
+    assert (folder / "model_final.pth").is_file()
+    return torch.load(folder / (folder / "last_checkpoint").read_text(), weights_only=True)
+
+
 def thin_out(folder: Path) -> None:
     """Keep the newest checkpoints, each of which has 110 MB."""
     for path in sorted(folder.glob("model_0*.pth"))[:-2]:
@@ -256,7 +262,7 @@ def test_killed_at_random_moments_under_max_restarts(shared, options):
     with Run(undisturbed, [*options, *extra], command=torchrun(2)) as run:
         assert run.wait(600) == 0, run.output()[-6000:]
         assert not run.wait_until_empty(5)
-    expected = torch.load(undisturbed / "model_final.pth", weights_only=True)
+    expected = load_last(undisturbed)
     shutil.rmtree(undisturbed)
 
     chance = random.Random(SEED)
@@ -278,7 +284,7 @@ def test_killed_at_random_moments_under_max_restarts(shared, options):
             time.sleep(0.5)
         assert run.process.returncode == 0, run.output()[-6000:]
         assert not run.wait_until_empty(5)
-    found = torch.load(killed / "model_final.pth", weights_only=True)
+    found = load_last(killed)
     assert found["iteration"] == expected["iteration"]
     for name, value in expected["model"].items():
         assert torch.equal(found["model"][name], value), name

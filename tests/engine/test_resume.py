@@ -55,7 +55,9 @@ def run(cfg: CfgNode, *, resume: bool = False) -> tuple[list, list]:
     return watch.seen, files
 
 
-def load(folder: str | Path, name: str = "model_final.pth") -> dict:
+def load(folder: str | Path, name: str | None = None) -> dict:
+    """A checkpoint of a run; without a name the last one."""
+    name = name or (Path(folder) / "last_checkpoint").read_text()
     return torch.load(Path(folder) / name, weights_only=True)
 
 

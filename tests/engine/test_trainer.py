@@ -50,8 +50,11 @@ def train(cfg: CfgNode, *, resume: bool = False, stop_at: int | None = None) -> 
     return trainer
 
 
-def load(cfg: CfgNode, name: str = "model_final") -> dict:
-    return torch.load(Path(cfg.OUTPUT_DIR) / f"{name}.pth", weights_only=True)
+def load(cfg: CfgNode, name: str | None = None) -> dict:
+    """A file of a run; without a name its last checkpoint."""
+    folder = Path(cfg.OUTPUT_DIR)
+    file = f"{name}.pth" if name else (folder / "last_checkpoint").read_text()
+    return torch.load(folder / file, weights_only=True)
 
 
 def assert_same(left: object, right: object, where: str = "") -> None:
@@ -143,7 +146,7 @@ def test_evaluates_the_average_and_keeps_the_best(cfg):
 
     assert best["iteration"] in (2, 5)
     assert math.isfinite(best[FITNESS])
-    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_final.pth"
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_0000005.pth"
     # The model carries its raw weights again after an evaluation.
     assert_same(dict(trainer.model.state_dict()), load(cfg)["trainer"]["hooks"]["EMAHook"]["raw"])
 
@@ -196,7 +199,7 @@ def test_hooks_order(cfg, monkeypatch):
         "FingerprintHook",
         "EMAHook",
         "LRScheduler",
-        "PeriodicCheckpointer",
+        "CheckpointHook",
         "InterruptHook",
         "EvalHook",
         "BestCheckpointer",
@@ -222,7 +225,7 @@ def test_pictures_of_implicit_knowledge_go_to_tensorboard(cfg, monkeypatch):
 
 def test_best_value_survives_an_interruption(cfg, tmp_path):
     checkpointer = YOLORCheckpointer(torch.nn.Linear(1, 1), str(tmp_path))
-    checkpointer.save("model_best", iteration=7, **{FITNESS: 12.5})
+    checkpointer.save_weights("model_best", iteration=7, **{FITNESS: 12.5})
 
     class Resumed:
         start_iter = 8

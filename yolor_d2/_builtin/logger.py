@@ -18,8 +18,15 @@ PACKAGES = ("torch", "torchvision", "numpy", "Pillow", "fvcore", "iopath", "pyco
 ROOT = __package__
 
 
+# Where each logger writes.
+_outputs: dict[str, str | None] = {}
+
+
 class StandardOutput(logging.StreamHandler):
     """Writes to what is sys.stdout at that time."""
+
+    def __init__(self):
+        super().__init__(sys.stdout)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stdout
@@ -34,9 +41,12 @@ def setup_logger(
     Args:
         output: a file that ends with .txt or .log, or the folder of a log.txt; None writes none.
         distributed_rank: there is only process 0.
-        name: the logger. A second call for it replaces the first.
+        name: the logger. A second call for it replaces the first, unless it is the same.
     """
     logger = logging.getLogger(name)
+    if logger.handlers and _outputs.get(name, "") == output:
+        return logger
+    _outputs[name] = output
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     for handler in [*logger.handlers]:

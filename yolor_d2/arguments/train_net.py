@@ -38,7 +38,17 @@ def build_parser() -> argparse.ArgumentParser:
     add_dataset(parser, "train", "COCO annotations and images to train on")
     add_dataset(parser, "val", "COCO annotations and images to evaluate on")
     add_keys(parser, "weights", "epochs", "batch", "size", "device")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
+    folder = parser.add_mutually_exclusive_group()
+    folder.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
+    folder.add_argument(
+        "--overwrite", action="store_true", help="delete the run in OUTPUT_DIR and train anew"
+    )
+    parser.add_argument(
+        "--keep-last",
+        type=int,
+        metavar="N",
+        help="numbered checkpoints to keep, the newest ones (SOLVER.KEEP_LAST); 0 keeps all",
+    )
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of each machine")
     parser.add_argument("--num-machines", type=int, default=1, help="machines that train together")
@@ -58,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
-    anew = not args.eval_only and not args.resume
+    anew = not (args.eval_only or args.resume or args.overwrite)
     given, folder_given = args.run, "OUTPUT_DIR" in args.opts[::2]
     use_run(
         parser,
@@ -69,14 +79,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     if anew and given is not None and args.run is not None and not folder_given:
         parser.error(
-            f"{given!r} is a run: --resume goes on with it; to train anew with its configuration, "
-            "add OUTPUT_DIR and another folder"
+            f"{given!r} is a run: --resume goes on with it, --overwrite deletes it and trains "
+            "anew, OUTPUT_DIR and another folder train anew beside it"
         )
     return args
 
 
 def check_inputs(args: argparse.Namespace) -> None:
     check_config(args)
+    if args.eval_only and (args.overwrite or args.keep_last is not None):
+        raise ValueError("--overwrite and --keep-last are for training, but this is an evaluation")
     require_coco_files(args.train, args.val)
     weights = overridden_weights(args.opts)
     if weights is not None and not args.resume:  # a run that goes on has its own

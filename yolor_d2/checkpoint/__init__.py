@@ -1,11 +1,12 @@
 """Checkpoints, and weights of other programs."""
 
-from .checkpointer import BEST_NAME, YOLORCheckpointer
+from .checkpointer import BEST_NAME, FINAL_NAME, YOLORCheckpointer
 from .convert import ConversionReport, convert_checkpoint
 from .safe_load import ForeignWeights, WeightsFileError, read_weights
 
 __all__ = [
     "BEST_NAME",
+    "FINAL_NAME",
     "ConversionReport",
     "ForeignWeights",
     "WeightsFileError",

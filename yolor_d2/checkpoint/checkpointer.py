@@ -21,7 +21,14 @@ from .convert import (
     parts_of,
     to_meta_arch,
 )
-from .files import LAST_NAME, atomic_write, find_not_finite, find_resumable, remove_temporaries
+from .files import (
+    LAST_NAME,
+    atomic_write,
+    find_not_finite,
+    find_resumable,
+    prune_checkpoints,
+    remove_temporaries,
+)
 from .safe_load import ForeignWeights, read_weights
 
 # Names of the tensors of further tasks, see `networks.tasks`: all, those of identities, and those
@@ -30,8 +37,10 @@ TASKS_PREFIX = "tasks."
 PROTOTYPES = "tasks.embedding.prototypes"
 CLASS_OUTPUTS = ("tasks.classification.linear.weight", "tasks.classification.linear.bias")
 
-# Name of the checkpoint with the best evaluation; a run never resumes from it.
+# Weights for use: those of the best evaluation, and those at the end of the run. They hold nothing
+# of the training, and a run never resumes from them.
 BEST_NAME = "model_best"
+FINAL_NAME = "model_final"
 
 
 class YOLORCheckpointer(DetectionCheckpointer):
@@ -46,6 +55,8 @@ class YOLORCheckpointer(DetectionCheckpointer):
         strict: the weights must be for the model's own number of classes; otherwise the class rows
             of the head may differ, which keep their initial values then.
         partial: accept weights of which some are missing or left over; the log names them.
+        keep_last: numbered checkpoints that stay in the folder, see `files.prune_checkpoints`; 0
+            keeps all.
         **checkpointables: saved along, see `DetectionCheckpointer`.
     """
 
@@ -57,12 +68,14 @@ class YOLORCheckpointer(DetectionCheckpointer):
         averaged: Callable[[], AbstractContextManager] = nullcontext,
         strict: bool = False,
         partial: bool = False,
+        keep_last: int = 0,
         **checkpointables: Any,
     ):
         super().__init__(model, save_dir, **checkpointables)
         self.averaged = averaged
         self.strict = strict
         self.partial = partial
+        self.keep_last = keep_last
         # Found once, as every byte of it is checked.
         self.resumable: Path | None = None
         # Iteration of the last checkpoint that this object wrote.
@@ -77,11 +90,27 @@ class YOLORCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
+        self.write(name, self.checkpointables, kwargs)
+        self.tag_last_checkpoint(f"{name}.pth")
+        self.saved_iteration = kwargs.get("iteration")
+        if self.keep_last > 0:
+            prune_checkpoints(Path(self.save_dir), self.keep_last)
+
+    def save_weights(self, name: str, **kwargs: Any) -> None:
+        """Write `name`.pth with the weights alone, for use; errors as of `save`.
+
+        A third of the size, as optimiser and raw weights stay away. A run does not go on from it.
+        """
+        if self.save_dir and self.save_to_disk:
+            self.write(name, {}, kwargs)
+
+    def write(self, name: str, states: dict[str, Any], kwargs: dict[str, Any]) -> None:
+        """Write the weights, the states of some objects, and some values."""
         path = Path(self.save_dir) / f"{name}.pth"
         with self.averaged():
             data = {
                 "model": self.model.state_dict(),
-                **{key: value.state_dict() for key, value in self.checkpointables.items()},
+                **{key: value.state_dict() for key, value in states.items()},
                 **kwargs,
             }
             broken = find_not_finite(data)
@@ -90,13 +119,8 @@ class YOLORCheckpointer(DetectionCheckpointer):
             self.logger.info("Saving checkpoint to %s", path)
             with atomic_write(path) as file:
                 torch.save(data, file)
-        self.tag_last_checkpoint(path.name)
-        if name != BEST_NAME:
-            self.saved_iteration = kwargs.get("iteration")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        if last_filename_basename.startswith(BEST_NAME):
-            return
         with atomic_write(Path(self.save_dir) / LAST_NAME) as file:
             file.write(last_filename_basename.encode())
         self.resumable = Path(self.save_dir) / last_filename_basename

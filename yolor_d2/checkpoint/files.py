@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 LAST_NAME = "last_checkpoint"
 # The checkpoints of a run: by iteration, and the final one.
 RUN_FILE = re.compile(r"model_(\d+|final)\.pth")
+# Those by iteration alone.
+NUMBERED_FILE = re.compile(r"model_(\d+)\.pth")
 TEMPORARY_SUFFIX = ".tmp"
 
 
@@ -112,7 +114,57 @@ def find_fault(path: Path) -> str | None:
     except Exception as error:  # whatever a damaged file makes the readers raise
         return f"{type(error).__name__}: {error}".splitlines()[0]
     missing = {"model", "trainer", "iteration"} - set(content)
+    if missing == {"trainer"}:
+        return (
+            f"it holds weights alone, for use; the training goes on from {numbered_name(content)}"
+        )
     return f"it holds no {', '.join(sorted(missing))}" if missing else None
+
+
+def numbered_name(content: dict) -> str:
+    """Name of the checkpoint with the state of the training at the iteration of a file."""
+    return f"model_{content['iteration']:07d}.pth"
+
+
+def find_state_beside(path: Path) -> Path:
+    """The checkpoint that a training goes on from, for a file that may hold weights alone.
+
+    Final weights carry no state of the training, which lies in the numbered checkpoint beside them.
+
+    Returns:
+        `path` itself where it is a whole checkpoint, or where there is no other.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        if "trainer" in content:
+            return path
+        beside = path.with_name(numbered_name(content))
+    except Exception:  # whatever is wrong with it is told by `find_fault`
+        return path
+    return beside if beside.is_file() else path
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Delete all but the newest numbered checkpoints of a run.
+
+    Final and best weights have no number; the checkpoint that `last_checkpoint` names is the newest
+    of the run, and those with a higher number, which only another run can have written, stay.
+
+    Args:
+        folder: of the run.
+        keep: how many stay, at least 1.
+    """
+    last = folder / LAST_NAME
+    newest = NUMBERED_FILE.fullmatch(last.read_text().strip()) if last.is_file() else None
+    if newest is None:
+        return
+    found = {
+        int(match[1]): path
+        for path in folder.glob("model_*.pth")
+        if (match := NUMBERED_FILE.fullmatch(path.name)) and int(match[1]) <= int(newest[1])
+    }
+    for number in sorted(found)[:-keep]:
+        found[number].unlink(missing_ok=True)
 
 
 def read_iteration(path: Path) -> int:
@@ -154,7 +206,7 @@ def find_resumable(folder: Path) -> Path | None:
         raise ValueError(
             f"no checkpoint in {str(folder)!r} can be read: "
             f"{'; '.join(f'{path.name} ({fault})' for path, fault in faults.items())}. "
-            f"To start anew, delete them and {LAST_NAME}"
+            "To start anew, give another OUTPUT_DIR or --overwrite"
         )
     newest = max(whole, key=read_iteration)
     logger.warning("Going on from %s, the newest whole checkpoint", newest)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from yolor_d2.checkpoint import YOLORCheckpointer
@@ -23,60 +25,151 @@ from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.check.quick import check_datasets, log_findings
 from yolor_d2.data.loader import count_identities
 from yolor_d2.engine import Trainer
+from yolor_d2.engine.batch_size import AUTO, GPUTrial, resolve_batch
+from yolor_d2.engine.console import take_over_screen
 from yolor_d2.engine.launch import launch
 from yolor_d2.engine.lengths import fit_lengths
-from yolor_d2.engine.lock import locked
-from yolor_d2.engine.processes import first_of_machine_first
+from yolor_d2.engine.lock import is_locked, locked
+from yolor_d2.engine.processes import first_of_machine_first, wait_for_all
 from yolor_d2.engine.rates import scale_rates
 from yolor_d2.evaluation.report import report_or_log
+from yolor_d2.runs import refuse_other_run, remove_run, require_outside, run_of_config
+
+# Not by the module's name: a script may be the module.
+logger = logging.getLogger("yolor_d2.commands.train_net")
 
 
-def read_settings(args: argparse.Namespace) -> CfgNode:
-    """The configuration as file and command line give it."""
+def read_settings(args: argparse.Namespace, notes: list[str] | None = None) -> CfgNode:
+    """The configuration as file and command line give it.
+
+    Args:
+        args: the command line.
+        notes: gets what is to be said when there is a log.
+
+    Raises:
+        FileExistsError: when OUTPUT_DIR holds another run; nothing has been written then.
+    """
     args.config_file = str(find_config(args.config_file))
     cfg = read_config(args.config_file)
+    choose_folder(cfg, args, [] if notes is None else notes)
     # Class names are read before the overrides are applied, which may overrule them.
-    folder = dict(zip(args.opts[::2], args.opts[1::2])).get("OUTPUT_DIR", cfg.OUTPUT_DIR)
-    copies = Path(folder) / "annotations"
+    copies = Path(cfg.OUTPUT_DIR) / "annotations"
     keep_copies_in(copies)
     with first_of_machine_first():
         use_data(cfg, args.train, args.val, folder=copies)
+    if args.keep_last is not None:
+        cfg.SOLVER.KEEP_LAST = args.keep_last
     apply_overrides(cfg, args.opts)
     return cfg
 
 
-def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Data sets, lengths, log and seed; the configuration is complete then."""
+def choose_folder(cfg: CfgNode, args: argparse.Namespace, notes: list[str]) -> None:
+    """Set OUTPUT_DIR: that of the command line, else where the configuration of a run lies."""
+    given = dict(zip(args.opts[::2], args.opts[1::2])).get("OUTPUT_DIR")
+    run = run_of_config(Path(args.config_file))
+    if given is not None:
+        cfg.OUTPUT_DIR = given
+        if args.resume and run is not None and run.resolve() != Path(given).resolve():
+            notes.append(
+                f"--resume goes on in OUTPUT_DIR {given!r}, as the command line says, not in "
+                f"{str(run)!r}, where the configuration of a run lies"
+            )
+    elif run is not None:
+        if run.resolve() != Path(cfg.OUTPUT_DIR).resolve():
+            notes.append(
+                f"OUTPUT_DIR is {str(run)!r}, where {run.name}/config.yaml lies, not "
+                f"{cfg.OUTPUT_DIR!r}, as that says"
+            )
+        cfg.OUTPUT_DIR = str(run)
+    # A run that is alive is told by `locked`, with its process.
+    is_meant = args.eval_only or args.resume or args.overwrite
+    if not is_meant and not is_locked(Path(cfg.OUTPUT_DIR)):
+        refuse_other_run(Path(cfg.OUTPUT_DIR))
+
+
+def setup(cfg: CfgNode, args: argparse.Namespace, notes: Sequence[str] = ()) -> None:
+    """Data sets, batch, lengths, log and seed; the configuration is complete then.
+
+    Args:
+        cfg: changed in place.
+        args: the command line.
+        notes: what is to be said first.
+    """
+    notes = list(notes)
     register_datasets(cfg)
-    notes = []
+    if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH == AUTO:
+        notes.append(resolve_batch(cfg, resume=args.resume, trial=GPUTrial))
     with first_of_machine_first():
         findings = check_datasets(cfg, train=not args.eval_only) if comm.is_main_process() else []
         if not args.eval_only:
             count_identities(cfg)
-            notes = scale_rates(cfg, args.opts) + fit_lengths(cfg, args.opts)
+            notes += scale_rates(cfg, args.opts) + fit_lengths(cfg, args.opts)
     drop_contents()
     cfg.freeze()
-    default_setup(cfg, args)
-    if comm.is_main_process():
-        save_config(cfg, Path(cfg.OUTPUT_DIR) / "config.yaml")
-    logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="yolor_d2")
-    logger.info("Runtime: %s", describe_runtime())
+    if args.overwrite:
+        notes += make_room(cfg)
+    start_log(cfg, args)
     for note in [describe_device(cfg), *notes]:
         logger.info("%s", note)
     log_findings(findings)
 
 
+def make_room(cfg: CfgNode) -> list[str]:
+    """Delete the run in OUTPUT_DIR, now that nothing is known to be wrong with the new one.
+
+    Returns:
+        What was deleted, for the log.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    for key, path in [
+        ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS),
+        ("SOLVER.CONTINUE_FROM", cfg.SOLVER.CONTINUE_FROM),
+    ]:
+        require_outside(key, path, folder)
+    removed = remove_run(folder) if comm.is_main_process() else []
+    wait_for_all()  # nobody writes before
+    return [f"--overwrite: deleted {', '.join(removed)}"] if removed else []
+
+
+def start_log(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Log file and screen, and what Detectron2 sets up beside them."""
+    rank = comm.get_rank()
+    # The same calls as the runtime's own, which then leave the screen as it is.
+    loggers = [
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="fvcore"),
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank),
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="yolor_d2"),
+    ]
+    take_over_screen(loggers, evaluates=args.eval_only)
+    default_setup(cfg, args)
+    if comm.is_main_process():
+        save_config(cfg, Path(cfg.OUTPUT_DIR) / "config.yaml")
+    logger.info(
+        "%s in %r (runtime: %s); the configuration is in its config.yaml, all messages in log.txt",
+        "Evaluation" if args.eval_only else "Training",
+        cfg.OUTPUT_DIR,
+        describe_runtime(),
+    )
+
+
 def work(args: argparse.Namespace) -> dict | None:
     """What each process does; returns the results of the last evaluation."""
-    cfg = read_settings(args)
+    notes: list[str] = []
+    cfg = read_settings(args, notes)
     with locked(cfg.OUTPUT_DIR):
-        setup(cfg, args)
+        setup(cfg, args, notes)
         return train_or_evaluate(cfg, args)
 
 
 def train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict | None:
     if not args.eval_only:
         trainer = Trainer(cfg)
+        if args.resume and comm.is_main_process() and not trainer.checkpointer.has_checkpoint():
+            logger.warning(
+                "--resume: OUTPUT_DIR %r has no checkpoint to go on from; the training starts from "
+                "%s",
+                *(cfg.OUTPUT_DIR, cfg.SOLVER.CONTINUE_FROM or "its beginning"),
+            )
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
 

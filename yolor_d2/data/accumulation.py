@@ -27,8 +27,13 @@ class Accumulation:
         """As many batches as come closest to SOLVER.NOMINAL_BATCH images.
 
         Raises:
-            ValueError: when that is negative.
+            ValueError: when that is negative, or when SOLVER.IMS_PER_BATCH is no number yet.
         """
+        if cfg.SOLVER.IMS_PER_BATCH == "auto":
+            raise ValueError(
+                "SOLVER.IMS_PER_BATCH is 'auto', which only yolor-d2 train turns into a number: "
+                "give one"
+            )
         nominal = cfg.SOLVER.NOMINAL_BATCH
         if nominal < 0:
             raise ValueError(f"SOLVER.NOMINAL_BATCH is {nominal}, expected 0 (off) or more")

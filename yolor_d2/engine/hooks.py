@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import BEST_NAME, YOLORCheckpointer
+from ..checkpoint import BEST_NAME, FINAL_NAME, YOLORCheckpointer
 from ..d2.config import CfgNode
 from ..d2.engine import HookBase, hooks
+from ..d2.utils import comm
 from ..data.fingerprint import describe_changes
 from ..evaluation.report import report_or_log
 from ..visualize_implicit import draw_tensors, to_image
@@ -39,6 +40,40 @@ def fitness(results: dict) -> float | None:
     return None
 
 
+class CheckpointHook(HookBase):
+    """Saves the state of the training every so many iterations, and at the end.
+
+    At the end the weights alone are written as `model_final.pth` beside the last numbered
+    checkpoint, from which a longer run can go on.
+
+    Args:
+        period: iterations between checkpoints.
+        checkpointer: saves them.
+    """
+
+    def __init__(self, period: int, checkpointer: YOLORCheckpointer):
+        self.period = period
+        self.checkpointer = checkpointer
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if iteration + 1 == self.trainer.max_iter:
+            self.save_end(iteration)
+        elif (iteration + 1) % self.period == 0:
+            self.save_state(iteration)
+
+    def save_state(self, iteration: int) -> None:
+        self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+
+    def save_end(self, iteration: int) -> None:
+        """Save what the run ends with after its iteration of this number."""
+        self.save_state(iteration)
+        self.save_final(iteration)
+
+    def save_final(self, iteration: int) -> None:
+        self.checkpointer.save_weights(FINAL_NAME, iteration=iteration)
+
+
 class EvalHook(hooks.EvalHook):
     """Detectron2's hook, which also makes up for an evaluation that an interruption prevented.
 
@@ -49,6 +84,12 @@ class EvalHook(hooks.EvalHook):
     def __init__(self, period: int, function: Callable[[], dict | None]):
         super().__init__(period, function)
         self.every = period
+        # Iterations that were done at the last evaluation.
+        self.evaluated = -1
+
+    def _do_eval(self) -> None:
+        self.evaluated = self.trainer.storage.iter + 1
+        super()._do_eval()
 
     def before_train(self) -> None:
         trainer = self.trainer
@@ -63,8 +104,9 @@ class EvalHook(hooks.EvalHook):
             trainer.iter = trainer.storage.iter = start
 
     def after_train(self) -> None:
-        # Detectron2 would also evaluate after an error in the last iteration.
-        if self.trainer.completed:
+        # Detectron2 would also evaluate after an error in the last iteration, and once more where
+        # an evaluation has ended the run.
+        if self.trainer.completed and self.evaluated != self.trainer.max_iter:
             super().after_train()
 
 
@@ -107,8 +149,73 @@ class BestCheckpointer(HookBase):
         # Also False for NaN, the result of an evaluation without any detection.
         if value > self.best:
             self.best = value
-            self.checkpointer.save(BEST_NAME, iteration=iteration, **{FITNESS: value})
-            logger.info("Best evaluation so far: fitness %.3f at iteration %d", value, iteration)
+            self.checkpointer.save_weights(BEST_NAME, iteration=iteration, **{FITNESS: value})
+            logger.info(
+                "Best evaluation so far: fitness %.3f %% (0.1 AP50 + 0.9 AP) at iteration %d",
+                *(value, iteration),
+            )
+
+
+class EarlyStoppingHook(HookBase):
+    """Ends the run when its fitness has not risen for so many evaluations in a row.
+
+    To be placed behind the evaluation and what goes by it, in every process. How long the fitness
+    has not risen is saved, so a run that was interrupted ends where it would have ended.
+
+    Args:
+        period: iterations between evaluations.
+        patience: evaluations without a rise that end the run, at least 1.
+    """
+
+    def __init__(self, period: int, patience: int):
+        self.period = period
+        self.patience = patience
+        self.best = -math.inf
+        # Iterations that were done at the best evaluation, and at the last one that has counted.
+        self.best_at = self.counted = 0
+        # Evaluations since the best one.
+        self.waited = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self.waited >= self.patience
+
+    def before_train(self) -> None:
+        self.count(self.trainer.start_iter)  # if the run begins with an evaluation
+
+    def after_step(self) -> None:
+        self.count(self.trainer.iter + 1)
+
+    def count(self, done: int) -> None:
+        """Look at the evaluation after so many iterations, if there was one."""
+        if done % self.period or done in (self.counted, self.trainer.max_iter):
+            return
+        latest = self.trainer.storage.latest().get(FITNESS)  # process 0 has it
+        value = comm.all_gather(None if latest is None else latest[0])[0]
+        if value is None:
+            return  # nothing to go by
+        self.counted = done
+        if value > self.best:  # NaN, which no detection at all gives, is no rise
+            self.best, self.best_at, self.waited = value, done, 0
+            return
+        self.waited += 1
+        if self.is_exhausted:
+            logger.info("%s", self.describe())
+            self.trainer.end_early(done)
+
+    def describe(self) -> str:
+        since = f"since iteration {self.best_at} ({self.best:.3f} %)" if self.best_at else "at all"
+        return (
+            f"Early stopping after {self.counted} iterations: in {self.waited} evaluations "
+            f"(SOLVER.EARLY_STOPPING.PATIENCE {self.patience}) the fitness has not risen {since}"
+        )
+
+    def state_dict(self) -> dict:
+        names = ("best", "best_at", "counted", "waited")
+        return {name: getattr(self, name) for name in names} if self.counted else {}
+
+    def load_state_dict(self, state: dict) -> None:
+        vars(self).update(state)
 
 
 class ImplicitPictureHook(HookBase):

@@ -63,6 +63,20 @@ def is_gone(holder: dict) -> bool:
     return process_state(holder["pid"]) == "gone"
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a training or evaluation works in a folder just now."""
+    path = folder / LOCK_NAME
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
 def take_lock(folder: Path) -> FileLock:
     """Take the lock of a folder, which is made if need be.
 

@@ -14,8 +14,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from ..checkpoint import YOLORCheckpointer
-from ..checkpoint.files import find_fault
+from ..checkpoint import FINAL_NAME, YOLORCheckpointer
+from ..checkpoint.files import find_fault, find_state_beside
 from ..d2.config import CfgNode
 from ..d2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from ..d2.evaluation import (
@@ -23,8 +23,9 @@ from ..d2.evaluation import (
     DatasetEvaluators,
     inference_on_dataset,
     print_csv_format,
+    verify_results,
 )
-from ..d2.utils import comm, setup_logger
+from ..d2.utils import CommonMetricPrinter, EventWriter, comm, setup_logger
 from ..data.accumulation import Accumulation
 from ..data.catalog import class_names
 from ..data.image import ImageReadError
@@ -36,12 +37,15 @@ from ..evaluation.embedding import EmbeddingEvaluator
 from ..evaluation.report import inference_folder, keep_for_report
 from ..evaluation.stages import StageTimer
 from ..modeling.inference import prepare_for_inference
+from .console import FOR_FILE, ProgressPrinter
 from .ema import EMAHook
 from .freeze import FrozenNormHook, freeze, frozen_norms
 from .gpu import suit_gpu
 from .hooks import (
     FITNESS,
     BestCheckpointer,
+    CheckpointHook,
+    EarlyStoppingHook,
     EvalHook,
     FingerprintHook,
     ImageWeightHook,
@@ -50,12 +54,14 @@ from .hooks import (
     fitness,
 )
 from .interrupt import Interrupted, InterruptHook
+from .loggers import FigureWriter, build_loggers, check_loggers
 from .optimizer import build_optimizer
 from .processes import require_same, take_buffers_of_main_process, wait_for_all
 from .progress import progress
 from .random_state import RandomStateHook, preserved_random_state
 from .schedule import WarmupCosine, build_lr_scheduler
 from .step import StepTrainer, precision_from_config
+from .time_left import TrainingClock
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +103,30 @@ def check_ignored_keys(cfg: CfgNode) -> None:
             raise ValueError(f"{key} is {value!r}, but YOLOR's trainer knows only {only!r}")
     if cfg.DATALOADER.IMAGE_WEIGHTS and not cfg.DATASETS.TEST:
         raise ValueError("DATALOADER.IMAGE_WEIGHTS is True, but DATASETS.TEST gives no AP to go by")
+    patience = cfg.SOLVER.EARLY_STOPPING.PATIENCE
+    if patience > 0 and not (cfg.DATASETS.TEST and cfg.TEST.EVAL_PERIOD > 0):
+        raise ValueError(
+            f"SOLVER.EARLY_STOPPING.PATIENCE is {patience}, but there are no evaluations to go by: "
+            f"give DATASETS.TEST (--val) and TEST.EVAL_PERIOD or TEST.EVAL_EPOCHS above 0"
+        )
+
+
+class EndedEarly(BaseException):
+    """Ends the loop of the runtime, to which it is no error."""
+
+
+def describe_figures(results: dict) -> str:
+    """The first figures of each task in one line; in percent, as evaluators give them."""
+    several = results and all(
+        isinstance(value, dict) for tasks in results.values() for value in tasks.values()
+    )
+    by_name = results if several else {"": results}
+    parts = []
+    for name, tasks in by_name.items():
+        for task, figures in tasks.items():
+            shown = [f"{key} {value:.2f} %" for key, value in list(figures.items())[:2]]
+            parts.append(f"{' '.join(filter(None, (name, task)))} {', '.join(shown)}")
+    return "; ".join(parts) or "no figures, as there is no ground truth"
 
 
 class Trainer(DefaultTrainer):
@@ -109,6 +139,7 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)
         check_ignored_keys(cfg)
+        check_loggers(cfg)
         if not logging.getLogger(TrainerBase.__module__).isEnabledFor(logging.INFO):
             setup_logger()  # else the runtime's lines are lost
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
@@ -147,12 +178,24 @@ class Trainer(DefaultTrainer):
             cfg.OUTPUT_DIR,
             averaged=self.saving,
             partial=cfg.MODEL.YOLOR.PARTIAL_WEIGHTS,
+            keep_last=cfg.SOLVER.KEEP_LAST,
             trainer=weakref.proxy(self),
         )
         progress.always_slow = cfg.MODEL.COMPILE  # new shapes are compiled at any time
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
+        self.clock = TrainingClock(
+            self.max_iter,
+            cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else None,
+            cfg.SOLVER.CHECKPOINT_PERIOD,
+        )
+        self.printer = ProgressPrinter(
+            self.clock, None if self.training_set is None else self.epochs_after
+        )
+        self.loggers: list[FigureWriter] = []
+        self.checkpoints: CheckpointHook | None = None
+        self.early_stopping: EarlyStoppingHook | None = None
         self.register_hooks(self.build_hooks())
 
     def averaged(self) -> AbstractContextManager:
@@ -167,16 +210,36 @@ class Trainer(DefaultTrainer):
     @contextmanager
     def saving(self) -> Iterator[None]:
         """`averaged`, to save the model; other processes wait for it."""
-        with progress.during("checkpoint"), self.averaged():
+        with progress.during("checkpoint"), self.clock.measuring("checkpoint"), self.averaged():
             yield
 
+    def epochs_after(self, done: int) -> float:
+        """Epochs that so many iterations are."""
+        samples = self._trainer.accumulation.batches_before(done) * self.cfg.SOLVER.IMS_PER_BATCH
+        return samples / len(self.training_set)
+
     def run_step(self) -> None:
+        if self.iter >= self.max_iter:
+            raise EndedEarly
         progress.begin(self.iter)
         super().run_step()
         done = self.iter + 1
         if done % WRITE_PERIOD == 0 or done == self.max_iter:
             self._trainer.settle()
         progress.end()
+        self.clock.tick(done)
+        if comm.is_main_process():
+            self.printer.refresh(done)
+
+    def end_early(self, done: int) -> None:
+        """Let the run end after so many iterations as if it had been meant to; all processes call
+        this. What it ends with is saved here."""
+        self.max_iter = self.clock.max_iter = done
+        self.interrupt.completed = True
+        if self.checkpoints is not None:
+            iteration, self.iter = self.iter, done - 1
+            self.checkpoints.save_end(self.iter)
+            self.iter = iteration
 
     @property
     def completed(self) -> bool:
@@ -185,7 +248,7 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         """Timer, random state, fingerprint, frozen norms, average, schedule, checkpoints, signals,
-        evaluation, best, image weights, writers, report: in this order."""
+        evaluation, image weights, best, early stopping, writers, report: in this order."""
         cfg = self.cfg
         norms = frozen_norms(self.model)
         built = [
@@ -198,9 +261,8 @@ class Trainer(DefaultTrainer):
         ]
         if comm.is_main_process():
             # Before the evaluation, so that nothing is lost if that fails.
-            built.append(
-                hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
-            )
+            self.checkpoints = CheckpointHook(cfg.SOLVER.CHECKPOINT_PERIOD, self.checkpointer)
+            built.append(self.checkpoints)
         built.append(self.interrupt)
         if cfg.DATASETS.TEST:
             built += [EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate), self.image_weights]
@@ -210,21 +272,43 @@ class Trainer(DefaultTrainer):
             if cfg.VIS_PERIOD > 0:
                 names = class_names(cfg)
                 built.append(ImplicitPictureHook(cfg.VIS_PERIOD, names, averaged=self.averaged))
+        if cfg.SOLVER.EARLY_STOPPING.PATIENCE > 0:
+            self.early_stopping = EarlyStoppingHook(
+                cfg.TEST.EVAL_PERIOD, cfg.SOLVER.EARLY_STOPPING.PATIENCE
+            )
+            built.append(self.early_stopping)
+        if comm.is_main_process():
             built.append(hooks.PeriodicWriter(self.build_writers(), period=WRITE_PERIOD))
             if cfg.DATASETS.TEST and cfg.TEST.REPORT:
                 # Behind everything that may not be lost, and the curves that it shows.
                 built.append(ReportHook(cfg))
         return [hook for hook in built if hook is not None]
 
+    def build_writers(self) -> list[EventWriter]:
+        """The line of progress, the runtime's files, and what TRAIN.LOGGERS names."""
+        files = super().build_writers()
+        files = [writer for writer in files if not isinstance(writer, CommonMetricPrinter)]
+        self.loggers = build_loggers(self.cfg, lambda: self.completed)
+        return [self.printer, *files, *self.loggers]
+
     def evaluate(self) -> dict:
         """Evaluate the average; the training does not notice, but for the image weights."""
         self.interrupt.evaluating = True
         try:
-            with preserved_random_state(), self.averaged():
+            with (
+                self.clock.measuring("evaluation"),
+                preserved_random_state(),
+                self.averaged(),
+            ):
                 take_buffers_of_main_process(self.model)
                 results = self._last_eval_results = self.test(self.cfg, self.model)
         finally:
             self.interrupt.evaluating = False
+        if comm.is_main_process():
+            seconds = self.clock.apart["evaluation"][-1]
+            names = ", ".join(self.cfg.DATASETS.TEST)
+            figures = describe_figures(results)
+            logger.info("Evaluation of %s: %s (took %.1f s)", names, figures, seconds)
         value = fitness(results) if comm.is_main_process() else None
         if value is not None:
             self.storage.put_scalar(FITNESS, value, smoothing_hint=False)
@@ -256,19 +340,38 @@ class Trainer(DefaultTrainer):
         """
         if self.start_iter >= self.max_iter:
             logger.info("The run has all its %d iterations: nothing is left to do", self.max_iter)
+            self.mend_final()
             return None
+        if self.early_stopping is not None and self.early_stopping.is_exhausted:
+            logger.info("%s: nothing is left to do", self.early_stopping.describe())
+            self.mend_final()
+            return None
+        for writer in self.loggers:
+            writer.begin()
         runtime_logger = logging.getLogger(TrainerBase.__module__)
         runtime_logger.addFilter(shorten_error)
         try:
             results = super().train()
             progress.leave("end")
             return results
+        except EndedEarly:
+            progress.leave("end")
+            if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
+                return None
+            verify_results(self.cfg, self._last_eval_results)
+            return self._last_eval_results
         except Interrupted as interrupted:
             self.save_interrupted(interrupted)
             raise
         finally:
             self.interrupt.restore()
             runtime_logger.removeFilter(shorten_error)
+
+    def mend_final(self) -> None:
+        """Write the weights at the end of a finished run, if the end came before they were."""
+        final = Path(self.cfg.OUTPUT_DIR) / f"{FINAL_NAME}.pth"
+        if self.checkpoints is not None and not final.is_file():
+            self.checkpoints.save_final(self.start_iter - 1)
 
     def save_interrupted(self, interrupted: Interrupted) -> None:
         """Save the last iteration that is finished, and say from where to go on."""
@@ -304,11 +407,12 @@ class Trainer(DefaultTrainer):
         require_same(Path(self.checkpointer.get_checkpoint_file()).name if resume else "")
         super().resume_or_load(resume)
         if self.start_iter == 0 and source:
-            fault = find_fault(Path(source))
+            state = find_state_beside(Path(source))
+            fault = find_fault(state)
             if fault is not None:
                 raise ValueError(f"SOLVER.CONTINUE_FROM {source!r} cannot be continued: {fault}")
             self.checkpointer.strict = True
-            self.checkpointer.load(source)
+            self.checkpointer.load(str(state))
             self.start_iter = self.iter + 1
         if self.start_iter > 0:
             # The optimiser came with the learning rates of its own run.
@@ -380,7 +484,7 @@ class Trainer(DefaultTrainer):
                     model, loader, DatasetEvaluators([evaluator, timer])
                 )
             if comm.is_main_process():
-                logger.info("Figures of %s:", name)
+                logger.info("Figures of %s:", name, extra={FOR_FILE: True})
                 print_csv_format(results[name])
                 if given is None:
                     keep_for_report(cfg, name, results[name], timer.summary())
