@@ -43,15 +43,17 @@ def add_overrides(
 
 def add_paths(parser: argparse.ArgumentParser, name: str, **options: object) -> None:
     """Add a list of files and folders, which overrides may follow; see `split_overrides`."""
-    action = parser.add_argument(name, nargs="+", type=Path, **options)
+    action = parser.add_argument(name, nargs="+", **{"type": Path, **options})
     action.completer = complete_file_or_key
 
 
 def split_overrides(args: argparse.Namespace, name: str) -> None:
-    """End a list of paths, the option `name`, where overrides follow, which join the others."""
-    paths = getattr(args, name)
+    """End a list of words, the option `name`, where overrides follow, which join the others."""
+    paths = getattr(args, name) or []
     is_key = (i for i, path in enumerate(paths) if CONFIG_KEY.fullmatch(str(path)))
     end = next(is_key, len(paths))
+    if end == len(paths):
+        return
     setattr(args, name, list(paths[:end]))
     args.opts = [*map(str, paths[end:]), *args.opts]
 
