@@ -45,7 +45,7 @@ def describe_arguments(
 
 
 def name(source: Source) -> str:
-    """What tells an input from another; of images not their times, as it would be many questions."""
+    """What tells an input from another; images are too many to ask each for its time."""
     if source.kind == "image":
         return os.path.abspath(source.name)
     return version(source.name) if os.path.isfile(source.name) else source.shown
