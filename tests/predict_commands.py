@@ -25,7 +25,12 @@ class Commands:
             stdout=subprocess.PIPE,
             text=True,
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "OMP_NUM_THREADS": "1",
+                "TQDM_DISABLE": "1",
+            },
         )
 
     def __call__(self, *arguments, **order) -> tuple[int, str]:

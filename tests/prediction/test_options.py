@@ -178,11 +178,11 @@ def test_ids_of_an_annotation_file(predict, tmp_path):
     assert {x["category_id"] for x in results} <= {5, 16, 27} and results
     annotations["images"].pop()
     path.write_text(json.dumps(annotations))
-    assert "has no image '002.png'" in fail(predict, *command, *classes, "--overwrite")
+    assert "has no image '002.png'" in fail(predict, *command, *classes)
     annotations["categories"].pop()
     path.write_text(json.dumps(annotations))
     command[1] = images / "000.png"
-    assert "has no class 'car'" in fail(predict, *command[:2], *command[2:], *classes)
+    assert "has no class 'car'" in fail(predict, *command, "--overwrite", *classes)
 
 
 def test_objects_keep_their_identity_and_get_new_ones_in_the_next_film(predict, tmp_path):

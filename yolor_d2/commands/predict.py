@@ -52,7 +52,7 @@ def text_outputs(args: argparse.Namespace) -> dict[str, Path]:
     """Text files to write, by name."""
     given = {"json": args.json, "coco": args.coco_json, "csv": args.csv}
     found = {name: path for name, path in given.items() if path is not None}
-    if "coco" in found and (not args.coco_json.exists() or args.coco_json.is_file()):
+    if "coco" in found and outputs.is_regular(args.coco_json):
         found["images"] = outputs.images_table(args.coco_json)
     return found
 
@@ -84,7 +84,7 @@ def folder_outputs(args: argparse.Namespace, style: dict[str, Any]) -> list[Any]
 def state_file(args: argparse.Namespace) -> Path | None:
     """Where it is noted how far the command is: beside the first file, else in a folder."""
     for path in text_outputs(args).values():
-        if not path.exists() or path.is_file():
+        if outputs.is_regular(path):
             return path.with_name(f".{path.name}.progress")
     for folder in (args.output, args.crops, args.yolo_txt):
         if folder is not None:

@@ -115,6 +115,11 @@ def naming(path: Path) -> Iterator[None]:
 # ---- Text files
 
 
+def is_regular(path: Path) -> bool:
+    """Whether this is, or will be, a file; /dev/stdout is none even where it leads to one."""
+    return "/dev" not in map(str, path.parents) and (not path.exists() or path.is_file())
+
+
 class StreamedText:
     """A text file to which records are added.
 
@@ -142,12 +147,12 @@ class StreamedText:
         self.path = path
         self.separator = separator
         self.tail = tail
-        self.regular = not path.exists() or path.is_file()
+        self.regular = is_regular(path)
         self.size = self.checksum = self.records = 0
         self.flushed = 0  # bytes that are surely there
         path.parent.mkdir(parents=True, exist_ok=True)
         if mark is None:
-            self.file = path.open("wb")
+            self.file = path.open("wb" if self.regular else "ab")
             self.put(head)
         else:
             self.size, self.checksum, self.records = mark["size"], mark["crc32"], mark["records"]

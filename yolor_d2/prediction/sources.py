@@ -25,9 +25,10 @@ VIDEO_SUFFIXES = {
 }
 # What lies beside images and films and is never worth a look.
 OTHER_SUFFIXES = {".txt", ".json", ".jsonl", ".xml", ".csv", ".yaml", ".yml", ".md", ".log", ".py"}
-# Length of a packet of MPEG transport streams, and what each begins with; `.m2ts` puts four bytes
-# in front.
-TS_PACKET, TS_SYNC = 188, 0x47
+# Where the packets of MPEG transport streams begin, each with the same byte; `.m2ts` puts four
+# bytes in front of each.
+TS_SYNC = 0x47
+TS_PACKETS = ((0, 188, 376), (4, 196, 388))
 FIRST_BYTES = (
     b"\x1aE\xdf\xa3",  # Matroska, WebM
     b"FLV\x01",
@@ -96,8 +97,8 @@ def is_video_content(start: bytes) -> bool:
     if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return start[8:12] not in PICTURE_BRANDS
     return any(
-        len(start) > first + TS_PACKET and start[first] == start[first + TS_PACKET] == TS_SYNC
-        for first in (0, 4)
+        len(start) > max(packets) and all(start[i] == TS_SYNC for i in packets)
+        for packets in TS_PACKETS
     )
 
 
@@ -145,7 +146,7 @@ def from_address(address: str) -> Source:
             f"--input: {without_password(address)!r} is the address of an image; download it "
             "first, only films and streams are read from addresses"
         )
-    words = f"{parts.hostname or ''}_{Path(parts.path).with_suffix('')}"
+    words = f"{parts.hostname or ''}{Path(parts.path).with_suffix('')}"
     place = re.sub(r"[^\w.-]+", "_", words).strip("_") or "stream"
     kind: Kind = "video" if parts.scheme in FILE_SCHEMES else "live"
     return Source(address, kind, PurePosixPath(place))
