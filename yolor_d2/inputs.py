@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import errno
-import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from pathlib import Path
 from .words import did_you_mean
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy"}
-VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 WEIGHTS_KEY = "MODEL.WEIGHTS"
 
@@ -90,38 +88,7 @@ def require_source(name: str, paths: Sequence[str]) -> None:
         require_path(paths[0])
 
 
-# ---- Images and videos
-
-
-def is_camera(path: Path) -> bool:
-    """Whether an input is the number of a camera, not a file of that name."""
-    return str(path).isdecimal() and not path.exists()
-
-
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES or is_camera(path)
-
-
-def expand(inputs: Sequence[Path]) -> list[Path]:
-    """Files and cameras to work on: folders stand for the images in them.
-
-    Raises:
-        FileNotFoundError: when an input does not exist.
-        ValueError: when there is nothing to work on.
-    """
-    files = []
-    for path in inputs:
-        if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.is_file() or is_camera(path):
-            files.append(path)
-        elif glob.has_magic(str(path)) and (matches := sorted(glob.glob(str(path)))):
-            files += [p for p in map(Path, matches) if p.is_file()]
-        else:
-            raise FileNotFoundError(f"--input: no such file or folder {str(path)!r}")
-    if not files:
-        raise ValueError(f"--input: no images in {', '.join(map(str, inputs))}")
-    return files
+# ---- Images
 
 
 def find_images(sources: Sequence[Path]) -> list[Path]:

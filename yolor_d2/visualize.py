@@ -34,28 +34,39 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 def draw_boxes(
     image: np.ndarray,
     boxes: np.ndarray,
-    labels: Sequence[int],
-    class_names: Sequence[str],
+    classes: Sequence[int],
+    names: Sequence[str],
     scores: Sequence[float] | None = None,
+    *,
+    labels: bool = True,
+    line_width: int | None = None,
+    identities: Sequence[int | None] | None = None,
 ) -> np.ndarray:
     """A copy of an image with its boxes and their classes.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         boxes: (M, 4) xyxy in pixels.
-        labels: M classes.
-        class_names: name of each class.
+        classes: M classes.
+        names: name of each class.
         scores: M scores to write beside the classes.
+        labels: whether anything is written beside the boxes.
+        line_width: of the boxes in pixels; None chooses it.
+        identities: M numbers of objects to write beside the classes, None where it is unknown.
     """
     canvas = np.ascontiguousarray(image).copy()
     unit = max(canvas.shape[:2]) / 640  # so that lines and letters look alike on images of any size
-    thickness = max(round(1.5 * unit), 1)
+    thickness = max(round(1.5 * unit), 1) if line_width is None else line_width
     font, font_scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.4 * unit, 0.3)
-    for i, (box, label) in enumerate(zip(boxes, labels)):
+    for i, (box, label) in enumerate(zip(boxes, classes)):
         colour = PALETTE[label % len(PALETTE)]
         x1, y1, x2, y2 = (round(float(v)) for v in box)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
-        text = class_names[label] + (f" {scores[i]:.2f}" if scores is not None else "")
+        if not labels:
+            continue
+        text = names[label] + (f" {scores[i]:.2f}" if scores is not None else "")
+        if identities is not None and identities[i] is not None:
+            text = f"{identities[i]} {text}"
         (width, height), baseline = cv2.getTextSize(text, font, font_scale, 1)
         top = max(y1 - height - baseline, 0)
         cv2.rectangle(canvas, (x1, top), (x1 + width, top + height + baseline), colour, -1)

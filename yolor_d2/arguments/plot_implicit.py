@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..inputs import expand
+from ..inputs import find_images
 from .common import (
     add_keys,
     add_overrides,
@@ -50,4 +50,4 @@ def check_inputs(args: argparse.Namespace) -> None:
     check_config(args)
     check_weights(args)
     if args.images:
-        expand(args.images)
+        find_images(args.images)

@@ -4,10 +4,12 @@ r"""Detect objects in images, folders of images, videos, or what a camera sees.
     yolor-d2 predict output/mine photos/ --output found/ --csv found.csv --threshold 0.4
     yolor-d2 predict --config-file yolor_p6_paper.yaml --weights yolor-p6.pt --input photos/
 
-Inputs are files, folders, patterns such as "photos/*.jpg", or the number of a camera. Drawn copies
-go to the output folder; --json, --coco-json and --csv write the detections as well (or, without
---output, alone). Without all of these, drawn copies go to predictions/. --tile looks at large
-images piece by piece.
+Inputs are images, films, folders of both, patterns such as "photos/*.jpg", addresses such as
+rtsp://camera/stream, or the number of a camera. Drawn copies go to the output folder; --json,
+--coco-json, --csv, --yolo-txt and --crops write the detections as well (or, without --output,
+alone). Without all of these, drawn copies go to predictions/. Everything is written as it comes:
+after Ctrl-C or a crash the same command with --resume goes on, and ends with the same files.
+--tile looks at large images piece by piece.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..completion import complete_file_or_key
-from ..inputs import expand, find_run, overridden_weights, require_readable
+from ..inputs import find_run, overridden_weights, require_readable
+from ..prediction.extras import require_pyav, require_trackers
+from ..prediction.sources import expand
 from .common import (
     NO_MODEL,
     add_keys,
@@ -42,18 +46,30 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     parser.folder = "--output"
     add_run(parser)
+    # As text: a path would make rtsp:/ of rtsp://.
     action = parser.add_argument(
-        "inputs", nargs="*", metavar="INPUT", type=Path, help="files, folders, patterns, cameras"
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="images, films, folders, patterns, addresses, cameras",
     )
     action.completer = complete_file_or_key
-    add_paths(parser, "--input", default=[], help="the same")
+    add_paths(parser, "--input", type=str, default=[], help="the same")
     add_keys(parser, "weights", "size", "device", "iou")
-    parser.add_argument("--output", type=Path, help="folder for drawn images and videos")
-    parser.add_argument("--json", type=Path, help="file for the detections")
-    parser.add_argument("--coco-json", type=Path, help="file for COCO results; classes from 1")
-    parser.add_argument("--csv", type=Path, help="file for a table, one line a detection")
+    add_outputs(parser.add_argument_group("what is written"))
+    parser.add_argument("--resume", action="store_true", help="go on where it was interrupted")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start anew, whatever another command has written"
+    )
     parser.add_argument("--batch", dest="batch_size", type=int, default=8, help="images at a time")
-    parser.add_argument("--frames", type=int, help="stop a video or camera after so many")
+    parser.add_argument("--classes", nargs="+", help="names or numbers of those to report")
+    parser.add_argument("--frames", type=int, help="most frames of a film or camera to look at")
+    parser.add_argument(
+        "--stride", type=int, default=1, help="of a film look at every so many frames"
+    )
+    parser.add_argument(
+        "--track", action="store_true", help="give objects identities over the frames of a film"
+    )
     parser.add_argument("--tile", type=int, help="side in pixels of the tiles of an image")
     parser.add_argument("--tile-overlap", type=int, default=64, help="pixels that tiles share")
     parser.add_argument(
@@ -70,6 +86,32 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_outputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--output", type=Path, help="folder for drawn images and films")
+    group.add_argument(
+        "--no-labels", dest="labels", action="store_false", help="draw boxes without words"
+    )
+    group.add_argument("--line-width", type=int, help="of drawn boxes, in pixels")
+    group.add_argument(
+        "--json", type=Path, help="file for the detections; lines of JSON if it ends in .jsonl"
+    )
+    group.add_argument("--csv", type=Path, help="file for a table, one line a detection")
+    group.add_argument(
+        "--coco-json",
+        type=Path,
+        help="file for COCO results; FILE.images.json beside it says what each image_id is",
+    )
+    group.add_argument(
+        "--coco-images",
+        type=Path,
+        help="annotation file whose ids of images and classes the COCO results are to have",
+    )
+    group.add_argument(
+        "--yolo-txt", type=Path, help="folder for labels in YOLO's format, a file an image or frame"
+    )
+    group.add_argument("--crops", type=Path, help="folder for the pixels of each box")
+
+
 def take_inputs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Tell the model from the inputs among the words without option."""
     first, rest = args.run, list(args.inputs)
@@ -78,7 +120,7 @@ def take_inputs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
             args.config_file is not None
             or find_run(overridden_weights(args.opts) or "") is not None
         ):
-            args.run, rest = None, [Path(first), *rest]
+            args.run, rest = None, [first, *rest]
         elif not rest or Path(first).exists():
             parser.error(NO_MODEL)
     args.input = [*rest, *args.input]
@@ -91,12 +133,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     use_run(parser, args)
     if not args.input:
         parser.error("nothing to look at: give files, folders, patterns, or a camera's number")
-    if not any((args.output, args.json, args.coco_json, args.csv)):
+    if not any((args.output, args.json, args.coco_json, args.csv, args.yolo_txt, args.crops)):
         args.output = DEFAULT_OUTPUT
         tell(parser, args, f"--output {DEFAULT_OUTPUT}")
+    files = [path for path in (args.json, args.coco_json, args.csv) if path is not None]
+    if len(set(files)) < len(files):
+        parser.error(f"two outputs are the same file, {str(files[0])!r}")
+    if args.coco_images is not None and args.coco_json is None:
+        parser.error("--coco-images belongs to --coco-json")
+    if args.resume and args.overwrite:
+        parser.error("--resume goes on and --overwrite starts anew: give one of them")
     for option, value in (
         ("--batch", args.batch_size),
         ("--frames", args.frames),
+        ("--stride", args.stride),
+        ("--line-width", args.line_width),
         ("--tile", args.tile),
     ):
         if value is not None and value < 1:
@@ -114,5 +165,11 @@ def check_inputs(args: argparse.Namespace) -> None:
     check_config(args)
     if args.thresholds is not None:
         require_readable(args.thresholds)
-    expand(args.input)
+    if args.coco_images is not None:
+        require_readable(args.coco_images)
+    sources = expand(args.input)
+    if args.output is not None and any(source.kind != "image" for source in sources):
+        require_pyav("--output with films")
+    if args.track:
+        require_trackers()
     check_weights(args)

@@ -12,7 +12,7 @@ from ..d2.modeling import build_model
 from ..data.catalog import class_names, register_datasets
 from ..data.image import read_image
 from ..data.loader import EvaluationMapper
-from ..inputs import expand, require_weights
+from ..inputs import find_images, require_weights
 from ..layers import Implicit
 from ..visualize_implicit import FeatureRecorder, draw_alignment, draw_tensors, save_figure
 
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
         }
         mapper = EvaluationMapper.from_config(cfg)
         with FeatureRecorder(places) as recorder, torch.no_grad():
-            for path in expand(args.images)[: args.count]:
+            for path in find_images(args.images)[: args.count]:
                 height, width = read_image(path).shape[:2]
                 model([mapper({"file_name": str(path), "height": height, "width": width})])
         figures["alignment"] = draw_alignment(recorder)

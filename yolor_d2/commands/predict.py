@@ -1,222 +1,141 @@
-"""Detect objects in images, folders of images, videos, or what a camera sees."""
+"""Detect objects in images, folders, films, and what a camera or a stream shows."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import itertools
+import contextlib
+import difflib
 import json
 import logging
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import cv2
-import numpy as np
-from tqdm import tqdm
-
-from yolor_d2.checkpoint.files import atomic_write, require_writable
+from yolor_d2.checkpoint.files import require_writable
+from yolor_d2.commands.shell import NO_SPACE
 from yolor_d2.config import load_config
-from yolor_d2.d2.structures import Instances
+from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.catalog import class_names
-from yolor_d2.data.image import ImageReadError, read_image
 from yolor_d2.evaluation.report import read_thresholds
-from yolor_d2.inputs import expand, is_camera, is_video
-from yolor_d2.predictor import BatchPredictor, FailedInput
-from yolor_d2.visualize import draw_boxes, to_rgb, write_image
+from yolor_d2.prediction import outputs, state
+from yolor_d2.prediction.run import FilmOptions, Prediction, Run, Stopped
+from yolor_d2.prediction.sources import Source, expand
+from yolor_d2.prediction.tracking import LOW_SCORE
+from yolor_d2.predictor import BatchPredictor
 
 logger = logging.getLogger("yolor_d2.predict")
 
 
-def to_records(found: Instances, names: list[str]) -> list[dict]:
-    """Detections as plain data; boxes are x, y, width, height in pixels."""
-    return [
-        {
-            "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(score, 5),
-            "class": names[label],
-        }
-        for (x1, y1, x2, y2), score, label in zip(
-            found.pred_boxes.tensor.tolist(), found.scores.tolist(), found.pred_classes.tolist()
-        )
-    ]
+def find_classes(wanted: Sequence[str] | None, names: Sequence[str]) -> list[int] | None:
+    """Numbers of classes that are given by name or number.
 
-
-def draw(image: np.ndarray, found: Instances, names: list[str]) -> np.ndarray:
-    boxes = found.pred_boxes.tensor.numpy()
-    return draw_boxes(image, boxes, found.pred_classes.tolist(), names, found.scores.tolist())
-
-
-class Prediction:
-    """A predictor with a threshold and what is written of its detections.
-
-    Args:
-        predictor: takes RGB arrays.
-        names: of the classes.
-        threshold: least score to report.
-        tile: side of tiles in pixels; None looks at whole images alone.
-        overlap: pixels that neighbouring tiles share.
-        frames: most frames of a video; None takes all.
+    Raises:
+        ValueError: when there is no such class.
     """
-
-    def __init__(
-        self,
-        predictor: BatchPredictor,
-        names: list[str],
-        threshold: float,
-        *,
-        tile: int | None = None,
-        overlap: int = 0,
-        frames: int | None = None,
-    ):
-        self.predictor = predictor
-        self.names = names
-        self.threshold = threshold
-        self.tile = tile
-        self.overlap = overlap
-        self.frames = frames
-
-    def detect(self, sources: Iterable) -> Iterator[Instances | FailedInput]:
-        """Detections on the CPU that reach the threshold."""
-        if self.tile is None:
-            results = self.predictor.stream(sources)
-        else:
-            results = (self.detect_tiled(i, source) for i, source in enumerate(sources))
-        for found in results:
-            if not isinstance(found, FailedInput):
-                found = found.to("cpu")
-                found = found[found.scores >= self.threshold]
-            yield found
-
-    def detect_tiled(self, index: int, source) -> Instances | FailedInput:
-        try:
-            return self.predictor.detect_tiled(source, tile=self.tile, overlap=self.overlap)
-        except (ImageReadError, OSError) as error:
-            return FailedInput(index, str(error))
-
-    def read(self, path: Path) -> np.ndarray:
-        """An image to draw on."""
-        return to_rgb(read_image(path, channels=self.predictor.channels))
-
-    def run_images(self, paths: list[Path], drawn: list[Path | None]) -> Iterator[dict | None]:
-        """One record a file; None, and a line in the log, for those that cannot be read."""
-        for path, target, found in zip(paths, drawn, self.detect(paths)):
-            if isinstance(found, FailedInput):
-                logger.error("%s", found.message)
-                yield None
-                continue
-            if target is not None:
-                write_image(target, draw(self.read(path), found, self.names))
-            yield {"file_name": str(path), "detections": to_records(found, self.names)}
-
-    def run_video(self, path: Path, drawn: Path | None) -> dict:
-        frames, rate, count = open_video(path)
-        if self.frames is not None:
-            frames, count = itertools.islice(frames, self.frames), self.frames
-        shown: deque[np.ndarray] = deque()
-
-        def remembered() -> Iterator[np.ndarray]:
-            for frame in frames:
-                if drawn is not None:
-                    shown.append(frame)
-                yield frame
-
-        writer = None
-        records = []
-        progress = tqdm(total=max(count, 0) or None, unit="frame", desc=path.name, leave=False)
-        for found in self.detect(remembered()):
-            progress.update()
-            if isinstance(found, FailedInput):
-                raise ImageReadError(f"frame {found.index} of {str(path)!r}: {found.message}")
-            records.append(to_records(found, self.names))
-            if drawn is None:
-                continue
-            frame = shown.popleft()
-            if writer is None:
-                drawn.parent.mkdir(parents=True, exist_ok=True)
-                size = (frame.shape[1], frame.shape[0])
-                writer = cv2.VideoWriter(str(drawn), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
-                if not writer.isOpened():
-                    raise OSError(f"cannot write video {str(drawn)!r}")
-            writer.write(draw(frame, found, self.names)[:, :, ::-1])
-        progress.close()
-        if writer is not None:
-            writer.release()
-        if not records:
-            raise ImageReadError(f"video {str(path)!r} has no frame that can be read")
-        return {"file_name": str(path), "frames": records}
-
-
-def write_coco(path: Path, results: list[dict], names: list[str]) -> None:
-    """COCO results; image_id is the file's name without its ending where that is a number."""
-    records = []
-    for name, _, record in flat(results):
-        stem = Path(name).stem
-        records.append(
-            {
-                "image_id": int(stem) if stem.isdecimal() else Path(name).name,
-                "category_id": names.index(record["class"]) + 1,
-                "bbox": record["bbox"],
-                "score": record["score"],
-            }
-        )
-    write_text(path, json.dumps(records, indent=1))
-
-
-def write_csv(path: Path, results: list[dict]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file_name", "frame", "class", "score", "x", "y", "width", "height"])
-    for name, frame, record in flat(results):
-        table.writerow([name, frame, record["class"], record["score"], *record["bbox"]])
-    write_text(path, text.getvalue())
-
-
-def flat(results: list[dict]) -> Iterator[tuple[str, int, dict]]:
-    """File, frame (0 for images) and record of each detection."""
-    for result in results:
-        for frame, records in enumerate(result.get("frames", [result.get("detections", [])])):
-            for record in records:
-                yield result["file_name"], frame, record
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode("utf-8", "surrogateescape"))  # as names of files are
-
-
-def open_video(path: Path) -> tuple[Iterator[np.ndarray], float, int]:
-    """RGB frames, frames per second, and the number of frames that the file claims."""
-    video = cv2.VideoCapture(int(str(path)) if is_camera(path) else str(path))
-    if not video.isOpened():
-        raise ImageReadError(f"cannot read video {str(path)!r}")
-
-    def frames() -> Iterator[np.ndarray]:
-        while True:
-            there, frame = video.read()
-            if not there:
-                break
-            yield frame[:, :, ::-1]
-        video.release()
-
-    return frames(), video.get(cv2.CAP_PROP_FPS) or 25.0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-
-
-def output_path(folder: Path | None, path: Path, taken: set[Path]) -> Path | None:
-    """Where the drawn copy of a file goes; files of the same name do not overwrite each other."""
-    if folder is None:
+    if wanted is None:
         return None
-    suffix = ".mp4" if is_video(path) else ".jpg"
-    target, number = folder / f"{path.stem}{suffix}", 1
-    while target in taken:
-        number += 1
-        target = folder / f"{path.stem}_{number}{suffix}"
-    if target.exists() and target.samefile(path):
-        raise ValueError(f"--output: {str(target)!r} is an input and would be overwritten")
-    taken.add(target)
-    return target
+    found = []
+    for word in wanted:
+        if word in names:
+            found.append(names.index(word))
+        elif word.isdecimal() and int(word) < len(names):
+            found.append(int(word))
+        else:
+            near = difflib.get_close_matches(word, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names[:20])}"
+            raise ValueError(f"--classes: no class {word!r}; {hint}")
+    return found
+
+
+def text_outputs(args: argparse.Namespace) -> dict[str, Path]:
+    """Text files to write, by name."""
+    given = {"json": args.json, "coco": args.coco_json, "csv": args.csv}
+    found = {name: path for name, path in given.items() if path is not None}
+    if "coco" in found and outputs.is_regular(args.coco_json):
+        found["images"] = outputs.images_table(args.coco_json)
+    return found
+
+
+def open_text(
+    args: argparse.Namespace, names: list[str], annotations: dict | None, marks: dict[str, dict]
+) -> dict[str, Any]:
+    categories = outputs.category_ids(names, annotations)
+    makers: dict[str, Callable[[Path, dict | None], Any]] = {
+        "json": outputs.JsonFile,
+        "coco": lambda path, mark: outputs.CocoResults(path, categories, mark),
+        "csv": lambda path, mark: outputs.CsvFile(path, mark, identities=args.track),
+        "images": lambda path, mark: outputs.CocoImages(path, names, categories, mark),
+    }
+    return {name: makers[name](path, marks.get(name)) for name, path in text_outputs(args).items()}
+
+
+def folder_outputs(args: argparse.Namespace, style: dict[str, Any]) -> list[Any]:
+    found: list[Any] = []
+    if args.output is not None:
+        found.append(outputs.DrawnImages(args.output, **style))
+    if args.crops is not None:
+        found.append(outputs.Crops(args.crops))
+    if args.yolo_txt is not None:
+        found.append(outputs.YoloLabels(args.yolo_txt))
+    return found
+
+
+def state_file(args: argparse.Namespace) -> Path | None:
+    """Where it is noted how far the command is: beside the first file, else in a folder."""
+    for path in text_outputs(args).values():
+        if outputs.is_regular(path):
+            return path.with_name(f".{path.name}.progress")
+    for folder in (args.output, args.crops, args.yolo_txt):
+        if folder is not None:
+            return folder / ".predict.progress"
+    return None
+
+
+def prepare_outputs(args: argparse.Namespace, sources: Sequence[Source]) -> None:
+    """See that everything can be written, and that nothing overwrites an input."""
+    for path in text_outputs(args).values():
+        require_writable(path)
+    for folder in (args.output, args.crops, args.yolo_txt):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    if args.output is None:
+        return
+    inputs = {Path(x.name).resolve() for x in sources if x.kind != "live"}
+    for source in sources:
+        to_file = outputs.drawn_image if source.kind == "image" else outputs.drawn_film
+        target = to_file(args.output, source)
+        if target.resolve() in inputs:
+            raise ValueError(f"--output: {str(target)!r} is an input and would be overwritten")
+
+
+def check_tracking(sources: Sequence[Source]) -> None:
+    """Raise a ValueError where nothing is to be followed."""
+    images = sum(source.kind == "image" for source in sources)
+    if images == len(sources):
+        raise ValueError(
+            "--track follows objects over the frames of films and cameras; all inputs are images"
+        )
+    if images:
+        logger.warning("--track: the objects of %d images get no identities", images)
+
+
+def begin_state(
+    args: argparse.Namespace, cfg: CfgNode, sources: Sequence[Source]
+) -> tuple[state.State | None, bool]:
+    """How far an earlier command came, and whether that was all."""
+    path = state_file(args)
+    if path is None:
+        if args.resume:
+            raise ValueError("--resume goes on with files and folders, not with devices")
+        return None, False
+    arguments = state.describe_arguments(vars(args), sources, cfg.dump(), cfg.MODEL.WEIGHTS)
+    progress = state.State(path, arguments)
+    written = [*text_outputs(args).values(), args.output, args.crops, args.yolo_txt]
+    done = progress.begin(
+        [x for x in written if x is not None], resume=args.resume, overwrite=args.overwrite
+    )
+    return progress, done
 
 
 def main(args: argparse.Namespace) -> int:
@@ -225,42 +144,66 @@ def main(args: argparse.Namespace) -> int:
     names = class_names(cfg)
     if args.thresholds is not None:
         cfg.MODEL.YOLOR.CLASS_SCORE_THRESHOLDS = read_thresholds(args.thresholds, names)
-    files = expand(args.input)
-    for path in (args.json, args.coco_json, args.csv):
-        if path is not None:
-            require_writable(path)
-    if args.output is not None:
-        args.output.mkdir(parents=True, exist_ok=True)
-    cameras = any(map(is_camera, files))
-    predictor = BatchPredictor(
-        cfg, batch_size=1 if cameras else args.batch_size, channel_order="RGB"
+    classes = find_classes(args.classes, names)
+    sources = expand(args.input)
+    live = any(source.kind == "live" for source in sources)
+    if live and args.resume:
+        raise ValueError("--resume: what a camera or a stream showed cannot be looked at again")
+    if args.track:
+        check_tracking(sources)
+    annotations = None
+    if args.coco_images is not None:
+        annotations = json.loads(args.coco_images.read_text(encoding="utf-8"))
+    image_ids = outputs.ImageIds(sources, annotations)
+    prepare_outputs(args, sources)
+    progress, done = begin_state(args, cfg, sources)
+    if done:
+        assert progress is not None
+        logger.info("Nothing is left to do: the command has been finished before")
+        return 1 if progress.content["failures"] else 0
+    predictor = BatchPredictor(cfg, batch_size=1 if live else args.batch_size, channel_order="RGB")
+    prediction = Prediction(
+        predictor,
+        names,
+        args.threshold,
+        classes=classes,
+        tile=args.tile,
+        overlap=args.tile_overlap,
+        least=min(args.threshold, LOW_SCORE) if args.track else None,
     )
-    options = {"tile": args.tile, "overlap": args.tile_overlap, "frames": args.frames}
-    demo = Prediction(predictor, names, args.threshold, **options)
-    taken: set[Path] = set()
-    targets = [output_path(args.output, path, taken) for path in files]
-    done: dict[int, dict] = {}  # by place among the inputs
-    images = [i for i, path in enumerate(files) if not is_video(path)]
-    unit = "image" if len(images) == len(files) else "file"
-    with tqdm(total=len(files), unit=unit) as progress:
-        records = demo.run_images([files[i] for i in images], [targets[i] for i in images])
-        for i, record in zip(images, records):
-            if record is not None:  # the other files still get their results
-                done[i] = record
-            progress.update()
-        for i in sorted(set(range(len(files))) - set(images)):
+    style = {"labels": args.labels, "line_width": args.line_width}
+    film = FilmOptions(args.frames, args.stride, args.output, style, args.track)
+    try:
+        with state.StopSignals() as stop, contextlib.ExitStack() as files:
+            marks = progress.content["outputs"] if progress else {}
+            texts = open_text(args, names, annotations, marks)
+            for file in texts.values():
+                files.callback(file.close)
+            folders = folder_outputs(args, style)
+            run = Run(prediction, sources, texts, folders, image_ids, film, progress, stop)
+            run.note(now=True)
             try:
-                done[i] = demo.run_video(files[i], targets[i])
-            except ImageReadError as error:
-                logger.error("%s", error)
-            progress.update()
-    results = [done[i] for i in sorted(done)]
-    if args.json is not None:
-        write_text(args.json, json.dumps(results, indent=1))
-    if args.coco_json is not None:
-        write_coco(args.coco_json, results, names)
-    if args.csv is not None:
-        write_csv(args.csv, results)
-    failures = len(files) - len(results)
-    logger.info("%d files done, %d could not be read", len(results), failures)
-    return 1 if failures else 0
+                run.work()
+            except Stopped as stopped:
+                return say_stopped(stop, stopped.where, None if live else progress)
+            finally:
+                if live and progress is not None:
+                    progress.save(finished=True)  # nobody can go on with it
+    except OSError as error:
+        if error.errno not in NO_SPACE or progress is None or live:
+            raise
+        text = f"{error.strerror}; --resume goes on when there is room"
+        raise OSError(error.errno, text, error.filename) from error
+    if progress is not None:
+        progress.save(finished=True)
+    logger.info("%d files done, %d could not be read", len(sources) - run.failures, run.failures)
+    return 1 if run.failures else 0
+
+
+def say_stopped(stop: state.StopSignals, where: str, progress: state.State | None) -> int:
+    """Tell that a signal ended the command, and whether it can go on; returns the exit status."""
+    assert stop.received is not None
+    hint = "" if progress is None else "; --resume goes on"
+    name = stop.received.name
+    logger.info("Stopped by %s %s: what is written is whole%s", name, where, hint)
+    return 128 + stop.received

@@ -1,0 +1,212 @@
+"""What is written of films and images, whatever ends the process, and how it is gone on with."""
+
+import csv
+import json
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+pytest.importorskip("av")
+
+import av
+from predict_commands import SIGNALS, write_film, write_images
+
+
+def outputs(folder: Path) -> list[str]:
+    """Options that write everything there is."""
+    options = ("output", "json", "csv", "coco-json", "yolo-txt", "crops")
+    names = ("drawn", "found.json", "found.csv", "coco.json", "labels", "crops")
+    found = []
+    for option, name in zip(options, names):
+        found += [f"--{option}", str(folder / name)]
+    return found
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file but the one that notes how far it is."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in files
+        if not path.name.endswith(".progress")
+    }
+
+
+def check_whole(folder: Path, killed: bool) -> None:
+    """What lies there can be read."""
+    for line in (folder / "found.csv").read_text().splitlines()[: -1 if killed else None]:
+        assert len(next(csv.reader([line]))) == 9
+    if killed:
+        return
+    records = json.loads((folder / "found.json").read_text())
+    results = json.loads((folder / "coco.json").read_text())
+    images = json.loads((folder / "coco.images.json").read_text())["images"]
+    assert len(images) == len(records)
+    assert sum(len(x["detections"]) for x in records) == len(results)
+    for path in (folder / "drawn").glob("*.mp4"):
+        of_film = [x for x in records if Path(x["file_name"]).stem == path.stem]
+        with av.open(path) as film:
+            shown = [frame.time for frame in film.decode(video=0)]
+        assert shown == pytest.approx([x["seconds"] for x in of_film], abs=1e-6)
+
+
+def test_interrupted_runs_end_with_the_files_of_an_undisturbed_one(predict, tmp_path):
+    film = write_film(tmp_path / "film.mp4", 300)
+    images = write_images(tmp_path / "images", 150)
+    (images / "broken.jpg").write_bytes(b"no image")
+    inputs = ["--input", film, images, "--batch-size", 4]
+    code, text = predict(*inputs, *outputs(tmp_path / "whole"))
+    assert code == 1 and "1 could not be read" in text, text[-2000:]
+    # In the first part of the film and in the second, in the images, in the middle of a batch.
+    for number, (kill_after, name) in enumerate(
+        [(90, "SIGKILL"), (150, "SIGINT"), (275, "SIGTERM"), (20, "SIGKILL"), (85, "SIGINT")]
+    ):
+        more = ["--resume"] if number else []
+        command = [*inputs, *outputs(tmp_path / "again"), *more]
+        code, text = predict(*command, kill_after=kill_after, signal=name)
+        assert code == SIGNALS[name], text[-2000:]
+        if name != "SIGKILL":
+            last = text.strip().splitlines()[-1]
+            assert f"Stopped by {name} after" in last and "--resume goes on" in last
+            check_whole(tmp_path / "again", killed=False)
+    code, text = predict(*inputs, *outputs(tmp_path / "again"), "--resume")
+    assert code == 1 and "1 could not be read" in text, text[-2000:]
+    whole = content(tmp_path / "whole")
+    assert whole == content(tmp_path / "again")
+    assert len(whole) > 300 + 150
+    check_whole(tmp_path / "whole", killed=False)
+    code, text = predict(*inputs, *outputs(tmp_path / "again"), "--resume")
+    assert code == 1 and "Nothing is left to do" in text
+
+
+@pytest.mark.parametrize("name", ["found.jsonl", "found.json", "found.csv"])
+def test_every_kind_of_file_is_cut_at_its_last_record(predict, tmp_path, name):
+    film = write_film(tmp_path / "film.mp4", 60)
+    option = f"--{Path(name).suffix[1:].replace('jsonl', 'json')}"
+    command = ["--input", film, option, tmp_path / "whole" / name]
+    assert predict(*command)[0] == 0
+    command[-1] = tmp_path / "again" / name
+    assert predict(*command, kill_after=30)[0] == -9
+    with command[-1].open("ab") as file:
+        file.write(b"half a rec")  # as a system leaves it that is switched off
+    assert predict(*command, "--resume")[0] == 0
+    assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_other_command_lines_are_refused(predict, tmp_path):
+    film = write_film(tmp_path / "film.mp4", 40)
+    command = ["--input", film, "--csv", tmp_path / "found.csv"]
+    assert predict(*command, kill_after=20, signal="SIGTERM")[0] == 143
+    before = (tmp_path / "found.csv").read_bytes()
+    code, text = predict(*command)
+    assert code == 1 and "not finished; --resume goes on, --overwrite starts anew" in text
+    code, text = predict(*command, "--threshold", 0.85, "--resume")
+    assert code == 1 and "--threshold is 0.85, was 0.25" in text
+    assert (tmp_path / "found.csv").read_bytes() == before
+    write_film(film, 41)
+    code, text = predict(*command, "--resume")
+    assert code == 1 and "the list of inputs has changed" in text
+    assert predict(*command, "--overwrite")[0] == 0
+    # The same again is the same file; another one does not take its place.
+    assert predict(*command)[0] == 0
+    assert predict(*command, "--stride", 2)[0] == 1
+    with (tmp_path / "found.csv").open("ab") as file:
+        file.write(b"by hand")
+
+
+def test_files_changed_by_hand_are_not_gone_on_with(predict, tmp_path):
+    film = write_film(tmp_path / "film.mp4", 40)
+    command = ["--input", film, "--csv", tmp_path / "found.csv"]
+    assert predict(*command, kill_after=20, signal="SIGTERM")[0] == 143
+    text = (tmp_path / "found.csv").read_text()
+    (tmp_path / "found.csv").write_text(text.replace("person", "parson"))
+    code, text = predict(*command, "--resume")
+    assert code == 1 and "has been changed since it was written" in text
+    (tmp_path / ".found.csv.progress").unlink()
+    code, text = predict(*command, "--resume")
+    assert code == 1 and "which says how far it is" in text
+
+
+def test_identities_go_on(predict, tmp_path):
+    pytest.importorskip("trackers")
+    film = write_film(tmp_path / "film.mp4", 120)
+    command = ["--input", film, "--track", "--json", tmp_path / "whole.json"]
+    code, text = predict(*command)
+    assert code == 0, text[-2000:]
+    command[-1] = tmp_path / "again.json"
+    assert predict(*command, kill_after=70, signal="SIGINT")[0] == 130
+    assert predict(*command, "--resume")[0] == 0
+    whole = (tmp_path / "whole.json").read_bytes()
+    assert whole == (tmp_path / "again.json").read_bytes()
+    found = [x["identity"] for record in json.loads(whole) for x in record["detections"]]
+    assert len({x for x in found if x is not None}) > 3
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("option", ["--output", "--json", "--csv", "--crops"])
+def test_a_full_disk_is_one_line_and_what_fits_is_whole(predict, tmp_path, small_disk, option):
+    film = write_film(tmp_path / "film.mp4", 1200)
+    target = small_disk / {"--json": "found.json", "--csv": "found.csv"}.get(option, "found")
+    (small_disk / "other").write_bytes(bytes(90_000))
+    code, text = predict("--input", film, option, target)
+    last = text.strip().splitlines()[-1]
+    assert code == 1 and "Traceback" not in text
+    assert "No space left on device" in last and str(target) in last and "--resume" in last
+    if option == "--json":
+        assert isinstance(json.loads(target.read_text()), list)
+    (small_disk / "other").unlink()
+    if option in ("--json", "--csv"):
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+        assert predict("--input", film, option, target, "--resume")[0] == 0
+        whole = tmp_path / target.name
+        assert predict("--input", film, option, whole)[0] == 0
+        assert target.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_long_film_is_looked_at_in_flat_memory(predict, tmp_path):
+    """YOLOR_D2_FRAMES sets its length; killed at random, it ends with the same files."""
+    frames = int(os.environ.get("YOLOR_D2_FRAMES", "3000"))
+    film = write_film(tmp_path / "film.mp4", frames)
+    inputs = ["--input", film]
+    files = ["drawn", "found.csv", "found.json", "coco.json"]
+
+    def options(folder: Path) -> list:
+        names = ("--output", "--csv", "--json", "--coco-json")
+        return [x for pair in zip(names, (folder / file for file in files)) for x in pair]
+
+    code, text = predict(*inputs, *options(tmp_path / "whole"), report_memory=frames // 10)
+    assert code == 0, text[-2000:]
+    memory = [float(line.split()[2]) for line in text.splitlines() if line.startswith("memory ")]
+    print("peak memory in MiB, every tenth of the film:", memory)
+    assert len(memory) == 10
+    assert memory[-1] - memory[1] < 30
+    random.seed(os.environ.get("YOLOR_D2_SEED", "1"))
+    left, more, kills = frames, [], 0
+    while True:
+        name = random.choice(list(SIGNALS))
+        order = {"kill_after": random.randrange(left), "signal": name} if kills < 12 else {}
+        code, text = predict(*inputs, *options(tmp_path / "again"), *more, **order)
+        if code == 0:
+            break
+        assert code == SIGNALS[name], text[-2000:]
+        more, kills = ["--resume"], kills + 1
+        # Most kills come before the run is through.
+        left = max(frames // 6, 1)
+    print("kills:", kills)
+    assert content(tmp_path / "whole") == content(tmp_path / "again")

@@ -1,0 +1,388 @@
+"""The work of `predict`: every input in turn, and how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..d2.structures import Instances
+from ..data.image import ImageReadError, read_image
+from ..predictor import BatchPredictor, FailedInput
+from ..visualize import to_rgb
+from . import outputs, state
+from .outputs import Result
+from .sources import Source
+from .tracking import Tracker
+from .video import FilmWriter, Frame, Mark, OpenCVFilm, PyAVFilm, open_film
+
+logger = logging.getLogger("yolor_d2.predict")
+
+# Seconds between two notes of how far it is, and between two writings of what has been found.
+NOTE_PERIOD = 1.0
+# Frames of a part of a film at least, and seconds of a part of a camera's: what a killed process
+# loses of a film, and what is done again when it goes on.
+PART_FRAMES, PART_SECONDS = 250, 10.0
+# Batches of images that are computed on their own, so that those behind them are the same whether
+# the command was interrupted before them or not.
+BLOCK_BATCHES = 16
+
+
+class Stopped(Exception):
+    """A signal asked to end; everything is written."""
+
+    def __init__(self, where: str):
+        super().__init__(where)
+        self.where = where
+
+
+class Prediction:
+    """A predictor, and which of its detections count.
+
+    Args:
+        predictor: takes RGB arrays.
+        names: of the classes.
+        threshold: least score to report.
+        classes: numbers of the classes to report; None reports all.
+        tile: side of tiles in pixels; None looks at whole images alone.
+        overlap: pixels that neighbouring tiles share.
+        least: least score of what is looked at, which is less where a tracker uses it.
+    """
+
+    def __init__(
+        self,
+        predictor: BatchPredictor,
+        names: list[str],
+        threshold: float,
+        *,
+        classes: list[int] | None = None,
+        tile: int | None = None,
+        overlap: int = 0,
+        least: float | None = None,
+    ):
+        self.predictor = predictor
+        self.names = names
+        self.threshold = threshold
+        self.classes = classes
+        self.tile = tile
+        self.overlap = overlap
+        self.least = threshold if least is None else least
+
+    def detect(self, sources: Iterable) -> Iterator[Instances | FailedInput]:
+        """Detections on the CPU that count."""
+        if self.tile is None:
+            results = self.predictor.stream(sources)
+        else:
+            results = (self.detect_tiled(i, source) for i, source in enumerate(sources))
+        for found in results:
+            if not isinstance(found, FailedInput):
+                found = found.to("cpu")
+                keep = found.scores >= self.least
+                if self.classes is not None:
+                    labels = found.pred_classes
+                    keep &= (labels[:, None] == labels.new_tensor(self.classes)).any(1)
+                found = found[keep]
+            yield found
+
+    def detect_tiled(self, index: int, source) -> Instances | FailedInput:
+        try:
+            return self.predictor.detect_tiled(source, tile=self.tile, overlap=self.overlap)
+        except (ImageReadError, OSError) as error:
+            return FailedInput(index, str(error))
+
+    def read(self, path: str) -> np.ndarray:
+        """An image to draw on."""
+        return to_rgb(read_image(path, channels=self.predictor.channels))
+
+
+@dataclass(frozen=True)
+class FilmOptions:
+    """What is done with films.
+
+    Attributes:
+        frames: most frames to look at; None looks at all.
+        stride: looks at every so many frames.
+        folder: of the drawn films; None draws none.
+        style: options of the drawing.
+        track: whether objects get identities.
+    """
+
+    frames: int | None
+    stride: int
+    folder: Path | None
+    style: dict[str, Any]
+    track: bool
+
+
+class Run:
+    """All inputs, one after the other, and everything that is written of them.
+
+    How far it is is noted only where the batches of an undisturbed run begin, and where the part of
+    a film ends. Who goes on cuts the files there and does the rest again: they become the same.
+
+    Args:
+        prediction: finds the objects.
+        sources: the inputs.
+        files: outputs of text by name.
+        folders: the other outputs; a film has its own.
+        image_ids: numbers of images and frames.
+        film: what is done with films.
+        progress: where it is noted how far it is; None where nothing can go on.
+        stop: signals.
+    """
+
+    def __init__(
+        self,
+        prediction: Prediction,
+        sources: Sequence[Source],
+        files: dict[str, Any],
+        folders: list[Any],
+        image_ids: outputs.ImageIds,
+        film: FilmOptions,
+        progress: state.State | None,
+        stop: state.StopSignals,
+    ):
+        self.prediction = prediction
+        self.sources = sources
+        self.files = files
+        self.folders = folders
+        self.image_ids = image_ids
+        self.film = film
+        self.progress = progress
+        self.stop = stop
+        self.batch_size = prediction.predictor.batch_size
+        begin = (progress.content["position"] if progress else None) or {}
+        self.index: int = begin.get("source", 0)
+        self.count: int = begin.get("count", 0)  # images and frames before
+        self.inside: dict | None = begin.get("film")
+        self.failures: int = progress.content["failures"] if progress else 0
+        self.noted = time.monotonic()
+
+    def work(self) -> None:
+        """Do what is left.
+
+        Raises:
+            Stopped: when a signal asked for it.
+        """
+        with tqdm(total=len(self.sources), initial=self.index, unit="file") as bar:
+            while self.index < len(self.sources):
+                source = self.sources[self.index]
+                if source.kind == "image":
+                    self.images(self.block(), bar)
+                    self.note()
+                else:
+                    writer = self.run_film(source)
+                    self.index += 1
+                    self.inside = None
+                    bar.update()
+                    self.note(now=True)
+                    if writer is not None:  # it is noted that they are not needed any more
+                        writer.remove_parts()
+                if self.stop.received and self.index < len(self.sources):
+                    raise Stopped(f"after {source.shown!r}")
+
+    def fail(self, message: str) -> None:
+        logger.error("%s", message)
+        self.failures += 1
+
+    # ---- Images
+
+    def block(self) -> list[Source]:
+        """The next images without a film between them, no more than are computed together."""
+        most = islice(self.sources, self.index, self.index + BLOCK_BATCHES * self.batch_size)
+        found = []
+        for source in most:
+            if source.kind != "image":
+                break
+            found.append(source)
+        return found
+
+    def images(self, block: list[Source], bar: tqdm) -> None:
+        names = [source.name for source in block]
+        for source, found in zip(block, self.prediction.detect(names)):
+            if isinstance(found, FailedInput):  # the others still get their results
+                self.fail(found.message)
+                self.count += 1
+            else:
+                pixels = once(partial(self.prediction.read, source.name))
+                self.write(self.result(source, found, pixels))
+            self.index += 1
+            bar.update()
+            self.flush_at_times()
+            if self.stop.received and source is not block[-1]:
+                raise Stopped(f"after {source.shown!r}")
+
+    # ---- Films
+
+    def run_film(self, source: Source) -> FilmWriter | None:
+        """Look at a film; returns what has drawn it."""
+        inside = self.inside or {}
+        tracker = writer = None
+        try:
+            film = open_film(source)
+            if self.film.track:
+                rate = float(film.rate) / self.film.stride
+                tracker = Tracker(self.prediction.threshold, rate, inside.get("tracker"))
+            if self.film.folder is not None:
+                target = outputs.drawn_film(self.film.folder, source)
+                writer = FilmWriter(target, film.time_base, film.rate, inside.get("parts", 0))
+            if not self.frames(film, tracker, writer):
+                raise ImageReadError(f"video {source.shown!r} has no frame that can be read")
+        except ImageReadError as error:
+            self.fail(str(error))  # what was found before stays
+        except Stopped:
+            if writer is not None:
+                writer.finish()  # so far it can be played
+            raise
+        except BaseException:
+            if writer is not None:
+                with contextlib.suppress(Exception):  # the first error is the one to tell
+                    writer.finish()
+            raise
+        if writer is not None:
+            writer.finish()
+        return writer
+
+    def frames(
+        self,
+        film: PyAVFilm | OpenCVFilm,
+        tracker: Tracker | None,
+        writer: FilmWriter | None,
+    ) -> int:
+        """Look at the frames that are left; returns how many there were with those before."""
+        source = film.source
+        inside = self.inside or {}
+        after = Mark(**inside["mark"]) if inside else None
+        taken: int = inside.get("taken", 0)
+        live = source.kind == "live"
+        waiting: deque[Frame] = deque()
+        most = self.film.frames
+
+        def frames() -> Iterator[np.ndarray]:
+            left = None if most is None else max(most - taken, 0)
+            with contextlib.closing(film.frames(self.film.stride, after)) as found:
+                for frame in islice(found, left):
+                    waiting.append(frame)
+                    yield frame.pixels
+
+        total = film.count and -(-film.count // self.film.stride)
+        total = min(filter(None, (total, most)), default=None)
+        part_begin = time.monotonic()
+        options = {"unit": "frame", "desc": Path(source.shown).name, "leave": False}
+        with tqdm(total=total, initial=taken, **options) as bar:
+            for found in self.prediction.detect(frames()):
+                frame = waiting.popleft()
+                if isinstance(found, FailedInput):
+                    raise ImageReadError(
+                        f"frame {frame.number} of {source.shown!r}: {found.message}"
+                    )
+                read = partial(attrgetter("pixels"), frame)
+                result = self.result(source, found, read, frame, tracker)
+                self.write(result)
+                if writer is not None:
+                    writer.add(frame, result.drawn(**self.film.style))
+                taken += 1
+                bar.update()
+                self.flush_at_times()
+                aligned = taken % self.batch_size == 0  # here a batch of every run begins
+                full = writer is not None and (
+                    writer.frames >= PART_FRAMES
+                    or (live and time.monotonic() - part_begin > PART_SECONDS)
+                )
+                stopping = aligned and self.stop.received is not None
+                if writer is not None and aligned and full:
+                    writer.end_part()
+                    part_begin = time.monotonic()
+                if aligned and not live and (writer is None or full):
+                    assert film.origin is not None
+                    self.inside = {
+                        "mark": vars(Mark(frame.number, frame.time, film.origin)),
+                        "taken": taken,
+                        "parts": 0 if writer is None else len(writer.parts),
+                    }
+                    self.note(now=full or stopping, tracker=tracker)
+                if stopping:
+                    where = f"after frame {frame.number} ({frame.seconds:.3f} s)"
+                    raise Stopped(f"{where} of {source.shown!r}")
+        return taken
+
+    # ---- Both
+
+    def result(
+        self,
+        source: Source,
+        found: Instances,
+        read: Callable[[], np.ndarray],
+        frame: Frame | None = None,
+        tracker: Tracker | None = None,
+    ) -> Result:
+        boxes, scores = found.pred_boxes.tensor.numpy(), found.scores.numpy()
+        labels = found.pred_classes.numpy()
+        reported = scores >= self.prediction.threshold
+        identities: list[int | None] = []
+        if tracker is not None:
+            assert frame is not None
+            known = tracker.update(boxes, scores, frame.seconds)
+            identities = [x for x, is_reported in zip(known, reported) if is_reported]
+        self.count += 1
+        return Result(
+            source=source,
+            image_id=self.image_ids(source, self.count - 1),
+            frame=0 if frame is None else frame.number,
+            seconds=0.0 if frame is None else frame.seconds,
+            size=found.image_size,
+            boxes=boxes[reported],
+            scores=scores[reported].tolist(),
+            labels=labels[reported].tolist(),
+            identities=identities,
+            names=self.prediction.names,
+            read=read,
+        )
+
+    def write(self, result: Result) -> None:
+        for output in (*self.files.values(), *self.folders):
+            output.add(result)
+
+    def flush_at_times(self) -> None:
+        if time.monotonic() - self.noted > NOTE_PERIOD:
+            for file in self.files.values():
+                file.flush()
+
+    def note(self, *, now: bool = False, tracker: Tracker | None = None) -> None:
+        """Put what is written on the disk, and then how far it is, if it is time for it."""
+        if now or self.stop.received or time.monotonic() - self.noted > NOTE_PERIOD:
+            for file in self.files.values():
+                file.flush(sync=self.progress is not None)
+            if self.progress is not None:
+                film = self.inside
+                if film is not None and tracker is not None:
+                    film = {**film, "tracker": tracker.state()}
+                self.progress.save(
+                    position={"source": self.index, "count": self.count, "film": film},
+                    outputs={name: file.mark() for name, file in self.files.items()},
+                    failures=self.failures,
+                )
+            self.noted = time.monotonic()
+
+
+def once(read: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+    """A function that reads an image when it is asked first."""
+    kept: list[np.ndarray] = []
+
+    def get() -> np.ndarray:
+        if not kept:
+            kept.append(read())
+        return kept[0]
+
+    return get

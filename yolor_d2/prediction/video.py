@@ -1,0 +1,452 @@
+"""Films: frames with their numbers and times, and H.264 that is written part by part.
+
+PyAV (the extra "video") reads and writes; where it is missing, OpenCV reads, and nothing writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..checkpoint.files import TEMPORARY_SUFFIX, atomic_write
+from ..data.image import ImageReadError
+from .extras import INSTALL_VIDEO, has_pyav
+from .sources import Source
+
+logger = logging.getLogger("yolor_d2.predict")
+
+# Encoders of H.264 by preference; which of them there are is a matter of how FFmpeg was built.
+ENCODERS = ("libx264", "libopenh264")
+# Without frames that refer to later ones every part ends where the next begins. A key frame every
+# four seconds or so lets a browser jump.
+ENCODER_OPTIONS = {"crf": "23", "preset": "veryfast", "bf": "0", "g": "100"}
+# Number of BT.709 among the colour spaces, and of the range 16-235, which players expect.
+BT709, LIMITED_RANGE = 1, 1
+# Ticks of cameras, which have no clock of their own.
+CAMERA_TIME_BASE = Fraction(1, 90_000)
+# Where a film does not say it.
+USUAL_RATE = Fraction(25)
+# Seconds to wait for a stream to open, and for its next packet.
+PATIENCE = (15.0, 15.0)
+PARTS_SUFFIX = ".parts"
+# Number of the part, time of its first frame, number of its frames.
+PART = re.compile(r"\d{6,}_\d+_\d+\.mp4")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a film.
+
+    Attributes:
+        number: from 0, counted in the film.
+        time: since the first frame, in the film's time base.
+        seconds: the same in seconds.
+        pixels: (H, W, 3) uint8 RGB, upright as players show it.
+    """
+
+    number: int
+    time: int
+    seconds: float
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A frame to go on behind.
+
+    Attributes:
+        number: see `Frame`.
+        time: see `Frame`.
+        origin: time stamp of the first frame.
+    """
+
+    number: int
+    time: int
+    origin: int
+
+
+def open_film(source: Source) -> PyAVFilm | OpenCVFilm:
+    """Open a film, camera or stream.
+
+    Raises:
+        ImageReadError: when it cannot be read.
+    """
+    if source.is_camera or not has_pyav():
+        return OpenCVFilm(source)
+    return PyAVFilm(source)
+
+
+class PyAVFilm:
+    """A film that FFmpeg reads.
+
+    Attributes:
+        rate: frames per second, on average.
+        count: of frames as the film claims, None if it does not.
+        time_base: seconds of a unit of time.
+        origin: time stamp of the first frame; known when that has been read.
+    """
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.container = self.open()
+        if not self.container.streams.video:
+            self.container.close()
+            raise ImageReadError(f"cannot read video {source.shown!r}: it has no pictures")
+        stream = self.stream
+        self.rate: Fraction = stream.average_rate or stream.guessed_rate or USUAL_RATE
+        self.count: int | None = stream.frames or None
+        self.time_base: Fraction = stream.time_base or CAMERA_TIME_BASE
+        self.origin: int | None = None
+
+    @property
+    def stream(self) -> Any:
+        return self.container.streams.video[0]
+
+    def open(self) -> Any:
+        import av
+
+        live = self.source.kind == "live"
+        # Over UDP, the default, frames get lost; other protocols know no such option.
+        options = {"rtsp_transport": "tcp"} if self.source.name.startswith("rtsp") else {}
+        try:
+            container = av.open(
+                self.source.name, options=options, timeout=PATIENCE if live else None
+            )
+        except (av.FFmpegError, OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ImageReadError(f"cannot read video {self.source.shown!r}: {reason}") from error
+        for stream in container.streams.video:
+            stream.thread_type = "AUTO"
+        return container
+
+    def close(self) -> None:
+        self.container.close()
+
+    def frames(self, stride: int = 1, after: Mark | None = None) -> Iterator[Frame]:
+        """Every frame whose number is a multiple of the stride, behind a mark if there is one.
+
+        Raises:
+            ImageReadError: when reading fails, or the film no longer has the marked frame.
+        """
+        try:
+            yield from self.read(stride, after)
+        finally:
+            self.close()
+
+    def read(self, stride: int, after: Mark | None) -> Iterator[Frame]:
+        if after is None:
+            decoded, number, last = self.decode(), -1, None
+        else:
+            self.origin = after.origin
+            decoded, number, last = self.decode_behind(after), after.number, after.time
+        step = max(round(1 / self.rate / self.time_base), 1)
+        for frame in decoded:
+            number += 1
+            stamp = frame.pts
+            if self.origin is None:
+                self.origin = stamp or 0
+            moment = None if stamp is None else stamp - self.origin
+            if last is not None and (moment is None or moment <= last):
+                moment = last + step  # some films repeat time stamps, or have none
+            last = moment = moment or 0
+            if number % stride == 0:
+                seconds = float(moment * self.time_base)
+                yield Frame(number, moment, seconds, upright(frame))
+
+    def decode(self) -> Iterator[Any]:
+        import av
+
+        damaged = 0
+        try:
+            for packet in self.container.demux(self.stream):
+                try:
+                    yield from packet.decode()
+                except av.error.InvalidDataError:
+                    damaged += 1  # as after a lost packet; the next key frame mends it
+        except (av.FFmpegError, OSError) as error:
+            raise ImageReadError(f"cannot read video {self.source.shown!r}: {error}") from error
+        if damaged:
+            logger.warning("%s: %d packets cannot be decoded", self.source.shown, damaged)
+
+    def decode_behind(self, mark: Mark) -> Iterator[Any]:
+        """Frames behind a mark: by a jump where that finds the frame, else by counting."""
+        import av
+
+        wanted = mark.time + mark.origin
+        # It cannot jump where there is no index.
+        with contextlib.suppress(av.FFmpegError, OSError):
+            self.container.seek(wanted, stream=self.stream, backward=True)
+            frames = self.decode()
+            for frame in frames:
+                if frame.pts is None or frame.pts > wanted:
+                    break
+                if frame.pts == wanted:
+                    return frames
+        self.container.close()
+        self.container = self.open()
+        frames = self.decode()
+        if sum(1 for _, _ in zip(range(mark.number + 1), frames)) <= mark.number:
+            raise ImageReadError(
+                f"--resume: {self.source.shown!r} has no frame {mark.number} any more"
+            )
+        return frames
+
+
+def upright(frame: Any) -> np.ndarray:
+    """Pixels as players show them: turned as the film's metadata say."""
+    pixels = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4  # counter-clockwise
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+class OpenCVFilm:
+    """A camera, or a film where PyAV is missing; see `PyAVFilm`."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.video = cv2.VideoCapture(int(source.name) if source.is_camera else source.name)
+        if not self.video.isOpened():
+            what = "camera" if source.is_camera else "video"
+            hint = "" if source.is_camera else f"; PyAV reads more ({INSTALL_VIDEO})"
+            raise ImageReadError(f"cannot read {what} {source.shown!r}{hint}")
+        rate = self.video.get(cv2.CAP_PROP_FPS)
+        self.rate = Fraction(rate).limit_denominator(1001) if rate > 0 else USUAL_RATE
+        count = int(self.video.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.count = count if count > 0 else None
+        self.time_base = CAMERA_TIME_BASE
+        self.origin: int | None = None
+
+    def close(self) -> None:
+        self.video.release()
+
+    def frames(self, stride: int = 1, after: Mark | None = None) -> Iterator[Frame]:
+        number, last = -1, -1
+        begin = time.monotonic()
+        try:
+            while self.video.grab():
+                number += 1
+                milliseconds = self.video.get(cv2.CAP_PROP_POS_MSEC)
+                if self.source.kind == "live":
+                    milliseconds = 1000 * (time.monotonic() - begin)
+                stamp = round(milliseconds / 1000 / self.time_base)
+                if self.origin is None:
+                    self.origin = stamp
+                last = max(stamp - self.origin, last + 1)
+                skipped = after is not None and number <= after.number
+                if not skipped and number % stride == 0:
+                    _, pixels = self.video.retrieve()
+                    seconds = float(last * self.time_base)
+                    yield Frame(number, last, seconds, pixels[:, :, ::-1])
+        finally:
+            self.close()
+
+
+# ---- Writing
+
+
+class FilmWriter:
+    """Writes a film in parts, whole files each, which `finish` joins without encoding them again.
+
+    A part is encoded in memory and appears under its name when it is on the disk: whatever ends the
+    process, the parts are whole, and a full disk is an error with the file's name.
+
+    Args:
+        target: the film, .mp4; its parts lie in a folder beside it until it is finished.
+        time_base: seconds of a unit of time.
+        rate: frames per second, on average.
+        parts: that are there already; others are deleted.
+    """
+
+    def __init__(self, target: Path, time_base: Fraction, rate: Fraction, parts: int = 0):
+        self.target = target
+        self.folder = target.with_name(target.name + PARTS_SUFFIX)
+        self.time_base = time_base
+        self.rate = rate
+        self.size: tuple[int, int] | None = None  # (W, H)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.parts = []
+        for path in self.own_files():
+            if PART.fullmatch(path.name) and len(self.parts) < parts:
+                self.parts.append(path)
+            else:
+                path.unlink()
+        if len(self.parts) < parts:
+            raise FileNotFoundError(
+                f"--resume: {str(self.folder)!r} has {len(self.parts)} parts of the film, "
+                f"expected {parts}"
+            )
+        self.told = False  # that sizes differ
+        self.frames = 0  # of the part that is being written
+        self.begin = 0
+        self.buffer = io.BytesIO()
+        self.container: Any = None
+        self.stream: Any = None
+
+    def add(self, frame: Frame, pixels: np.ndarray) -> None:
+        """Encode (H, W, 3) RGB pixels to be shown when the frame was."""
+        import av
+
+        if self.container is None:
+            self.begin_part(frame, pixels)
+        assert self.size is not None
+        if even_size(pixels) != self.size:  # a stream may change its size, a film may not
+            if not self.told:
+                logger.warning(
+                    "%s: frame %d is %d x %d; from there frames are scaled to %d x %d",
+                    *(self.target, frame.number, pixels.shape[1], pixels.shape[0], *self.size),
+                )
+            self.told = True
+            pixels = cv2.resize(pixels, self.size, interpolation=cv2.INTER_AREA)
+        odd = ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0))
+        if any(more for _, more in odd):
+            pixels = np.pad(pixels, odd, "edge")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
+        picture.pts, picture.time_base = frame.time - self.begin, self.time_base
+        self.frames += 1
+        self.container.mux(self.stream.encode(picture))
+
+    def begin_part(self, frame: Frame, pixels: np.ndarray) -> None:
+        import av
+
+        if self.size is None:
+            self.size = read_size(self.parts[0]) if self.parts else even_size(pixels)
+        self.begin, self.frames, self.buffer = frame.time, 0, io.BytesIO()
+        self.container = av.open(self.buffer, "w", format="mp4")
+        self.stream = self.container.add_stream(find_encoder(), options=ENCODER_OPTIONS)
+        context = self.stream.codec_context
+        context.width, context.height = self.size
+        context.pix_fmt = "yuv420p"
+        context.framerate, context.time_base = self.rate, self.time_base
+        context.color_range, context.colorspace = LIMITED_RANGE, BT709
+        context.color_primaries, context.color_trc = BT709, BT709
+        self.stream.time_base = self.time_base
+
+    def end_part(self) -> None:
+        """Put what was encoded on the disk."""
+        if self.container is None:
+            return
+        self.container.mux(self.stream.encode())
+        self.container.close()
+        self.container = None
+        path = self.folder / f"{len(self.parts):06d}_{self.begin}_{self.frames}.mp4"
+        with atomic_write(path) as file:
+            file.write(self.buffer.getbuffer())
+        self.parts.append(path)
+
+    def finish(self) -> None:
+        """Join the parts; the film appears whole, with its index in front.
+
+        Raises:
+            OSError: when it cannot be written, or does not hold every frame.
+        """
+        self.end_part()
+        if not self.parts:
+            return
+        # A name of its own, as the muxer reads again what it has written.
+        temporary = self.target.with_name(f".{self.target.name}.tmp")
+        try:
+            frames = join(self.parts, temporary, self.time_base)
+            check_film(temporary, self.target, frames)
+            descriptor = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, self.target)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self.target)) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def own_files(self) -> list[Path]:
+        """Parts, and what interrupted writes have left of them, in their order."""
+        return sorted(
+            path
+            for path in self.folder.iterdir()
+            if PART.fullmatch(path.name.removesuffix(TEMPORARY_SUFFIX))
+        )
+
+    def remove_parts(self) -> None:
+        for path in self.own_files():
+            path.unlink()
+        with contextlib.suppress(OSError):  # files of somebody else stay, and so does the folder
+            self.folder.rmdir()
+
+
+def even_size(pixels: np.ndarray) -> tuple[int, int]:
+    """(W, H) of a film of such pictures: yuv420p has one colour for two by two of them."""
+    height, width = pixels.shape[:2]
+    return width + width % 2, height + height % 2
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    import av
+
+    with av.open(path) as film:
+        context = film.streams.video[0].codec_context
+        return context.width, context.height
+
+
+def find_encoder() -> str:
+    import av
+
+    for name in ENCODERS:
+        if name in av.codecs_available:
+            return name
+    raise ValueError(f"PyAV has no encoder of H.264 ({', '.join(ENCODERS)}): {INSTALL_VIDEO}")
+
+
+def join(parts: list[Path], target: Path, time_base: Fraction) -> int:
+    """Copy the packets of parts into one film, each at its time; returns how many frames."""
+    import av
+
+    written = 0
+    with av.open(target, "w", format="mp4", options={"movflags": "faststart"}) as film:
+        stream: Any = None
+        for path in parts:
+            _, begin, frames = map(int, path.stem.split("_"))
+            before = written
+            with av.open(path) as part:
+                if stream is None:
+                    stream = film.add_stream_from_template(part.streams.video[0])
+                    stream.time_base = time_base
+                for packet in part.demux(part.streams.video[0]):
+                    if packet.pts is None:
+                        continue  # the end
+                    packet.pts = packet.dts = begin + round(
+                        packet.pts * packet.time_base / time_base
+                    )
+                    packet.duration = round(packet.duration * packet.time_base / time_base)
+                    packet.time_base = time_base
+                    packet.stream = stream
+                    film.mux(packet)
+                    written += 1
+            if written - before != frames:
+                raise OSError(f"{str(path)!r} has {written - before} frames, expected {frames}")
+    return written
+
+
+def check_film(path: Path, target: Path, frames: int) -> None:
+    """Raise an OSError unless a film's index has so many frames."""
+    import av
+
+    try:
+        with av.open(path) as film:
+            found = film.streams.video[0].frames
+    except av.FFmpegError as error:
+        raise OSError(f"{str(target)!r} was not written whole: {error}") from error
+    if found != frames:
+        raise OSError(f"{str(target)!r} was written with {found} frames, expected {frames}")
