@@ -11,7 +11,7 @@ from typing import Any
 from ..modeling import YOLOR
 from . import onnx
 from .graph import FileOptions, LoadedFile
-from .runtimes import compile_openvino
+from .runtimes import RUNTIMES, compile_openvino
 
 SUFFIX = ".xml"
 WEIGHTS_SUFFIX = ".bin"
@@ -76,4 +76,4 @@ def load(path: str | Path) -> LoadedFile:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that wrote and read the file."""
-    return {**onnx.versions(), "openvino": require_openvino().__version__}
+    return {**onnx.versions(), "openvino": RUNTIMES["openvino"].version}

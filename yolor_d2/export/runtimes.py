@@ -68,6 +68,7 @@ class Runtime:
 
     @property
     def version(self) -> str:
+        # OpenVINO's goes on with where it was built.
         return str(importlib.import_module(self.package).__version__).partition("-")[0]
 
 
