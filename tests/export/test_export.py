@@ -20,7 +20,14 @@ from yolor_d2.commands.shell import run
 from yolor_d2.export import FORMATS, torchscript
 from yolor_d2.export.graph import ExportedDetector, survivors
 from yolor_d2.export.metadata import describe_padding
-from yolor_d2.export.verify import Batch, ExportMismatch, Tolerance, compare, compare_detections
+from yolor_d2.export.verify import (
+    Batch,
+    ExportMismatch,
+    Tolerance,
+    compare,
+    compare_detections,
+    prepare_case,
+)
 from yolor_d2.predictor import BatchPredictor, load_model
 
 command = partial(execute, "export_model")
@@ -220,13 +227,14 @@ class TestDifferences:
 
     def test_rows_that_are_no_numbers(self, model):
         batch = Batch("noise", torch.rand(1, 3, 64, 64) * 255)
+        case = prepare_case(model, batch, describe_padding(model))
 
         def broken(images):
             rows = ExportedDetector(model, suppression=None)(torch.from_numpy(images))
             return (rows.detach().numpy() * np.nan,)
 
         with pytest.raises(ExportMismatch, match="rows differ"):
-            compare(model, broken, batch, suppress=False, pad=describe_padding(model))
+            compare(model, case, broken(case.pixels.numpy()), suppress=False)
 
 
 ZOO = [name for name in model_zoo.list_configs() if "/" not in name and name != "Base-YOLOR.yaml"]

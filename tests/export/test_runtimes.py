@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
-for package in ("onnx", "onnxscript", "onnxruntime"):  # the extra "export"
-    pytest.importorskip(package)
+pytest.importorskip("onnx")  # the extra "export"
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
 
 from yolor_d2.arguments import export_model as arguments
 from yolor_d2.commands import execute
 from yolor_d2.commands.export_model import set_score_threshold
 from yolor_d2.commands.shell import run
 from yolor_d2.config import load_config
-from yolor_d2.export import FORMATS, onnx
+from yolor_d2.export import FORMATS, foreign, graph, onnx
 from yolor_d2.export.metadata import largest_image
-from yolor_d2.export.runtimes import RUNTIMES, Runtime, load_tensorrt
+from yolor_d2.export.runtimes import RUNTIMES, Runtime
 from yolor_d2.predictor import load_model
 
 command = partial(execute, "export_model")
@@ -49,7 +50,8 @@ def test_other_runtimes_take_the_file_and_agree(export, name, options):
 
 
 def test_names_in_the_command_line_are_those_of_the_work():
-    assert tuple(RUNTIMES) == arguments.RUNTIMES
+    assert tuple(RUNTIMES) == tuple(foreign.LOADERS) == arguments.RUNTIMES
+    assert foreign.INPUT == graph.INPUT and arguments.DEFAULT_OPSET == graph.DEFAULT_OPSET
 
 
 @pytest.fixture
@@ -60,42 +62,60 @@ def written(export, monkeypatch):
     return ["--score-threshold", "0.001", "--count", "1"]
 
 
-def refuse(content: bytes):
-    raise RuntimeError("operator Foo\n  of line 12")
-
-
-def compute_something_else(content: bytes):
+# What a runtime does with a file, in the place of `foreign.load_opencv`.
+REFUSE = """
+def load(content):
+    raise RuntimeError("operator Foo\\n  of line 12")
+"""
+COMPUTE_SOMETHING_ELSE = """
+def load(content):
     import onnxruntime
-
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-
-    def run(images: np.ndarray):
+    def run(images):
         boxes, *others = session.run(None, {"images": images})
         return (boxes + 3, *others)
-
     return run
+"""
+CRASH = """
+def load(content):
+    import os, signal
+    os.kill(os.getpid(), signal.SIGFPE)
+"""
+SCRIPT = """
+import sys
+sys.path.insert(1, {folder!r})
+import foreign
+sys.path.pop(1)
+{code}
+foreign.LOADERS["opencv"] = load
+sys.exit(foreign.main(sys.argv[1], foreign.Path(sys.argv[2])))
+"""
 
 
 @pytest.mark.parametrize(
-    ("load", "result", "reason"),
+    ("code", "result", "reason"),
     [
-        (refuse, "refused", "operator Foo of line 12"),
-        (compute_something_else, "differs", "comes from no row of the model"),
+        (REFUSE, "refused", "operator Foo of line 12"),
+        (COMPUTE_SOMETHING_ELSE, "differs", "comes from no row of the model"),
+        (CRASH, "crashed", "SIGFPE"),
     ],
 )
 def test_a_refusal_is_told_and_deletes_the_file_on_request(
-    small, photos, written, tmp_path, monkeypatch, capsys, load, result, reason
+    small, photos, written, tmp_path, monkeypatch, capsys, code, result, reason
 ):
-    monkeypatch.setattr("yolor_d2.export.RUNTIMES", ("opencv", "tensorrt"))
-    monkeypatch.setitem(RUNTIMES, "opencv", Runtime("cv2", "opencv", load))
-    monkeypatch.setitem(RUNTIMES, "tensorrt", Runtime("no_such_package", "tensorrt", refuse))
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT.format(folder=str(Path(foreign.__file__).parent), code=code))
+    monkeypatch.setitem(RUNTIMES, "opencv", Runtime("cv2", "opencv", script))
+    monkeypatch.setitem(RUNTIMES, "tensorrt", Runtime("no_such_package", "tensorrt"))
+    monkeypatch.delitem(RUNTIMES, "openvino")
     output = tmp_path / "model.onnx"
     argv = [*small, *written, "--images", str(photos), "--output", str(output)]
     assert run(command, argv, program="export") == 0 and output.is_file()
     told = capsys.readouterr().out
-    lines = {line.split()[0]: line for line in told.splitlines()}
+    assert f"\nopencv {result}: " in told and reason in told
+    lines = {line.split()[0]: line for line in told.splitlines()[:6]}
     assert "equal" in lines["onnxruntime"] and "not installed" in lines["tensorrt"]
-    assert lines["opencv"].startswith(f"opencv {result}: ") and reason in lines["opencv"]
+    assert result in lines["opencv"]
     assert results_of(output)["opencv"]["result"] == result
     assert "onnx, opset 18, float32, scores above 0.001; " in told
 
@@ -140,9 +160,9 @@ def test_tensorrt_parses_the_file(monkeypatch, errors):
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
     if errors:
         with pytest.raises(ValueError, match="no importer for Foo"):
-            load_tensorrt(b"file")
+            foreign.load_tensorrt(b"file")
     else:
-        assert load_tensorrt(b"file") is None
+        assert foreign.load_tensorrt(b"file") is None
 
 
 # Of one size, which is traced in half the time.

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..checkpoint.files import atomic_write
 from ..d2.config import CfgNode
 from ..modeling import YOLOR
 from . import onnx, openvino, pt2, torchscript
-from .graph import FileOptions, Run
+from .graph import FileOptions
 from .metadata import describe
 from .runtimes import EQUAL, RUNTIMES, RuntimeResult, ask
-from .verify import HALF_TOLERANCE, Batch, ExportMismatch, Tolerance, compare
+from .verify import HALF_TOLERANCE, Batch, ExportMismatch, Tolerance, compare, prepare_case
 
 FORMATS = {"onnx": onnx, "torchscript": torchscript, "pt2": pt2, "openvino": openvino}
 # What runs the file for the proof, as the package is called.
@@ -83,10 +84,10 @@ def export_model(
     )
     pad = metadata["input"]["pad"]
 
-    def check(run: Run) -> list[dict]:
+    def check(outputs: Iterable[Sequence[np.ndarray]]) -> list[dict]:
         return [
-            compare(model, run, batch, suppress=options.suppress, pad=pad, tolerance=tolerance)
-            for batch in batches
+            compare(model, case, found, suppress=options.suppress, tolerance=tolerance)
+            for case, found in zip(cases, outputs)
         ]
 
     logger.info("Tracing the model; this may take a minute")
@@ -102,7 +103,9 @@ def export_model(
         loaded = kind.load(files[kind.SUFFIX].name)
         if loaded.metadata != metadata:
             raise ExportMismatch("the description in the file is not what was written")
-        checks = check(loaded.run)
+        cases = [prepare_case(model, batch, pad) for batch in batches]
+        inputs = [case.pixels.numpy() for case in cases]
+        checks = check(map(loaded.run, inputs))
         if options.suppress and not any(check["detections"] for check in checks):
             raise ExportMismatch(
                 "nothing is detected in any of the images, so nothing could be compared: give "
@@ -112,9 +115,16 @@ def export_model(
         own = OWN_RUNTIME[file_format]
         results = [RuntimeResult(own, versions[own], EQUAL, "", *largest_differences(checks))]
         if file_format == "onnx":
-            results += ask_others(
-                contents[kind.SUFFIX], lambda run: largest_differences(check(run)), required
-            )
+            for name in RUNTIMES:
+                result = ask(
+                    name,
+                    contents[kind.SUFFIX],
+                    inputs,
+                    lambda outputs: largest_differences(check(outputs)),
+                )
+                results.append(result)
+                if name in required and not result.accepts:
+                    raise ExportMismatch(f"{name} {result.result}: {result.reason}")
     parts = [
         {
             "file": paths[suffix].name,
@@ -144,20 +154,3 @@ def largest_differences(checks: Sequence[dict]) -> tuple[float, float]:
     """Of boxes in pixels and of scores, over all batches."""
     box, score = (max(check[key] for check in checks) for key in DIFFERENCES)
     return box, score
-
-
-def ask_others(
-    content: bytes, compare_with: Callable[[Run], tuple[float, float]], required: Sequence[str]
-) -> list[RuntimeResult]:
-    """What each of `RUNTIMES` makes of an ONNX file, see `runtimes.ask`.
-
-    Raises:
-        ExportMismatch: when a required one does not take it.
-    """
-    results = []
-    for name in RUNTIMES:
-        result = ask(name, content, compare_with)
-        results.append(result)
-        if name in required and not result.accepts:
-            raise ExportMismatch(f"{name} {result.result}: {result.reason}".rstrip(": "))
-    return results

@@ -10,8 +10,9 @@ from typing import Any
 
 from ..modeling import YOLOR
 from . import onnx
+from .foreign import compile_openvino
 from .graph import FileOptions, LoadedFile
-from .runtimes import RUNTIMES, compile_openvino
+from .runtimes import RUNTIMES
 
 SUFFIX = ".xml"
 WEIGHTS_SUFFIX = ".bin"

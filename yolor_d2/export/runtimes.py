@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
-from .graph import INPUT, Run
+from . import foreign
 
 # Results of a runtime; see `RuntimeResult.result`.
-EQUAL, DIFFERS, REFUSED, PARSED, MISSING = "equal", "differs", "refused", "parsed", "not installed"
+EQUAL, DIFFERS, REFUSED, CRASHED = "equal", "differs", "refused", "crashed"
+PARSED, MISSING = "parsed", "not installed"
+
+# Arrays that a file gives for each input.
+Outputs = list[tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ class RuntimeResult:
     Attributes:
         name: of the runtime.
         version: of its package; None where it is not installed.
-        result: "equal", "differs" from the model by more than rounding, "refused", "parsed" where
-            it can be looked at but not run, or "not installed".
+        result: "equal", "differs" from the model by more than rounding, "refused", "crashed",
+            "parsed" where it can be looked at but not run, or "not installed".
         reason: what it refuses or where it differs, in one line; "" otherwise.
         largest_box_difference: in pixels; None where nothing was compared.
         largest_score_difference: None where nothing was compared.
@@ -54,13 +61,12 @@ class Runtime:
     Attributes:
         package: what Python imports.
         install: what pip installs.
-        load: the content of a file to what it computes; None of a runtime that only looks at the
-            file. Raises whatever the runtime raises when it refuses.
+        script: runs files, see `foreign`.
     """
 
     package: str
     install: str
-    load: Callable[[bytes], Run | None]
+    script: Path = Path(foreign.__file__)
 
     @property
     def installed(self) -> bool:
@@ -72,71 +78,11 @@ class Runtime:
         return str(importlib.import_module(self.package).__version__).partition("-")[0]
 
 
-def compile_openvino(core: Any, model: Any) -> Run:
-    """A model that OpenVINO has read as a function, on the CPU.
-
-    In float32, since OpenVINO computes in less where a processor is faster at that.
-    """
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
-        found = compiled({INPUT: images})
-        return tuple(found[output] for output in compiled.outputs)
-
-    return run
-
-
-def load_openvino(content: bytes) -> Run:
-    import openvino  # type: ignore[import-not-found]
-
-    core = openvino.Core()
-    return compile_openvino(core, core.read_model(content))
-
-
-@contextmanager
-def quiet_opencv() -> Iterator[None]:
-    """Without what OpenCV prints beside raising it."""
-    from cv2.utils import logging  # type: ignore[import-not-found]
-
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)
-
-
-def load_opencv(content: bytes) -> Run:
-    import cv2
-
-    with quiet_opencv():
-        net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
-    names = net.getUnconnectedOutLayersNames()
-
-    def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
-        with quiet_opencv():
-            net.setInput(images, INPUT)
-            return tuple(np.array(x) for x in net.forward(names))
-
-    return run
-
-
-def load_tensorrt(content: bytes) -> None:
-    """Let TensorRT's parser look at a file. Building an engine takes minutes and a GPU."""
-    import tensorrt  # type: ignore[import-not-found]
-
-    logger = tensorrt.Logger(tensorrt.Logger.ERROR)
-    network = tensorrt.Builder(logger).create_network(0)
-    parser = tensorrt.OnnxParser(network, logger)
-    if not parser.parse(content):
-        errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
-        raise ValueError("; ".join(errors))
-
-
 # By the names of --require; beside onnxruntime, by which ONNX files are proved.
 RUNTIMES = {
-    "openvino": Runtime("openvino", "openvino", load_openvino),
-    "opencv": Runtime("cv2", "opencv-python-headless", load_opencv),
-    "tensorrt": Runtime("tensorrt", "tensorrt", load_tensorrt),
+    "openvino": Runtime("openvino", "openvino"),
+    "opencv": Runtime("cv2", "opencv-python-headless"),
+    "tensorrt": Runtime("tensorrt", "tensorrt"),
 }
 
 
@@ -149,33 +95,59 @@ def require_installed(names: Sequence[str]) -> None:
             )
 
 
-def in_one_line(error: Exception) -> str:
-    """The message of a runtime, whose lines are often those of its own source."""
-    return " ".join(str(error).split()) or type(error).__name__
+def name_of_signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
-def ask(name: str, content: bytes, compare: Callable[[Run], tuple[float, float]]) -> RuntimeResult:
-    """Give a file to a runtime.
+def ask(
+    name: str,
+    content: bytes,
+    inputs: Sequence[np.ndarray],
+    compare: Callable[[Outputs], tuple[float, float]],
+) -> RuntimeResult:
+    """Give a file to a runtime, in a process of its own.
 
     Args:
         name: key of `RUNTIMES`.
         content: of the file.
-        compare: takes what the file computes; returns the largest differences of boxes and scores,
-            or raises `verify.ExportMismatch`.
+        inputs: images as the file takes them.
+        compare: takes what the file computes of each input; returns the largest differences of
+            boxes and scores, or raises `verify.ExportMismatch`.
     """
-    # Here, as it imports what is not needed to list the runtimes.
-    from .verify import ExportMismatch
-
     runtime = RUNTIMES[name]
     if not runtime.installed:
         return RuntimeResult(name, None, MISSING)
     version = runtime.version
-    try:
-        run = runtime.load(content)
-        if run is None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / foreign.MODEL_FILE).write_bytes(content)
+        np.savez(folder / foreign.INPUTS_FILE, **{str(i): x for i, x in enumerate(inputs)})
+        done = subprocess.run(
+            [sys.executable, str(runtime.script), name, temporary], capture_output=True, text=True
+        )
+        error = folder / foreign.ERROR_FILE
+        if error.is_file():
+            return RuntimeResult(name, version, REFUSED, error.read_text(encoding="utf-8"))
+        if done.returncode:
+            last = " ".join(done.stderr.split())[-200:]
+            how = f"exit status {done.returncode}"
+            if done.returncode < 0:
+                how = name_of_signal(-done.returncode)
+            return RuntimeResult(name, version, CRASHED, f"{how}; {last}".rstrip("; "))
+        if not (folder / foreign.OUTPUTS_FILE).is_file():
             return RuntimeResult(name, version, PARSED)
-        return RuntimeResult(name, version, EQUAL, "", *compare(run))
-    except ExportMismatch as error:
-        return RuntimeResult(name, version, DIFFERS, in_one_line(error))
-    except Exception as error:  # each has classes of its own
-        return RuntimeResult(name, version, REFUSED, in_one_line(error))
+        outputs = read_outputs(folder / foreign.OUTPUTS_FILE, len(inputs))
+    try:
+        return RuntimeResult(name, version, EQUAL, "", *compare(outputs))
+    except ValueError as error:  # `verify.ExportMismatch`, or shapes that nothing can be made of
+        return RuntimeResult(name, version, DIFFERS, " ".join(str(error).split()))
+
+
+def read_outputs(path: Path, count: int) -> Outputs:
+    """What `foreign` has written for so many inputs."""
+    with np.load(path) as arrays:
+        each = len(arrays.files) // count
+        return [tuple(arrays[f"{i}_{j}"] for j in range(each)) for i in range(count)]

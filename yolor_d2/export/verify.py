@@ -25,7 +25,6 @@ from torch import Tensor
 from ..modeling import YOLOR
 from ..modeling.images import PAD_VALUE
 from ..ops import decode
-from .graph import Run
 
 
 class ExportMismatch(ValueError):
@@ -104,23 +103,51 @@ def padded(image: Tensor, pad: dict) -> Tensor:
     return F.pad(image.float(), border, value=PAD_VALUE)
 
 
-def compare(
-    model: YOLOR,
-    run: Run,
-    batch: Batch,
-    *,
-    suppress: bool,
-    pad: dict,
-    tolerance: Tolerance = Tolerance(),
-) -> dict:
-    """Compare a file with the model on some images.
+@dataclass(frozen=True)
+class Case:
+    """Images as a file takes them, and what the model computes of them.
+
+    Attributes:
+        name: that of the batch.
+        pixels: (N, C, H, W) float32, values 0-255, on their canvas.
+        rows: (N, R, 5 + K) of the model itself.
+    """
+
+    name: str
+    pixels: Tensor
+    rows: Tensor
+
+
+def prepare_case(model: YOLOR, batch: Batch, pad: dict) -> Case:
+    """Let the model compute what a file is compared with.
 
     Args:
         model: in evaluation mode, as it was trained: nothing folded.
-        run: what the file computes.
         batch: the images.
-        suppress: whether suppression is in the file.
         pad: the canvas as the file describes it, see `metadata.describe_padding`.
+    """
+    pixels = torch.stack([padded(x, pad) for x in batch.images])
+    # A canvas of a fixed size is the file's alone; any other one is the model's, and proved too.
+    own = "canvas" not in pad
+    rows = rows_of(model, batch.images) if own else rows_on_canvas(model, pixels)
+    return Case(batch.name, pixels, rows)
+
+
+def compare(
+    model: YOLOR,
+    case: Case,
+    found_arrays: Sequence[np.ndarray],
+    *,
+    suppress: bool,
+    tolerance: Tolerance = Tolerance(),
+) -> dict:
+    """Compare what a file computes with the model.
+
+    Args:
+        model: whose settings of suppression count.
+        case: the images and what the model makes of them.
+        found_arrays: the outputs of the file.
+        suppress: whether suppression is in the file.
         tolerance: what rounding may do.
 
     Returns:
@@ -129,21 +156,18 @@ def compare(
     Raises:
         ExportMismatch: when the file differs by more.
     """
-    pixels = torch.stack([padded(x, pad) for x in batch.images])
-    # A canvas of a fixed size is the file's alone; any other one is the model's, and proved too.
-    own = "canvas" not in pad
-    rows = rows_of(model, batch.images) if own else rows_on_canvas(model, pixels)
-    outputs = [torch.from_numpy(np.asarray(x)) for x in run(pixels.numpy())]
-    result = {"name": batch.name, "shape": list(pixels.shape)}
+    outputs = [torch.from_numpy(np.asarray(x)) for x in found_arrays]
+    shape = tuple(case.pixels.shape)
+    result = {"name": case.name, "shape": list(shape)}
     try:
         if not suppress:
-            return {**result, **compare_rows(outputs[0], rows, tolerance)}
+            return {**result, **compare_rows(outputs[0], case.rows, tolerance)}
         found = [
             compare_detections(model, one_row, outputs_of_image(outputs, i), tolerance)
-            for i, one_row in enumerate(rows)
+            for i, one_row in enumerate(case.rows)
         ]
     except ExportMismatch as error:
-        raise ExportMismatch(f"{batch.name}, shape {tuple(pixels.shape)}: {error}") from None
+        raise ExportMismatch(f"{case.name}, shape {shape}: {error}") from None
     worst = ("largest_box_difference", "largest_score_difference")
     counts = ("detections", "decided_by_rounding")
     return {
