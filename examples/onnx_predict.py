@@ -27,13 +27,17 @@ def prepare(image, spec):
     """(H, W, 3) BGR to (1, 3, H, W) as the file wants it; and its place and size there."""
     rule, pad, step = spec["resize"], spec["pad"], spec["pad"]["multiple_of"]
     sides = np.array(image.shape[:2])
-    scale = min(rule["shorter_side"] / sides.min(), rule["longer_side"] / sides.max())
+    if "within" in rule:  # the file takes one size of canvas alone
+        scale = min(rule["within"] / sides)
+    else:
+        scale = min(rule["shorter_side"] / sides.min(), rule["longer_side"] / sides.max())
     h, w = size = np.maximum(np.int64(sides * scale + rule["rounding"]), 1)
     if rule["filter"].startswith("OpenCV"):
         image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else 1)
     else:
         image = resize_axis(resize_axis(np.float64(image).swapaxes(0, 1), w).swapaxes(0, 1), h)
-    edge = np.maximum(np.ceil(size / step + pad["margin"]) * step, pad["at_least"]) - size
+    canvas = np.maximum(np.ceil(size / step + pad["margin"]) * step, pad["at_least"])
+    edge = pad.get("canvas", canvas) - size
     first = np.floor(edge * pad["before"])
     edges = np.int64([[*first, 0], [*edge - first, 0]]).T  # before and behind, by axis
     image = np.pad(image, edges, constant_values=pad["value"])

@@ -1,118 +1,36 @@
 """Exported files compute what the model computes, and one that does not is not left behind."""
 
-import functools
 import importlib.util
 import json
 import os
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+from export_cases import save_model
 
 from yolor_d2 import model_zoo
 from yolor_d2.commands import execute
 from yolor_d2.commands.shell import run
-from yolor_d2.config import load_config
-from yolor_d2.d2.modeling import build_model
 from yolor_d2.export import FORMATS, torchscript
 from yolor_d2.export.graph import ExportedDetector, survivors
 from yolor_d2.export.metadata import describe_padding
-from yolor_d2.export.verify import Batch, ExportMismatch, Tolerance, compare, compare_detections
+from yolor_d2.export.verify import (
+    Batch,
+    ExportMismatch,
+    Tolerance,
+    compare,
+    compare_detections,
+    prepare_case,
+)
 from yolor_d2.predictor import BatchPredictor, load_model
 
 command = partial(execute, "export_model")
-
-# Tracing takes seconds a layer, so there are few of them: two levels, implicit at both places.
-SMALL = """
-_BASE_: "{base}"
-MODEL:
-  DEVICE: "cpu"
-  YOLOR:
-    NUM_CLASSES: 3
-    CLASS_NAMES: ["disc", "ring", "box"]
-    STEM: [["dwt"], ["conv", 8, 3, 2]]
-    STAGES: [[8, 1], [8, 1], [16, 1]]
-    NECK_WIDTHS: [8, 16]
-    NECK_UNITS: 1
-    ANCHORS: [[[12, 16], [40, 28]], [[76, 55], [192, 243]]]
-    LOSS:
-      BALANCE: [4.0, 1.0]
-INPUT:
-  MIN_SIZE_TEST: 96
-  MAX_SIZE_TEST: 128
-"""
-
-
-@torch.no_grad()
-def enliven(model: nn.Module) -> None:
-    """Statistics and predictions as after training: what is seen matters, and scores differ."""
-    torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    features = model.eval().backbone(torch.rand(1, 3, 256, 256))
-    for conv, name in zip(model.head.predict, model.in_features):
-        spread = features[name].square().mean().sqrt() * conv.in_channels**0.5
-        nn.init.normal_(conv.weight, std=1.5 / float(spread))
-        nn.init.constant_(conv.bias, -2.0)
-
-
-def save_model(config_file: str, folder: Path, opts=()) -> list[str]:
-    """Arguments of a command: a config with weights."""
-    cfg = load_config(config_file, ["MODEL.DEVICE", "cpu", *opts])
-    torch.manual_seed(0)  # whatever ran before
-    model = build_model(cfg)
-    enliven(model)
-    weights = folder / "model.pth"
-    torch.save({"model": model.state_dict()}, weights)
-    return ["--config-file", config_file, *opts, "MODEL.WEIGHTS", str(weights)]
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> list[str]:
-    folder = tmp_path_factory.mktemp("small")
-    base = model_zoo.get_config_file("yolor_ssss_s2d.yaml")
-    (folder / "small.yaml").write_text(SMALL.format(base=base))
-    return save_model(str(folder / "small.yaml"), folder)
-
-
-@pytest.fixture(scope="module")
-def cfg(small):
-    return load_config(small[1], small[2:])
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for i in range(2):  # noise, as flat areas would give equal scores
-        image = np.random.default_rng(i).integers(0, 256, (150, 200, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{i}.png"), image)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def export(small, photos, tmp_path_factory):
-    """Path of a file in a format, written once."""
-
-    @functools.cache
-    def write(name: str, suppress: bool) -> Path:
-        if name == "onnx":  # the packages of the extra "export"
-            for package in ("onnx", "onnxscript", "onnxruntime"):
-                pytest.importorskip(package)
-        output = tmp_path_factory.mktemp("exported") / f"model{FORMATS[name].SUFFIX}"
-        options = [] if suppress else ["--no-nms"]
-        argv = [*small, "--output", str(output), "--images", str(photos), *options]
-        assert not command(argv)
-        return output
-
-    return write
 
 
 # Whether suppression is in the file; tracing for .pt2 and ONNX is the same.
@@ -121,7 +39,7 @@ def export(small, photos, tmp_path_factory):
     [("onnx", True), ("onnx", False), ("torchscript", True), ("torchscript", False), ("pt2", True)],
 )
 def test_files_of_every_format_are_equal_to_the_model(export, name, suppress):
-    output = export(name, suppress)
+    output = export(name, *([] if suppress else ["--no-nms"]))
     report = json.loads(Path(f"{output}.json").read_text())
     checks = report["checks"]
     assert report["format"] == name and report["bytes"] == output.stat().st_size
@@ -136,7 +54,7 @@ def test_files_of_every_format_are_equal_to_the_model(export, name, suppress):
 
 
 def test_the_example_gives_the_boxes_of_the_predictor(export, cfg, photos, capsys):
-    output = export("onnx", True)
+    output = export("onnx")
     files = sorted(map(str, photos.iterdir()))
     spec = importlib.util.spec_from_file_location(
         "onnx_predict", Path(__file__).parents[2] / "examples/onnx_predict.py"
@@ -146,7 +64,7 @@ def test_the_example_gives_the_boxes_of_the_predictor(export, cfg, photos, capsy
     capsys.readouterr()
     example.main(str(output), *files)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert len(Path(example.__file__).read_text().splitlines()) < 60
+    assert len(Path(example.__file__).read_text().splitlines()) < 65
     for file, found in zip(files, BatchPredictor(cfg, batch_size=1)(files)):
         mine = [line for line in lines if line[0] == file]
         assert len(mine) == len(found) > 10
@@ -178,7 +96,7 @@ def test_one_flipped_implicit_tensor_is_noticed(
     monkeypatch.setattr(torchscript, "serialise", serialise_wrongly)
     output = tmp_path / "model.torchscript"
     output.write_text("an older file")
-    options = [] if suppress else ["--no-nms"]
+    options = ["--score-threshold", "0.001"] if suppress else ["--no-nms"]
     assert (
         run(
             command,
@@ -204,8 +122,15 @@ def test_nothing_detected_is_no_proof(small, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--output", "model.tflite"], "expected a name in .onnx, .torchscript, .pt2"),
+        (["--output", "model.tflite"], "expected a name in .onnx, .torchscript, .pt2, .xml"),
         (["--output", "model.onnx", "--count", "0"], "--count is 0, expected at least 1"),
+        (["--output", "m.onnx", "--size", "1", "2", "3"], "--size is '1 2 3', expected one or two"),
+        (["--output", "m.onnx", "--size", "0"], "--size is '0', expected one or two numbers"),
+        (["--output", "m.onnx", "--score-threshold", "1"], "expected a score from 0 to below 1"),
+        (["--output", "m.onnx", "--opset", "11"], "--opset is 11, expected 18 to 23"),
+        (["--output", "m.pt2", "--opset", "19"], "--opset is of ONNX files; the format is 'pt2'"),
+        (["--output", "m.onnx", "--require", "tflite"], "--require is 'tflite', expected some of"),
+        (["--output", "m.ov", "--format", "openvino"], "expected .xml for OpenVINO"),
     ],
 )
 def test_wrong_arguments(small, argv, message, capsys):
@@ -302,13 +227,14 @@ class TestDifferences:
 
     def test_rows_that_are_no_numbers(self, model):
         batch = Batch("noise", torch.rand(1, 3, 64, 64) * 255)
+        case = prepare_case(model, batch, describe_padding(model))
 
         def broken(images):
             rows = ExportedDetector(model, suppression=None)(torch.from_numpy(images))
             return (rows.detach().numpy() * np.nan,)
 
         with pytest.raises(ExportMismatch, match="rows differ"):
-            compare(model, broken, batch, suppress=False, pad=describe_padding(model))
+            compare(model, case, broken(case.pixels.numpy()), suppress=False)
 
 
 ZOO = [name for name in model_zoo.list_configs() if "/" not in name and name != "Base-YOLOR.yaml"]
@@ -322,7 +248,7 @@ ZOO = [name for name in model_zoo.list_configs() if "/" not in name and name != 
 @pytest.mark.parametrize("name", ZOO)
 def test_every_model_of_the_zoo(name, options, tmp_path):
     size = ["INPUT.MIN_SIZE_TEST", "256", "INPUT.MAX_SIZE_TEST", "256"]
-    argv = save_model(name, tmp_path, size)
+    argv = [*save_model(name, tmp_path, size), "--score-threshold", "0.001"]
     output = tmp_path / "model.onnx"
     assert not command([*argv, "--output", str(output), "--count", "1", *options])
     report = json.loads(Path(f"{output}.json").read_text())

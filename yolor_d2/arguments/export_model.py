@@ -4,11 +4,12 @@ r"""Write a model to a file that other runtimes read, and prove that it gives th
     yolor-d2 export output/mine --output mine.onnx --input photos/
     yolor-d2 export --config-file yolor_p6_paper.yaml --weights yolor-p6.pt --output p6.onnx
 
-The format is that of the name: .onnx, .torchscript or .pt2, or what --format says; without --output
-the file goes beside the weights of the run. The finished
-file is run by its own runtime (onnxruntime, LibTorch, torch.export) on noise of several shapes and
-on images, and compared with the model; a file that differs is deleted, and the exit status is 1.
-What was compared lies beside the file, in mine.onnx.json.
+The format is that of the name: .onnx, .torchscript, .pt2 or .xml (OpenVINO), or what --format
+says; without --output the file goes beside the weights of the run. The finished file is run by its own runtime (onnxruntime, LibTorch, torch.export, OpenVINO) on
+noise of several shapes and on images, and compared with the model; a file that differs is deleted,
+and the exit status is 1. ONNX files are given to OpenVINO, OpenCV and TensorRT's parser too, where
+those are installed: a table says what each makes of the file, and --require makes it count. What
+was compared lies beside the file, in mine.onnx.json.
 """
 
 from __future__ import annotations
@@ -30,9 +31,14 @@ from .common import (
     tell,
     use_run,
 )
+from .predict import DEFAULT_THRESHOLD
 
 # Names of `yolor_d2.export.FORMATS` by the endings of their files.
-FORMATS = {".onnx": "onnx", ".torchscript": "torchscript", ".pt2": "pt2"}
+FORMATS = {".onnx": "onnx", ".torchscript": "torchscript", ".pt2": "pt2", ".xml": "openvino"}
+# Names of `yolor_d2.export.runtimes.RUNTIMES`.
+RUNTIMES = ("openvino", "opencv", "tensorrt")
+# ONNX's operator sets that torch writes.
+DEFAULT_OPSET, LAST_OPSET = 18, 23
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,6 +50,39 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--no-nms", action="store_true", help="leave suppression to the user of the file"
+    )
+    parser.add_argument(
+        "--threshold",
+        dest="score_threshold",
+        type=float,
+        help="least score in the file; default: MODEL.YOLOR.CLASS_SCORE_THRESHOLDS where they are "
+        f"set, else MODEL.YOLOR.SCORE_THRESHOLD if given here, else {DEFAULT_THRESHOLD}",
+    )
+    parser.add_argument(
+        "--size",
+        nargs="+",
+        metavar="PIXELS",
+        help="one number: length of the longer side of images, as INPUT.MIN_SIZE_TEST and "
+        "INPUT.MAX_SIZE_TEST, which are the default; two, height and width: the file takes nothing "
+        "but canvases of that size",
+    )
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="weights and network in float16; of OpenVINO's files the weights",
+    )
+    parser.add_argument(
+        "--opset",
+        type=int,
+        default=DEFAULT_OPSET,
+        help=f"operator set of an ONNX file, {DEFAULT_OPSET} to {LAST_OPSET}; default: %(default)s",
+    )
+    parser.add_argument(
+        "--require",
+        nargs="+",
+        default=[],
+        metavar="RUNTIME",
+        help=f"delete an ONNX file that these do not take, of {', '.join(RUNTIMES)}",
     )
     add_paths(
         parser,
@@ -77,6 +116,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     use_run(parser, args)
     if args.output is None:
         args.output = default_output(parser, args)
+    args.size = read_size(parser, args.size)
+    if args.score_threshold is not None and not 0 <= args.score_threshold < 1:
+        parser.error(f"--threshold is {args.score_threshold}, expected a score from 0 to below 1")
+    if not DEFAULT_OPSET <= args.opset <= LAST_OPSET:
+        parser.error(f"--opset is {args.opset}, expected {DEFAULT_OPSET} to {LAST_OPSET}")
+    for name in args.require:
+        if name not in RUNTIMES:
+            parser.error(f"--require is {name!r}, expected some of {', '.join(RUNTIMES)}")
     if args.count < 1:
         parser.error(f"--count is {args.count}, expected at least 1")
     if args.format is None:
@@ -86,7 +133,32 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                 f"--output is {str(args.output)!r}, expected a name in {', '.join(FORMATS)}, or "
                 "--format"
             )
+    check_format(parser, args)
     return args
+
+
+def read_size(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> list[int] | None:
+    """--size as one or two numbers."""
+    if words is None:
+        return None
+    if not 1 <= len(words) <= 2 or not all(str(x).isdecimal() and int(x) for x in words):
+        parser.error(
+            f"--size is {' '.join(map(str, words))!r}, expected one or two numbers of pixels"
+        )
+    return [int(x) for x in words]
+
+
+def check_format(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End where an option says something of another format."""
+    if args.format != "onnx":
+        for name, given in (("opset", args.opset != DEFAULT_OPSET), ("require", args.require)):
+            if given:
+                parser.error(f"--{name} is of ONNX files; the format is {args.format!r}")
+    if args.format == "openvino" and args.output.suffix != ".xml":
+        parser.error(
+            f"--output is {str(args.output)!r}, expected .xml for OpenVINO, by which it "
+            "finds the weights beside it"
+        )
 
 
 def check_inputs(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ One module serves all formats. It does what `modeling.YOLOR` does at inference (
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,29 @@ Run = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 INPUT = "images"
 ROWS = ("rows",)
 DETECTIONS = ("boxes", "scores", "labels", "counts")
+
+
+# ONNX's operator set unless another is wanted: old enough for runtimes of 2023, and everything in
+# the graph is in it.
+DEFAULT_OPSET = 18
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What a user chooses of a file.
+
+    Attributes:
+        suppress: put suppression into the file, so that it gives detections, not rows.
+        half: weights, and where the format says so the network, in float16; images and boxes stay
+            float32.
+        canvas: (H, W) of the images if nothing else shall be taken; None leaves them open.
+        opset: of ONNX.
+    """
+
+    suppress: bool = True
+    half: bool = False
+    canvas: tuple[int, int] | None = None
+    opset: int = DEFAULT_OPSET
 
 
 class LoadedFile(NamedTuple):
@@ -88,16 +112,18 @@ def survivors(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) ->
     return kept.view(n, r, k)
 
 
-def example_input(model: YOLOR) -> Tensor:
+def example_input(model: YOLOR, canvas: tuple[int, int] | None = None) -> Tensor:
     """Images to trace a model with: two, not square, so that no size passes for a constant."""
     side = model.stride
-    return torch.zeros(2, len(model.pixel_mean), 2 * side, 3 * side)
+    return torch.zeros(2, len(model.pixel_mean), *(canvas or (2 * side, 3 * side)))
 
 
-def dynamic_shapes(model: YOLOR, least_cells: int) -> dict:
+def dynamic_shapes(model: YOLOR, least_cells: int, canvas: tuple[int, int] | None = None) -> dict:
     """What may vary of the input: the batch, and sides in multiples of the greatest stride."""
     side = model.stride
     batch = torch.export.Dim("batch", min=1)
+    if canvas is not None:
+        return {INPUT: {0: batch}}
     rows, columns = (torch.export.Dim(name, min=least_cells) for name in ("h", "w"))
     return {INPUT: {0: batch, 2: side * rows, 3: side * columns}}
 
@@ -108,6 +134,8 @@ class ExportedDetector(nn.Module):
     Args:
         model: weights already loaded; unchanged, a folded copy is used.
         suppression: how boxes are suppressed; None leaves that to the user of the file.
+        half: run the network in float16; boxes are decoded in float32, as float16 has steps of half
+            a pixel from 512 pixels on.
     """
 
     anchors: Tensor
@@ -115,10 +143,12 @@ class ExportedDetector(nn.Module):
     pixel_std: Tensor
     thresholds: Tensor
 
-    def __init__(self, model: YOLOR, *, suppression: Suppression | None):
+    def __init__(self, model: YOLOR, *, suppression: Suppression | None, half: bool = False):
         super().__init__()
         fused = fuse_for_inference(model)
-        self.backbone, self.head = fused.backbone, fused.head
+        self.dtype = torch.float16 if half else torch.float32
+        self.backbone = fused.backbone.to(self.dtype)
+        self.head = fused.head.to(self.dtype)
         self.in_features, self.strides = model.in_features, model.strides
         self.multi_label = model.multi_label
         self.class_agnostic = model.class_agnostic_nms
@@ -151,34 +181,49 @@ class ExportedDetector(nn.Module):
             up with zeros: boxes (N, D, 4) as xyxy, scores (N, D), labels (N, D) int64; and counts
             (N,) int64 of what is no filling.
         """
-        features = self.backbone((images - self.pixel_mean) / self.pixel_std)
+        pixels = (images - self.pixel_mean) / self.pixel_std
+        features = self.backbone(pixels.to(self.dtype))
         levels = self.head([features[name] for name in self.in_features])
         rows = decode(levels, self.anchors, self.strides)
         return rows if self.suppression is None else self.detect(rows)
 
     def detect(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows (N, R, 5 + K) to detections, see `forward`."""
+        """Rows (N, R, 5 + K) to detections, see `forward`.
+
+        Written in operators that runtimes know. ONNX's GatherElements (single values by their
+        places) is refused by OpenVINO 2026.4, And of OpenCV 5, and whole numbers are divided by
+        way of And, or of float32, which does not hold them all.
+        """
         assert self.suppression is not None
         boxes, objectness, class_scores = rows[..., :4], rows[..., 4:5], rows[..., 5:]
         scores = objectness * class_scores  # (N, R, K)
-        passing = (scores > self.thresholds) & (objectness > self.thresholds)
+        nothing = torch.zeros_like(scores)
+        # No class score exceeds 1, so that objectness passes wherever the product does.
+        scores = torch.where(scores > self.thresholds, scores, nothing)
         if not self.multi_label:
             best = class_scores.argmax(dim=-1, keepdim=True)
-            passing &= torch.arange(class_scores.shape[-1], device=rows.device) == best
-        scores = torch.where(passing, scores, torch.zeros_like(scores))
+            classes = torch.arange(class_scores.shape[-1], device=rows.device)
+            scores = torch.where(classes == best, scores, nothing)
         labels = None
         if self.class_agnostic:
             # A row's other classes have the same box, so its best one would suppress them.
             scores, labels = scores.max(dim=-1, keepdim=True)  # (N, R, 1)
         scores = self.suppression(boxes, scores, self.nms_threshold, self.max_detections)
-        k = scores.shape[2]
+        n, r, k = scores.shape
         # Padded, as a small image may have fewer rows than the detections asked for.
         padded = nn.functional.pad(scores.flatten(1), (0, self.max_detections))
         scores, place = padded.topk(self.max_detections)  # (N, D)
         real = scores > 0
-        row = torch.where(real, place // k, 0)
-        boxes = boxes.gather(1, row[..., None].expand(-1, -1, 4))
-        label = place % k if labels is None else labels[..., 0].gather(1, row)
+        place = torch.where(real, place, 0)
+        row_of_place = torch.arange(r, device=rows.device)[:, None].expand(r, k).flatten()
+        row = row_of_place.index_select(0, place.flatten()).view(place.shape)
+        # Numbers of the rows of all images, one image below the other.
+        row_of_all = (row + r * torch.arange(n, device=rows.device)[:, None]).flatten()
+        boxes = boxes.flatten(0, 1).index_select(0, row_of_all).view(*place.shape, 4)
+        if labels is None:
+            label = place - k * row
+        else:
+            label = labels.flatten().index_select(0, row_of_all).view(place.shape)
         zero = torch.zeros_like(boxes)
         return (
             torch.where(real[..., None], boxes, zero),

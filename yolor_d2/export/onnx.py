@@ -12,13 +12,19 @@ from typing import Any
 import torch
 
 from ..modeling import YOLOR
-from .graph import INPUT, ExportedDetector, LoadedFile, dynamic_shapes, example_input, survivors
+from .graph import (
+    INPUT,
+    ExportedDetector,
+    FileOptions,
+    LoadedFile,
+    dynamic_shapes,
+    example_input,
+    survivors,
+)
 
 SUFFIX = ".onnx"
 # Least side of an image in cells of the greatest stride.
 LEAST_CELLS = 1
-# Old enough for runtimes of 2023; everything in the graph is in it.
-OPSET = 18
 # Where the description lies in the file's metadata.
 METADATA_KEY = "yolor_d2"
 
@@ -67,38 +73,42 @@ def suppression_in_onnx(boxes: Any, scores: Any, iou_threshold: float, most: int
     return op.Transpose(kept, perm=[0, 2, 1])
 
 
-def serialise(model: YOLOR, *, suppress: bool, metadata: dict) -> bytes:
-    """The file's content; arguments as in `export_model`.
+def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str, bytes]:
+    """The file's content by its suffix; arguments as in `export_model`.
 
     Raises:
         ImportError: when the exporter's packages are missing.
     """
     require("onnx")
     require("onnxscript")
-    detector = ExportedDetector(model, suppression=opaque_suppression() if suppress else None)
+    detector = ExportedDetector(
+        model,
+        suppression=opaque_suppression() if options.suppress else None,
+        half=options.half,
+    )
     with warnings.catch_warnings():
         # Parts of torch and of the exporter tell each other what is deprecated.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         program = torch.onnx.export(
             detector.eval(),
-            (example_input(model),),
+            (example_input(model, options.canvas),),
             dynamo=True,
-            dynamic_shapes=dynamic_shapes(model, LEAST_CELLS),
+            dynamic_shapes=dynamic_shapes(model, LEAST_CELLS, options.canvas),
             input_names=[INPUT],
             output_names=list(detector.outputs),
-            opset_version=OPSET,
+            opset_version=options.opset,
             custom_translation_table={
                 torch.ops.yolor_d2.survivors.default: suppression_in_onnx  # type: ignore[attr-defined]
             }
-            if suppress
+            if options.suppress
             else None,
             external_data=False,
             verbose=False,
         )
     assert program is not None
-    program.model.metadata_props[METADATA_KEY] = json.dumps(metadata)
-    return program.model_proto.SerializeToString()
+    program.model.metadata_props[METADATA_KEY] = json.dumps(metadata, ensure_ascii=False)
+    return {SUFFIX: program.model_proto.SerializeToString()}
 
 
 def load(path: str | Path) -> LoadedFile:
@@ -118,4 +128,4 @@ def load(path: str | Path) -> LoadedFile:
 def versions() -> dict[str, str]:
     """Versions of the packages that wrote and read the file."""
     names = ("onnx", "onnxscript", "onnxruntime")
-    return {"opset": str(OPSET), **{name: require(name).__version__ for name in names}}
+    return {name: require(name).__version__ for name in names}

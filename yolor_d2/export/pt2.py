@@ -12,6 +12,7 @@ import torch
 from ..modeling import YOLOR
 from .graph import (
     ExportedDetector,
+    FileOptions,
     LoadedFile,
     dynamic_shapes,
     example_input,
@@ -25,18 +26,24 @@ LEAST_CELLS = 2  # torch.export tells one cell and several apart
 METADATA_FILE = "yolor_d2.json"
 
 
-def serialise(model: YOLOR, *, suppress: bool, metadata: dict) -> bytes:
-    """The file's content; arguments as in `export_model`."""
-    detector = ExportedDetector(model, suppression=survivors if suppress else None).eval()
+def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str, bytes]:
+    """The file's content by its suffix; arguments as in `export_model`."""
+    import torchvision  # noqa: F401  calls operators, which must not become part of the file
+
+    detector = ExportedDetector(
+        model, suppression=survivors if options.suppress else None, half=options.half
+    ).eval()
     with warnings.catch_warnings(), torch.no_grad():
         # Parts of torch and torchvision tell each other what is deprecated.
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.export.export(
-            detector, (example_input(model),), dynamic_shapes=dynamic_shapes(model, LEAST_CELLS)
+            detector,
+            (example_input(model, options.canvas),),
+            dynamic_shapes=dynamic_shapes(model, LEAST_CELLS, options.canvas),
         )
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(metadata)})
-    return buffer.getvalue()
+    return {SUFFIX: buffer.getvalue()}
 
 
 def load(path: str | Path) -> LoadedFile:

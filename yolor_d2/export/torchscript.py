@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..modeling import YOLOR
-from .graph import ExportedDetector, LoadedFile, example_input, on_arrays, survivors
+from .graph import ExportedDetector, FileOptions, LoadedFile, example_input, on_arrays, survivors
 
 SUFFIX = ".torchscript"
 # Least side of an image in cells of the greatest stride.
@@ -18,17 +18,21 @@ LEAST_CELLS = 1
 METADATA_FILE = "yolor_d2.json"
 
 
-def serialise(model: YOLOR, *, suppress: bool, metadata: dict) -> bytes:
-    """The file's content; arguments as in `export_model`."""
-    detector = ExportedDetector(model, suppression=survivors if suppress else None).eval()
+def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str, bytes]:
+    """The file's content by its suffix; arguments as in `export_model`."""
+    import torchvision  # noqa: F401  calls operators, which must not become part of the file
+
+    detector = ExportedDetector(
+        model, suppression=survivors if options.suppress else None, half=options.half
+    ).eval()
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # Of deprecation, which the user has been told in the documentation, and of constants that
         # the check at other sizes would find.
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(detector, example_input(model), check_trace=False)
+        traced = torch.jit.trace(detector, example_input(model, options.canvas), check_trace=False)
         torch.jit.save(traced, buffer, _extra_files={METADATA_FILE: json.dumps(metadata)})
-    return buffer.getvalue()
+    return {SUFFIX: buffer.getvalue()}
 
 
 def load(path: str | Path) -> LoadedFile:

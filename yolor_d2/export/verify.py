@@ -25,7 +25,6 @@ from torch import Tensor
 from ..modeling import YOLOR
 from ..modeling.images import PAD_VALUE
 from ..ops import decode
-from .graph import Run
 
 
 class ExportMismatch(ValueError):
@@ -67,41 +66,88 @@ class Batch:
     images: Sequence[Tensor]
 
 
+# Of files whose network computes in float16: its steps are 5e-4 of a number, which add up over the
+# layers. Measured in docs/export.md. Images without suppression have rows of every size, hence the
+# share.
+HALF_TOLERANCE = Tolerance(pixels=1.0, share=0.02, score=0.02, overlap=0.05)
+
+
+def rows_of_pixels(model: YOLOR, pixels: Tensor) -> Tensor:
+    """(N, R, 5 + K) decoded rows for (N, C, H, W) normalised images."""
+    _, levels = model.run_network(pixels)
+    return decode(levels, model.anchors, model.strides)
+
+
 @torch.no_grad()
 def rows_of(model: YOLOR, images: Sequence[Tensor]) -> Tensor:
     """(N, R, 5 + K) decoded rows of the model itself, which prepares the images its own way."""
-    pixels = model.preprocess([{"image": image} for image in images]).tensor
-    _, levels = model.run_network(pixels)
-    return decode(levels, model.anchors, model.strides)
+    return rows_of_pixels(model, model.preprocess([{"image": x} for x in images]).tensor)
+
+
+@torch.no_grad()
+def rows_on_canvas(model: YOLOR, images: Tensor) -> Tensor:
+    """(N, R, 5 + K) decoded rows of the model for images (N, C, H, W) on a canvas that it would
+    not have chosen."""
+    return rows_of_pixels(model, (images - model.pixel_mean) / model.pixel_std)
 
 
 def padded(image: Tensor, pad: dict) -> Tensor:
     """(C, H, W) float32 on the canvas that the description of a file asks for."""
     step, border = pad["multiple_of"], []
-    for side in reversed(image.shape[1:]):  # F.pad begins with the last axis
-        whole = max(math.ceil(side / step + pad["margin"]) * step, pad["at_least"]) - side
+    for axis in (2, 1):  # F.pad begins with the last axis
+        side = image.shape[axis]
+        canvas = max(math.ceil(side / step + pad["margin"]) * step, pad["at_least"])
+        whole = (pad["canvas"][axis - 1] if "canvas" in pad else canvas) - side
         before = int(whole * pad["before"])
         border += [before, whole - before]
     return F.pad(image.float(), border, value=PAD_VALUE)
 
 
-def compare(
-    model: YOLOR,
-    run: Run,
-    batch: Batch,
-    *,
-    suppress: bool,
-    pad: dict,
-    tolerance: Tolerance = Tolerance(),
-) -> dict:
-    """Compare a file with the model on some images.
+@dataclass(frozen=True)
+class Case:
+    """Images as a file takes them, and what the model computes of them.
+
+    Attributes:
+        name: that of the batch.
+        pixels: (N, C, H, W) float32, values 0-255, on their canvas.
+        rows: (N, R, 5 + K) of the model itself.
+    """
+
+    name: str
+    pixels: Tensor
+    rows: Tensor
+
+
+def prepare_case(model: YOLOR, batch: Batch, pad: dict) -> Case:
+    """Let the model compute what a file is compared with.
 
     Args:
         model: in evaluation mode, as it was trained: nothing folded.
-        run: what the file computes.
         batch: the images.
-        suppress: whether suppression is in the file.
         pad: the canvas as the file describes it, see `metadata.describe_padding`.
+    """
+    pixels = torch.stack([padded(x, pad) for x in batch.images])
+    # A canvas of a fixed size is the file's alone; any other one is the model's, and proved too.
+    own = "canvas" not in pad
+    rows = rows_of(model, batch.images) if own else rows_on_canvas(model, pixels)
+    return Case(batch.name, pixels, rows)
+
+
+def compare(
+    model: YOLOR,
+    case: Case,
+    found_arrays: Sequence[np.ndarray],
+    *,
+    suppress: bool,
+    tolerance: Tolerance = Tolerance(),
+) -> dict:
+    """Compare what a file computes with the model.
+
+    Args:
+        model: whose settings of suppression count.
+        case: the images and what the model makes of them.
+        found_arrays: the outputs of the file.
+        suppress: whether suppression is in the file.
         tolerance: what rounding may do.
 
     Returns:
@@ -110,19 +156,18 @@ def compare(
     Raises:
         ExportMismatch: when the file differs by more.
     """
-    rows = rows_of(model, batch.images)
-    pixels = torch.stack([padded(x, pad) for x in batch.images])
-    outputs = [torch.from_numpy(np.asarray(x)) for x in run(pixels.numpy())]
-    result = {"name": batch.name, "shape": list(pixels.shape)}
+    outputs = [torch.from_numpy(np.asarray(x)) for x in found_arrays]
+    shape = tuple(case.pixels.shape)
+    result = {"name": case.name, "shape": list(shape)}
     try:
         if not suppress:
-            return {**result, **compare_rows(outputs[0], rows, tolerance)}
+            return {**result, **compare_rows(outputs[0], case.rows, tolerance)}
         found = [
             compare_detections(model, one_row, outputs_of_image(outputs, i), tolerance)
-            for i, one_row in enumerate(rows)
+            for i, one_row in enumerate(case.rows)
         ]
     except ExportMismatch as error:
-        raise ExportMismatch(f"{batch.name}, shape {tuple(pixels.shape)}: {error}") from None
+        raise ExportMismatch(f"{case.name}, shape {shape}: {error}") from None
     worst = ("largest_box_difference", "largest_score_difference")
     counts = ("detections", "decided_by_rounding")
     return {
