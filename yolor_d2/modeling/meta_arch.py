@@ -13,7 +13,8 @@ from ..d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from ..d2.structures import Boxes, Instances
 from ..d2.utils import comm, get_event_storage, has_event_storage
 from ..layers import implicit_penalty
-from ..networks import AnchorHead, TaskBranches
+from ..layers.fuse import computes_as
+from ..networks import AnchorHead, PANNeck, TaskBranches
 from ..networks.network import anchors_tensor
 from ..ops import Detections, LossGains, assign, decode_passing, detect, detection_losses
 from ..ops.batch import EFFORTS, BatchDetections, Effort, choose, detect_batch, pad_detections
@@ -190,7 +191,12 @@ class YOLOR(nn.Module):
         """Layers that follow each other directly, see `layers.fuse`."""
         if self.tasks is not None:
             return  # their branches read the aligned features too
-        if isinstance(self.backbone, YOLORPAN) and isinstance(self.head, AnchorHead):
+        if (
+            type(self).run_network is YOLOR.run_network
+            and computes_as(self.backbone, YOLORPAN)
+            and computes_as(self.backbone.neck, PANNeck)
+            and computes_as(self.head, AnchorHead)
+        ):
             for chain in zip(self.backbone.neck.align, self.head.predict, self.head.refine):
                 yield list(chain)
 
