@@ -109,7 +109,8 @@ class _Fusion:
             self.fold_chain(chain)
         for module in list(self.root.modules()):
             if isinstance(module, Implicit):
-                self.keep(module, self.refusals.get(module) or NO_NEIGHBOUR)
+                self.affine(module)  # notes what else stands against it
+                self.keep(module, self.refusals.get(module, NO_NEIGHBOUR))
             elif isinstance(module, nn.BatchNorm2d):
                 self.report.kept.setdefault(self.names[module], "no convolution directly before it")
 
