@@ -48,6 +48,7 @@ from .hooks import (
     ImplicitPictureHook,
     ReportHook,
     fitness,
+    writers_last,
 )
 from .interrupt import Interrupted, InterruptHook
 from .optimizer import build_optimizer
@@ -240,7 +241,13 @@ class Trainer(DefaultTrainer):
             self.load_from(self.iter + 1)
 
     def load_from(self, iteration: int) -> None:
-        """Go on with the samples of an iteration."""
+        """Go on with the samples of an iteration; a loader of a subclass's own begins anew."""
+        if self.training_set is None:
+            logger.warning(
+                "%s.build_train_loader is not yolor_d2's: its loader begins anew at iteration %d",
+                *(type(self).__name__, iteration),
+            )
+            return
         class_ap = None if self.image_weights is None else self.image_weights.class_ap
         progress.measured = 0  # the next iteration takes as long as a first one
         with progress.during("start of the data"):
@@ -257,6 +264,7 @@ class Trainer(DefaultTrainer):
         if self.start_iter >= self.max_iter:
             logger.info("The run has all its %d iterations: nothing is left to do", self.max_iter)
             return None
+        self._hooks = writers_last(self._hooks)
         runtime_logger = logging.getLogger(TrainerBase.__module__)
         runtime_logger.addFilter(shorten_error)
         try:
