@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .layers import FixedImplicit, Implicit
+from .layers import OPERATORS, FixedImplicit, Implicit
 
 # The outputs of an anchor in front of its classes, as in figure 9.
 GROUPS = ("x", "y", "w", "h", "objectness")
@@ -65,7 +65,7 @@ def new_figure(rows: int, columns: int, width: float, height: float):
 
 
 def neutral_of(operator: str) -> float:
-    return 1.0 if operator == "mul" else 0.0
+    return OPERATORS.lookup(operator).neutral
 
 
 def draw_predictions(tensors: Sequence[LearnedTensor], num_anchors: int, classes: Sequence[str]):

@@ -12,13 +12,19 @@ from torch import nn
 from yolor_d2.layers import (
     FORM_D,
     FORM_Y,
+    Affine,
+    AnchorwiseConv,
     ConvNormAct,
     CSPStage,
     FixedImplicit,
     Implicit,
+    Operator,
     build_implicit,
+    parse_implicit,
+    register_operator,
 )
 from yolor_d2.layers.fuse import fuse_for_inference
+from yolor_d2.layers.operators import OPERATORS as REGISTERED
 from yolor_d2.networks import VARIANTS, build_network
 from yolor_d2.networks.complexity import count_parameters
 from yolor_d2.networks.network import customise
@@ -232,3 +238,135 @@ def test_counts_of_table_7(with_knowledge, without, parameters):
     with torch.device("meta"):
         networks = [build_network(name) for name in (with_knowledge, without)]
     assert tuple(count_parameters(network) for network in networks) == parameters
+
+
+# ---- What nobody here knows
+
+
+@pytest.fixture
+def operators():
+    """Forgets the operators of a test."""
+    before = dict(REGISTERED)
+    yield
+    REGISTERED.clear()
+    REGISTERED.update(before)
+
+
+class Square(Operator):
+    """x + g x^2, no affine map."""
+
+    def apply(self, x, g):
+        return x + g * x.square()
+
+
+class Both(Operator):
+    """exp(g) x + g."""
+
+    def apply(self, x, g):
+        return x * g.exp() + g
+
+    def affine(self, g):
+        return Affine(scale=g.exp(), shift=g)
+
+
+class Wrong(Both):
+    """Forgets the shift."""
+
+    def affine(self, g):
+        return Affine(scale=g.exp())
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_an_operator_without_an_affine_map_is_kept(operators, behind):
+    register_operator("square")(Square)
+    parts = [build_implicit("square", 4), nn.Conv2d(4, 4, 1)]
+    block = stir(nn.Sequential(*(reversed(parts) if behind else parts)))
+    fused = fuse_for_inference(block)
+    assert_same_outputs(block, fused, torch.randn(1, 4, 3, 3))
+    (why,) = fused.fusion_report.kept.values()
+    assert why == "operator 'square' has no affine map to fold"
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_new_operator_with_scale_and_shift_is_folded(operators, padding):
+    register_operator("both")(Both)
+    conv = nn.Conv2d(4, 6, 3, padding=padding, groups=2)
+    block = stir(nn.Sequential(build_implicit("both network", 4), conv, build_implicit("both", 6)))
+    fused = fuse_for_inference(block)
+    assert_same_outputs(block, fused, torch.randn(1, 4, 5, 5))
+    assert list(fused.fusion_report.kept) == (["0"] if padding else [])
+    aligned = stir(AnchorwiseConv(4, 6, num_anchors=3, spec=parse_implicit("both")))
+    x, g = torch.randn(1, 4, 2, 2), aligned.implicit.value().view(3, 1, 4, 1, 1)
+    rows = zip(g, aligned.weight.chunk(3), aligned.bias.chunk(3))
+    expected = [nn.functional.conv2d(x * a.exp() + a, w, b) for a, w, b in rows]
+    torch.testing.assert_close(aligned(x), torch.cat(expected, dim=1))
+
+
+def test_an_affine_map_that_is_not_the_operators_is_an_error(operators):
+    register_operator("wrong")(Wrong)
+    block = stir(nn.Sequential(build_implicit("wrong", 4), nn.Conv2d(4, 4, 1)))
+    with pytest.raises(ValueError, match=r"'wrong'.*affine"):
+        fuse_for_inference(block)
+
+
+def test_no_affine_map_for_each_anchor(operators):
+    register_operator("square")(Square)
+    for words in ("square", "concat"):
+        with pytest.raises(ValueError, match=f"'{words}' has no 'per_anchor'"):
+            AnchorwiseConv(4, 6, num_anchors=3, spec=parse_implicit(words))
+
+
+def doubled(kind):
+    """A subclass whose results are twice as large."""
+    forward = kind.forward
+    return type(f"Double{kind.__name__}", (kind,), {"forward": lambda s, x: 2 * forward(s, x)})
+
+
+def doubled_by_hook(module):
+    module.register_forward_hook(lambda _, inputs, output: 2 * output)
+    return module
+
+
+def blocks_of_strangers():
+    implicit, conv = build_implicit("add", 4), nn.Conv2d(4, 4, 1)
+    double = copy.deepcopy(implicit)
+    double.__class__ = doubled(type(double))
+    yield "implicit", nn.Sequential(double, copy.deepcopy(conv))
+    yield "convolution", nn.Sequential(implicit, doubled(nn.Conv2d)(4, 4, 1))
+    yield "norm", nn.Sequential(conv, doubled(nn.BatchNorm2d)(4))
+    yield "sequence", nn.Sequential(doubled(nn.Sequential)(conv), nn.BatchNorm2d(4))
+    yield "block", doubled(ConvNormAct)(4, 4, form=FORM_D)
+    yield "hook on an implicit module", nn.Sequential(doubled_by_hook(implicit), conv)
+    yield "hook on a convolution", nn.Sequential(doubled_by_hook(nn.Conv2d(4, 4, 1)), implicit)
+    stage = doubled(CSPStage)(4, 4, 1, transition=True, form=FORM_Y)
+    yield "stage", nn.Sequential(stage, nn.BatchNorm2d(4))
+
+    class Reversed(ConvNormAct):
+        def forward(self, x):
+            return self.conv(self.norm(x))
+
+    yield "another order", Reversed(4, 4, form=FORM_D)
+
+
+@pytest.mark.parametrize(("kind", "block"), list(blocks_of_strangers()))
+def test_a_subclass_with_a_forward_of_its_own_is_left_alone(kind, block):
+    torch.manual_seed(0)
+    block = stir(block)
+    assert_same_outputs(block, fuse_for_inference(block), torch.randn(2, 4, 4, 4))
+
+
+@pytest.mark.parametrize("part", ["neck", "head"])
+def test_a_part_with_a_forward_of_its_own_ends_the_networks_chains(part):
+    torch.manual_seed(0)
+    network = stir(build_network(TINY, 2))
+
+    class Other(type(getattr(network, part))):
+        def forward(self, features):
+            features = features if part == "neck" else [x.relu() for x in features]
+            levels = super().forward(features)
+            return [x.relu() for x in levels] if part == "neck" else levels
+
+    getattr(network, part).__class__ = Other
+    fused = fuse_for_inference(network)
+    assert_same_outputs(network, fused, torch.rand(1, 3, 64, 64))
+    assert any(name.startswith("neck.align") for name in fused.fusion_report.kept)

@@ -49,9 +49,19 @@ def add_config_file(
     help_text: str = "path, or name in the model zoo",
     **options: object,
 ) -> None:
-    """Add --config-file."""
+    """Add --config-file and --import."""
     action = parser.add_argument("--config-file", metavar="FILE", help=help_text, **options)
     action.completer = complete_config
+    if not isinstance(parser, argparse.ArgumentParser):
+        return  # alternatives to a configuration
+    parser.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        dest="imports",
+        metavar="MODULE",
+        help="module of your own that registers parts of the model (docs/extending.md)",
+    )
 
 
 def add_run(

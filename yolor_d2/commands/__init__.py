@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
+from ..own_modules import announce
+
 
 def execute(name: str, argv: Sequence[str] | None = None) -> int | None:
     """Run a command: parse, look for the files that are named, and only then import the work.
@@ -22,5 +24,6 @@ def execute(name: str, argv: Sequence[str] | None = None) -> int | None:
     """
     arguments = importlib.import_module(f"yolor_d2.arguments.{name}")
     args = arguments.parse_args(argv)
+    announce(getattr(args, "imports", ()))
     arguments.check_inputs(args)
     return importlib.import_module(f"yolor_d2.commands.{name}").main(args)

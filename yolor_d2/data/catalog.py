@@ -45,16 +45,49 @@ def register_datasets(cfg: CfgNode) -> None:
             register_coco_file(name, *files)
         elif known != files:
             raise ValueError(f"DATASETS.REGISTER: {name!r} is already the name of another data set")
+    name_classes(cfg)
 
 
 def register_coco_file(name: str, json_file: str, image_root: str) -> None:
     """Make a data set in COCO's format known, as Detectron2 does, with the identities of its
     objects."""
-    DatasetCatalog.register(
-        name,
-        lambda: load_coco_json(json_file, image_root, name, extra_annotation_keys=[IDENTITY_KEY]),
-    )
+
+    def load() -> list[dict]:
+        forget_names(name)
+        return load_coco_json(json_file, image_root, name, extra_annotation_keys=[IDENTITY_KEY])
+
+    DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco")
+
+
+# Data sets whose classes have their names from a configuration, until they are read.
+_NAMED_BY_CONFIG: set[str] = set()
+
+
+def name_classes(cfg: CfgNode) -> None:
+    """Give the names of MODEL.YOLOR.CLASS_NAMES to the metadata of the configuration's data sets,
+    so that Detectron2's `Visualizer` knows them before, or without, reading annotations.
+
+    Data sets that somebody else registered keep what they have, as their file has its own names.
+    """
+    names = list(cfg.MODEL.YOLOR.CLASS_NAMES)
+    if len(names) != cfg.MODEL.YOLOR.NUM_CLASSES:
+        return
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        metadata = MetadataCatalog.get(name)
+        function = DatasetCatalog[name] if name in DatasetCatalog.list() else None
+        ours = function is None or getattr(function, "__module__", None) == __name__
+        if ours and (metadata.get("thing_classes") is None or name in _NAMED_BY_CONFIG):
+            forget_names(name)
+            metadata.set(thing_classes=names)
+            _NAMED_BY_CONFIG.add(name)
+
+
+def forget_names(name: str) -> None:
+    """Take back what `name_classes` has set: the annotations bring their own names."""
+    if name in _NAMED_BY_CONFIG:
+        _NAMED_BY_CONFIG.remove(name)
+        vars(MetadataCatalog.get(name)).pop("thing_classes", None)
 
 
 def registered_files(name: str) -> list[str | None] | None:
@@ -222,6 +255,7 @@ def load_ground_truth(name: str, channels: int = 3) -> GroundTruth:
 
 def describe(name: str, annotations: Annotations) -> None:
     """Give the metadata of a data set the names and numbers of its classes."""
+    forget_names(name)
     numbers = {number: place for place, number in enumerate(annotations.category_ids.tolist())}
     MetadataCatalog.get(name).set(
         thing_classes=list(annotations.category_names), thing_dataset_id_to_contiguous_id=numbers

@@ -74,6 +74,16 @@ class CheckpointHook(HookBase):
         self.checkpointer.save_weights(FINAL_NAME, iteration=iteration)
 
 
+def writers_last(registered: Sequence[HookBase]) -> list[HookBase]:
+    """Hooks in their order, but what writes figures behind all that put some, and reports behind
+    that: wherever a user's hook was inserted, its last figure is written."""
+
+    def rank(hook: HookBase) -> int:
+        return 2 if isinstance(hook, ReportHook) else isinstance(hook, hooks.PeriodicWriter)
+
+    return sorted(registered, key=rank)
+
+
 class EvalHook(hooks.EvalHook):
     """Detectron2's hook, which also makes up for an evaluation that an interruption prevented.
 

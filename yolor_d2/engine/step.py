@@ -75,6 +75,7 @@ class StepTrainer(TrainerBase):
         model.train()
         self.model = model
         self.bare = getattr(model, "module", model)  # without its wrapper for several processes
+        self.bare.follows_recipe = True
         self.data_loader = data_loader
         self.optimizer = optimizer
         self.accumulation = accumulation

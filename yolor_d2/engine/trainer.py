@@ -52,6 +52,7 @@ from .hooks import (
     ImplicitPictureHook,
     ReportHook,
     fitness,
+    writers_last,
 )
 from .interrupt import Interrupted, InterruptHook
 from .loggers import FigureWriter, build_loggers, check_loggers
@@ -324,7 +325,13 @@ class Trainer(DefaultTrainer):
             self.load_from(self.iter + 1)
 
     def load_from(self, iteration: int) -> None:
-        """Go on with the samples of an iteration."""
+        """Go on with the samples of an iteration; a loader of a subclass's own begins anew."""
+        if self.training_set is None:
+            logger.warning(
+                "%s.build_train_loader is not yolor_d2's: its loader begins anew at iteration %d",
+                *(type(self).__name__, iteration),
+            )
+            return
         class_ap = None if self.image_weights is None else self.image_weights.class_ap
         progress.measured = 0  # the next iteration takes as long as a first one
         with progress.during("start of the data"):
@@ -342,6 +349,7 @@ class Trainer(DefaultTrainer):
             logger.info("The run has all its %d iterations: nothing is left to do", self.max_iter)
             self.mend_final()
             return None
+        self._hooks = writers_last(self._hooks)
         if self.early_stopping is not None and self.early_stopping.is_exhausted:
             logger.info("%s: nothing is left to do", self.early_stopping.describe())
             self.mend_final()

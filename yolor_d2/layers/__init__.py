@@ -1,8 +1,9 @@
 """Building blocks of the networks: torch only."""
 
-from .conv import FORM_D, FORM_Y, FORMS, BlockForm, ConvNormAct, Residual
+from .conv import ACTIVATIONS, FORM_D, FORM_Y, FORMS, BlockForm, ConvNormAct, Residual
 from .csp import CSPSPP, CSPNeckBlock, CSPStage
 from .downsample import (
+    DOWNSAMPLES,
     CSPDownsample,
     HaarTransform,
     SpaceToDepth,
@@ -11,6 +12,9 @@ from .downsample import (
     build_wavelet_transform,
 )
 from .implicit import (
+    PER_ANCHOR,
+    REPRESENTATIONS,
+    SCOPES,
     AnchorwiseConv,
     FixedImplicit,
     Implicit,
@@ -19,16 +23,27 @@ from .implicit import (
     build_implicit,
     implicit_penalty,
     parse_implicit,
+    register_representation,
+    register_scope,
     split_levels,
     widened,
 )
+from .operators import OPERATORS, Affine, Operator, register_operator
+from .registry import Registry
 from .spp import SpatialPyramidPooling
 
 __all__ = [
+    "ACTIVATIONS",
     "CSPSPP",
+    "DOWNSAMPLES",
     "FORMS",
     "FORM_D",
     "FORM_Y",
+    "OPERATORS",
+    "PER_ANCHOR",
+    "REPRESENTATIONS",
+    "SCOPES",
+    "Affine",
     "AnchorwiseConv",
     "BlockForm",
     "CSPDownsample",
@@ -40,6 +55,8 @@ __all__ = [
     "Implicit",
     "ImplicitOptions",
     "ImplicitSpec",
+    "Operator",
+    "Registry",
     "Residual",
     "SpaceToDepth",
     "SpatialPyramidPooling",
@@ -49,6 +66,9 @@ __all__ = [
     "build_wavelet_transform",
     "implicit_penalty",
     "parse_implicit",
+    "register_operator",
+    "register_representation",
+    "register_scope",
     "split_levels",
     "widened",
 ]

@@ -7,11 +7,14 @@ all blocks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .registry import Registry
 
 
 class SiLU(nn.SiLU):
@@ -28,7 +31,10 @@ class Mish(nn.Mish):
         return F.mish(input, inplace=not torch.is_grad_enabled())
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": SiLU, "mish": Mish}
+# What makes an activation without arguments.
+ACTIVATIONS: Registry[Callable[[], nn.Module]] = Registry("activation", "MODEL.YOLOR.ACTIVATION")
+ACTIVATIONS.add("silu", SiLU)
+ACTIVATIONS.add("mish", Mish)
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,7 @@ class BlockForm:
         return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
 
     def act(self) -> nn.Module:
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation is {self.activation!r}, expected one of {sorted(ACTIVATIONS)}"
-            )
-        return ACTIVATIONS[self.activation]()
+        return ACTIVATIONS.lookup(self.activation)()
 
 
 # The darknet form: its parameter counts are those of the paper's YOLOR-P6 and W6.

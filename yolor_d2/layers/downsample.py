@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conv import BlockForm, ConvNormAct
+from .registry import Registry
 
 
 class SpaceToDepth(nn.Module):
@@ -144,7 +146,15 @@ class CSPDownsample(nn.Module):
         )
 
 
-DOWNSAMPLES = ("conv", "csp")
+# Called with channels of input and output, and the form by keyword.
+DOWNSAMPLES: Registry[Callable[..., nn.Module]] = Registry("downsample", "MODEL.YOLOR.DOWNSAMPLE")
+DOWNSAMPLES.add("csp", CSPDownsample)
+
+
+@DOWNSAMPLES.register("conv")
+def strided_conv(in_channels: int, out_channels: int, *, form: BlockForm) -> nn.Module:
+    """A 3x3 convolution at stride 2."""
+    return ConvNormAct(in_channels, out_channels, 3, 2, form=form)
 
 
 def build_downsample(
@@ -153,7 +163,8 @@ def build_downsample(
     """What halves the resolution between stages and on the way up the neck.
 
     Args:
-        kind: "conv" for a 3x3 convolution at stride 2, "csp" for `CSPDownsample`.
+        kind: "conv" for a 3x3 convolution at stride 2, "csp" for `CSPDownsample`, or another name
+            of `DOWNSAMPLES`.
         in_channels: channels of the input.
         out_channels: channels of the output.
         form: norm and activation.
@@ -161,8 +172,4 @@ def build_downsample(
     Raises:
         ValueError: when the kind is unknown.
     """
-    if kind == "conv":
-        return ConvNormAct(in_channels, out_channels, 3, 2, form=form)
-    if kind == "csp":
-        return CSPDownsample(in_channels, out_channels, form=form)
-    raise ValueError(f"downsample is {kind!r}, expected one of {list(DOWNSAMPLES)}")
+    return DOWNSAMPLES.lookup(kind)(in_channels, out_channels, form=form)

@@ -9,13 +9,15 @@ implicit multiplication around one are all part of one affine map, so the convol
     y = (W x + b) * g    W' = diag(g) W, b' = g * b
     y = W [g, x] + b     b' = b + W_g g, W' = W_x
 
-An addition in front of a convolution that pads with zeros cannot be folded: at the border the
-convolution sees zeros, not g. Nor can anything behind an activation. Such implicit tensors, and
-those whose neighbours are not known, become constants.
+An operator says by `Operator.affine` which of these it is (`layers.operators`); one that is no
+affine map stays. An addition in front of a convolution that pads with zeros cannot be folded: at
+the border the convolution sees zeros, not g. Nor can anything behind an activation. Such implicit
+tensors, and those whose neighbours are not known, become constants.
 
 Which layers follow each other directly, their results used nowhere else, a module says itself:
 `nn.Sequential` by its nature, `ConvNormAct` and those with a method `chains()` that yields lists of
-modules.
+modules. A subclass that overrides `forward` computes something that nobody here knows: it stays as
+it is, and what it inherits of `chains()` does not count.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from torch import Tensor, nn
 from .conv import ConvNormAct
 from .csp import CSPStage
 from .implicit import AnchorwiseConv, FixedImplicit, Implicit
+from .operators import Affine, checked_affine
 
 # The report on what was done stays with the module.
 REPORT = "fusion_report"
@@ -63,6 +66,9 @@ def fuse_for_inference(module: nn.Module) -> nn.Module:
         A copy in evaluation mode, its parameters without gradients, with the same outputs up to
         rounding. What was folded and what stayed is its attribute `fusion_report`; fused again, it
         stays as it is.
+
+    Raises:
+        ValueError: when the affine map of an operator is not what the operator computes.
     """
     earlier = getattr(module, REPORT, FusionReport())
     root = nn.ModuleList([copy.deepcopy(module).eval().requires_grad_(False)])
@@ -87,13 +93,15 @@ class _Fusion:
         self.names = {m: name.partition(".")[2] for name, m in root.named_modules()}
         places = Counter(m for _, m in root.named_modules(remove_duplicate=False))
         self.shared = {m for m, count in places.items() if count > 1}
+        # Why implicit modules cannot be folded wherever they stand.
+        self.refusals: dict[nn.Module, str] = {}
 
     def run(self) -> None:
         for module in list(self.root.modules()):
-            if isinstance(module, AnchorwiseConv):
+            if isinstance(module, AnchorwiseConv) and computes_as(module, AnchorwiseConv):
                 self.swap(module, plain_conv(*module.folded(), like=module))
                 self.report.folded.append(f"{self.names[module]}.implicit")
-            elif isinstance(module, CSPStage):
+            elif isinstance(module, CSPStage) and computes_as(module, CSPStage):
                 self.fold_merge_norm(module)
         # Long chains first: a head's prediction and refinement are a part of its network's chain.
         chains = [chain for m in self.root.modules() for chain in chains_of(m)]
@@ -101,7 +109,8 @@ class _Fusion:
             self.fold_chain(chain)
         for module in list(self.root.modules()):
             if isinstance(module, Implicit):
-                self.keep(module, "it stands beside no convolution that could take it")
+                self.affine(module)  # notes what else stands against it
+                self.keep(module, self.refusals.get(module, NO_NEIGHBOUR))
             elif isinstance(module, nn.BatchNorm2d):
                 self.report.kept.setdefault(self.names[module], "no convolution directly before it")
 
@@ -118,9 +127,22 @@ class _Fusion:
         self.swap(module, nn.Identity())
 
     def keep(self, module: Implicit, why: str) -> None:
-        """An implicit module becomes a constant."""
+        """An implicit module becomes a constant, if nothing but its tensor is learned."""
         self.report.kept[self.names[module]] = why
-        self.swap(module, FixedImplicit(module.operator, module.value()))
+        if computes_as(module, Implicit):
+            self.swap(module, FixedImplicit(module.operator, module.value()))
+
+    def affine(self, module: nn.Module) -> Affine | None:
+        """The map of each channel that an implicit module is; None if it is none."""
+        if not isinstance(module, (Implicit, FixedImplicit)):
+            return None
+        if not computes_as(module, Implicit, FixedImplicit):
+            self.refusals[module] = f"{type(module).__name__} overrides forward, or has hooks"
+            return None
+        affine = checked_affine(module.operator, module.value())
+        if affine is None:
+            self.refusals[module] = f"operator {module.operator!r} has no affine map to fold"
+        return affine
 
     def fold_merge_norm(self, stage: CSPStage) -> None:
         """Form Y normalises a concatenation: fold if a bare convolution ends either branch."""
@@ -130,7 +152,7 @@ class _Fusion:
         norm, bare = norm_act[0], [stage.transition, stage.split]
         if not isinstance(norm, nn.BatchNorm2d) or self.shared & {norm, *bare}:
             return
-        if not all(isinstance(conv, nn.Conv2d) for conv in bare):
+        if not is_plain(norm) or not all(isinstance(x, nn.Conv2d) and is_plain(x) for x in bare):
             return
         scale, shift = affine_of(norm)
         half = len(scale) // 2
@@ -149,7 +171,7 @@ class _Fusion:
             return
         i = 0
         while i < len(layers):
-            if isinstance(layers[i], nn.Conv2d):
+            if isinstance(layers[i], nn.Conv2d) and is_plain(layers[i]):
                 i = self.fold_around(layers, i)
             i += 1
 
@@ -160,23 +182,25 @@ class _Fusion:
         start = conv
         while i + 1 < len(layers):
             after = layers[i + 1]
-            if isinstance(after, nn.BatchNorm2d) and after.running_mean is not None:
+            affine = self.affine(after)
+            if isinstance(after, nn.BatchNorm2d) and is_plain(after) and tracks(after):
                 conv = scaled_conv(conv, *affine_of(after))
-            elif isinstance(after, (Implicit, FixedImplicit)) and after.operator != "concat":
-                conv = refined_conv(conv, after.operator, after.value())
+            elif affine is not None and affine.before is None:
+                conv = scaled_conv(conv, affine.scale, affine.shift)
             else:
                 break
             self.drop(layers.pop(i + 1))
         while i > 0:
             before = layers[i - 1]
-            if not isinstance(before, (Implicit, FixedImplicit)):
+            affine = self.affine(before)
+            if affine is None:
                 break
-            reason = obstacle(conv, before.operator)
+            reason = obstacle(conv, affine)
             if reason is not None:
                 if isinstance(before, Implicit):
                     self.keep(before, f"{self.names[start]} {reason}")
                 break
-            conv = fed_conv(conv, before.operator, before.value())
+            conv = fed_conv(conv, affine)
             self.drop(layers.pop(i - 1))
             i -= 1
         if conv is not start:
@@ -185,13 +209,45 @@ class _Fusion:
         return i
 
 
+# Why an implicit module stays whose operator could be folded.
+NO_NEIGHBOUR = "it stands beside no convolution that could take it"
+
+
+def owner(kind: type, name: str) -> type:
+    """The class that defines a method."""
+    return next(x for x in kind.__mro__ if name in vars(x))
+
+
+def computes_as(module: nn.Module, *bases: type) -> bool:
+    """Whether a module computes what one of these classes computes, and no hook changes that."""
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    own = type(module).forward
+    return not hooked and any(own is base.forward for base in bases)  # type: ignore[attr-defined]
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a convolution or batch norm computes what its kind does, so that its numbers tell all
+    of it."""
+    kind = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm2d
+    same = not isinstance(layer, nn.Conv2d) or type(layer)._conv_forward is nn.Conv2d._conv_forward
+    return same and computes_as(layer, kind)
+
+
+def tracks(norm: nn.BatchNorm2d) -> bool:
+    """Whether a norm has statistics of its own in evaluation mode."""
+    return norm.running_mean is not None
+
+
 def chains_of(module: nn.Module) -> Iterator[list[nn.Module]]:
     """Lists of layers of a module of which each feeds the next and nothing else."""
+    kind = type(module)
     if isinstance(module, nn.Sequential):
-        yield list(module)
+        if kind.forward is nn.Sequential.forward:
+            yield list(module)
     elif isinstance(module, ConvNormAct):
-        yield [module.conv, module.norm, module.act]
-    elif hasattr(module, "chains"):
+        if kind.forward is ConvNormAct.forward:
+            yield [module.conv, module.norm, module.act]
+    elif hasattr(kind, "chains") and issubclass(owner(kind, "chains"), owner(kind, "forward")):
         yield from module.chains()  # type: ignore[operator]
 
 
@@ -233,25 +289,19 @@ def bias_of(conv: nn.Conv2d) -> Tensor:
     return conv.bias.double()
 
 
-def scaled_conv(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
+def scaled_conv(conv: nn.Conv2d, scale: Tensor | None, shift: Tensor | None) -> nn.Conv2d:
     """The convolution whose outputs are those of another, times `scale` plus `shift`, (O,) each."""
-    weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
-    return plain_conv(weight, bias_of(conv) * scale + shift, like=conv)
+    weight, bias = conv.weight.double(), bias_of(conv)
+    if scale is not None:
+        weight, bias = weight * scale.view(-1, 1, 1, 1), bias * scale
+    return plain_conv(weight, bias if shift is None else bias + shift, like=conv)
 
 
-def refined_conv(conv: nn.Conv2d, operator: str, g: Tensor) -> nn.Conv2d:
-    """The convolution whose outputs are those of another met with g, (1, O, 1, 1)."""
-    g = g.flatten().double()
-    if operator == "mul":
-        return scaled_conv(conv, g, torch.zeros_like(g))
-    return scaled_conv(conv, torch.ones_like(g), g)
-
-
-def obstacle(conv: nn.Conv2d, operator: str) -> str | None:
-    """Why a convolution cannot take an implicit tensor in front of it; None if it can."""
-    if operator == "concat" and conv.groups != 1:
+def obstacle(conv: nn.Conv2d, affine: Affine) -> str | None:
+    """Why a convolution cannot take an affine map in front of it; None if it can."""
+    if affine.before is not None and conv.groups != 1:
         return "has groups"
-    if operator != "mul" and pads_with_zeros(conv):
+    if (affine.before is not None or affine.shift is not None) and pads_with_zeros(conv):
         return "pads with zeros at the border"
     return None
 
@@ -265,17 +315,19 @@ def pads_with_zeros(conv: nn.Conv2d) -> bool:
     return any(conv.padding)
 
 
-def fed_conv(conv: nn.Conv2d, operator: str, g: Tensor) -> nn.Conv2d:
-    """The convolution that does on x what another does on x met with g, (1, C, 1, 1)."""
-    g = g.flatten().double()
+def fed_conv(conv: nn.Conv2d, affine: Affine) -> nn.Conv2d:
+    """The convolution that does on x what another does on [before, scale * x + shift]."""
     weight, bias = conv.weight.double(), bias_of(conv)  # (O, C / groups, k, k)
-    if operator == "concat":
-        constant, explicit = weight[:, : len(g)], weight[:, len(g) :]
-        bias = bias + constant.sum(dim=(2, 3)) @ g
-        return plain_conv(explicit, bias, like=conv, in_channels=explicit.shape[1])
-    rows = torch.arange(conv.out_channels, device=g.device)
+    if affine.before is not None:
+        constant = weight[:, : len(affine.before)]
+        weight = weight[:, len(affine.before) :]
+        bias = bias + constant.sum(dim=(2, 3)) @ affine.before
+    rows = torch.arange(conv.out_channels, device=weight.device)
     group = rows // (conv.out_channels // conv.groups)
-    of_output = g.view(conv.groups, -1)[group]  # (O, C / groups)
-    if operator == "mul":
-        return plain_conv(weight * of_output[:, :, None, None], bias, like=conv)
-    return plain_conv(weight, bias + (weight.sum(dim=(2, 3)) * of_output).sum(dim=1), like=conv)
+    if affine.shift is not None:
+        of_output = affine.shift.view(conv.groups, -1)[group]  # (O, C / groups)
+        bias = bias + (weight.sum(dim=(2, 3)) * of_output).sum(dim=1)
+    if affine.scale is not None:
+        of_output = affine.scale.view(conv.groups, -1)[group]
+        weight = weight * of_output[:, :, None, None]
+    return plain_conv(weight, bias, like=conv, in_channels=weight.shape[1] * conv.groups)

@@ -2,7 +2,7 @@
 
 An implicit module is three choices. Its *place* in the network is the caller's (`networks.neck`,
 `networks.head`, `networks.tasks`). Its *operator* says how the implicit tensor g meets the explicit
-feature x (section 4.2), its *representation* what g is made of (section 4.1):
+feature x (section 4.2, `layers.operators`), its *representation* what g is made of (section 4.1):
 
     operator         result                representation   g
     "add"            x + g                 "vector"         z          (eq. 6)
@@ -12,24 +12,44 @@ feature x (section 4.2), its *representation* what g is made of (section 4.1):
 A configuration names them in one line of words in any order, "mul" or "add factorization
 non_negative"; the representation is "vector" where none is named. Every choice starts next to
 neutral, so that a network begins as if it had no implicit knowledge (section 4.3).
+
+Operators, representations and scopes are registered, and a user's module may register more
+(docs/extending.md).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-NONE = "none"
-# What changes nothing under each operator; a concatenated tensor starts near zero.
-NEUTRAL = {"add": 0.0, "mul": 1.0, "concat": 0.0}
-REPRESENTATIONS = ("vector", "network", "factorization")
+from .operators import KEY, OPERATORS
+from .registry import NONE, OWN_PART, Registry
+
 # Of W z; each keeps zero at zero.
 NONLINEARITIES = {"tanh": torch.tanh, "relu": torch.relu, "silu": nn.functional.silu}
-SCOPES = ("per_anchor", "sizes")
+
+# (number of anchors A, classes K) to the outputs of a head, of A * (5 + K), that are refined.
+Scope = Callable[[int, int], Sequence[int]]
+
+REPRESENTATIONS: Registry[type[Implicit]] = Registry(
+    "representation of implicit knowledge", KEY, apart_from=(OPERATORS,)
+)
+# Of MODEL.YOLOR.IMPLICIT.PREDICTION_REFINEMENT.
+SCOPES: Registry[Scope] = Registry(
+    "scope of implicit knowledge", KEY, apart_from=(OPERATORS, REPRESENTATIONS)
+)
+OPERATORS.apart_from = (REPRESENTATIONS, SCOPES)
+REPRESENTATIONS.apart_from = (OPERATORS, SCOPES)
+register_representation = REPRESENTATIONS.register
+register_scope = SCOPES.register
+
+# Scope of the head's inputs, see `AnchorwiseConv`.
+PER_ANCHOR = "per_anchor"
 
 
 @dataclass(frozen=True)
@@ -67,18 +87,17 @@ class ImplicitSpec:
     """The words of one place, see `parse_implicit`.
 
     Attributes:
-        operator: "none", "add", "mul" or "concat".
-        representation: one of `REPRESENTATIONS`.
-        nonlinearity: key of `NONLINEARITIES`, applied to W z; None leaves it linear.
-        non_negative: keep Z and c at or above zero (the paper's constraint of NMF, section 4.1).
+        operator: "none" or a name of `OPERATORS`.
+        representation: a name of `REPRESENTATIONS`.
+        extras: words of the representation, see `Implicit.extras`.
         scope: "" for the whole feature; "per_anchor" for a tensor of its own for each anchor (the
-            paper's iFA*); "sizes" for the width and height of each anchor alone (its iPR*).
+            paper's iFA*); a name of `SCOPES`, such as "sizes" for the width and height of each
+            anchor alone (its iPR*).
     """
 
     operator: str = NONE
     representation: str = "vector"
-    nonlinearity: str | None = None
-    non_negative: bool = False
+    extras: tuple[str, ...] = ()
     scope: str = ""
 
     def __bool__(self) -> bool:
@@ -86,21 +105,29 @@ class ImplicitSpec:
 
 
 def parse_implicit(
-    words: str, *, operators: Sequence[str] = tuple(NEUTRAL), scopes: Sequence[str] = ()
+    words: str, *, may_widen: bool = True, scopes: Sequence[str] = ()
 ) -> ImplicitSpec:
     """Read the words that describe one implicit module.
 
     Args:
         words: such as "none", "mul", "add network tanh", "mul sizes".
-        operators: those that the place allows.
+        may_widen: whether the place allows operators that change the number of channels.
         scopes: those that the place allows.
 
     Raises:
         ValueError: when a word is unknown, not allowed at the place, said twice, or does not go
             with the others; the message lists what is possible.
     """
-    allowed = [NONE, *operators]
-    vocabulary = [*allowed, *REPRESENTATIONS, *NONLINEARITIES, "non_negative", *scopes]
+    widening = [name for name in OPERATORS if widens(name)]
+    allowed = [NONE, *(name for name in OPERATORS if may_widen or name not in widening)]
+    # Which representation a word belongs to, and with which others it excludes itself.
+    owners = {
+        word: (name, group)
+        for name, representation in REPRESENTATIONS.items()
+        for group, members in representation.extras.items()
+        for word in members
+    }
+    vocabulary = [*allowed, *REPRESENTATIONS, *owners, *scopes]
     chosen: dict[str, str] = {}
 
     def choose(what: str, word: str) -> None:
@@ -113,16 +140,14 @@ def parse_implicit(
             choose("operator", word)
         elif word in REPRESENTATIONS:
             choose("representation", word)
-        elif word in NONLINEARITIES:
-            choose("nonlinearity", word)
-        elif word == "non_negative":
-            choose("non_negative", word)
         elif word in scopes:
             choose("scope", word)
+        elif word in owners:
+            choose(owners[word][1], word)
         else:
             raise ValueError(
                 f"implicit knowledge {words!r}: {word!r} is not possible at this place, expected "
-                f"words of {vocabulary}"
+                f"words of {vocabulary}; {OWN_PART}"
             )
     if "operator" not in chosen:
         raise ValueError(
@@ -131,19 +156,29 @@ def parse_implicit(
     if chosen["operator"] == NONE and len(chosen) > 1:
         raise ValueError(f"implicit knowledge {words!r}: 'none' stands alone")
     representation = chosen.get("representation", "vector")
-    if "nonlinearity" in chosen and representation != "network":
-        raise ValueError(f"implicit knowledge {words!r}: a non-linearity belongs to 'network'")
-    if "non_negative" in chosen and representation != "factorization":
-        raise ValueError(f"implicit knowledge {words!r}: 'non_negative' belongs to 'factorization'")
-    if "scope" in chosen and chosen["operator"] == "concat":
-        raise ValueError(f"implicit knowledge {words!r}: 'concat' has no {chosen['scope']!r}")
+    extras = tuple(word for word in chosen.values() if word in owners)
+    for word in extras:
+        if word not in {
+            w for group in REPRESENTATIONS[representation].extras.values() for w in group
+        }:
+            raise ValueError(
+                f"implicit knowledge {words!r}: {word!r} belongs to {owners[word][0]!r}"
+            )
+    if "scope" in chosen and chosen["operator"] in widening:
+        raise ValueError(
+            f"implicit knowledge {words!r}: {chosen['operator']!r} has no {chosen['scope']!r}"
+        )
     return ImplicitSpec(
         operator=chosen["operator"],
         representation=representation,
-        nonlinearity=chosen.get("nonlinearity"),
-        non_negative="non_negative" in chosen,
+        extras=extras,
         scope=chosen.get("scope", ""),
     )
+
+
+def widens(operator: str) -> bool:
+    """Whether the result of an operator has another number of channels than the feature."""
+    return OPERATORS[operator].out_channels(8) != 8
 
 
 def split_levels(words: str, num_levels: int) -> list[str]:
@@ -166,12 +201,18 @@ def split_levels(words: str, num_levels: int) -> list[str]:
 class Implicit(nn.Module):
     """An implicit tensor g and its operator; subclasses say what g is made of.
 
+    Attributes:
+        extras: words of the configuration that go with a subclass, by what they choose; the words
+            of one choice exclude each other.
+
     Args:
         channels: channels C of the explicit feature that it meets.
         spec: its choices.
         options: what it shares with others.
         positions: the channels that g refines, the others keep the neutral value; None: all.
     """
+
+    extras: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(
         self,
@@ -184,15 +225,21 @@ class Implicit(nn.Module):
         super().__init__()
         self.channels = channels
         self.operator = spec.operator
-        self.neutral = NEUTRAL[spec.operator]
+        self.operation = OPERATORS.lookup(spec.operator)
+        self.neutral = self.operation.neutral
         self.std = options.std
         self.sparsity = options.sparsity
         self.positions = None if positions is None else list(positions)
+        if not all(0 <= position < channels for position in self.positions or ()):
+            raise ValueError(
+                f"a scope of implicit knowledge refines the outputs {self.positions}, but there "
+                f"are {channels}, from 0"
+            )
         self.learned_channels = channels if positions is None else len(positions)
 
     @property
     def out_channels(self) -> int:
-        return 2 * self.channels if self.operator == "concat" else self.channels
+        return self.operation.out_channels(self.channels)
 
     def learned(self) -> Tensor:
         """The values of the refined channels, in their order, of any shape."""
@@ -212,23 +259,14 @@ class Implicit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) explicit feature to (N, `out_channels`, H, W)."""
-        return combine(self.operator, x, self.value())
+        return self.operation.apply(x, self.value())
 
     def extra_repr(self) -> str:
         chosen = "" if self.positions is None else f", positions={self.learned_channels}"
         return f"{self.operator}, channels={self.channels}{chosen}"
 
 
-def combine(operator: str, x: Tensor, g: Tensor) -> Tensor:
-    """Meet an explicit feature (N, C, H, W) with an implicit tensor (1, C, 1, 1)."""
-    if operator == "add":
-        return x + g
-    if operator == "mul":
-        return x * g
-    # The implicit part comes first, as the authors' code has it.
-    return torch.cat([g.to(x.dtype).expand(x.shape[0], -1, *x.shape[2:]), x], dim=1)
-
-
+@register_representation("vector")
 class VectorImplicit(Implicit):
     """g = z (eq. 6), z ~ N(neutral, std)."""
 
@@ -244,12 +282,15 @@ class VectorImplicit(Implicit):
         return self.z
 
 
+@register_representation("network")
 class NetworkImplicit(Implicit):
     """g = neutral + f(W z) (eq. 7), f the identity unless a non-linearity is named.
 
     The paper gives neither bias nor start of W: none, and W ~ N(0, 1 / sqrt(length of z)) with
     z ~ N(0, std), so that W z spreads like a vector z.
     """
+
+    extras: ClassVar = {"non-linearity": tuple(NONLINEARITIES)}
 
     def __init__(
         self,
@@ -261,7 +302,7 @@ class NetworkImplicit(Implicit):
     ):
         super().__init__(channels, spec=spec, options=options, positions=positions)
         prior = options.prior_factor * self.learned_channels
-        self.nonlinearity = spec.nonlinearity
+        self.nonlinearity = next(iter(spec.extras), None)
         self.z = nn.Parameter(torch.empty(prior))
         self.weight = nn.Parameter(torch.empty(self.learned_channels, prior))
         self.reset_parameters()
@@ -277,6 +318,7 @@ class NetworkImplicit(Implicit):
         return self.neutral + product
 
 
+@register_representation("factorization")
 class FactorizedImplicit(Implicit):
     """g = Z^T c (eq. 8): K prior vectors Z, mixed by K coefficients c.
 
@@ -284,6 +326,8 @@ class FactorizedImplicit(Implicit):
     `non_negative`, the absolute values of Z and c are used: unlike values clamped at zero, they
     always have a gradient.
     """
+
+    extras: ClassVar = {"constraint": ("non_negative",)}
 
     def __init__(
         self,
@@ -294,7 +338,7 @@ class FactorizedImplicit(Implicit):
         positions: Sequence[int] | None = None,
     ):
         super().__init__(channels, spec=spec, options=options, positions=positions)
-        self.non_negative = spec.non_negative
+        self.non_negative = "non_negative" in spec.extras
         self.z = nn.Parameter(torch.empty(options.prior_factor, self.learned_channels))
         self.c = nn.Parameter(torch.empty(options.prior_factor))
         self.reset_parameters()
@@ -316,7 +360,7 @@ class FixedImplicit(nn.Module):
     """An implicit tensor that is learned no more and could not be folded, see `layers.fuse`.
 
     Args:
-        operator: key of `NEUTRAL`.
+        operator: a name of `OPERATORS`.
         value: (1, C, 1, 1).
     """
 
@@ -325,13 +369,14 @@ class FixedImplicit(nn.Module):
     def __init__(self, operator: str, value: Tensor):
         super().__init__()
         self.operator = operator
+        self.operation = OPERATORS.lookup(operator)
         self.register_buffer("g", value.detach().clone())
 
     def value(self) -> Tensor:
         return self.g
 
     def forward(self, x: Tensor) -> Tensor:
-        return combine(self.operator, x, self.g)
+        return self.operation.apply(x, self.g)
 
     def extra_repr(self) -> str:
         return f"{self.operator}, channels={self.g.shape[1]}"
@@ -342,14 +387,18 @@ class AnchorwiseConv(nn.Conv2d):
 
     The paper says "anchor cluster level" and no more. Here anchor a has an implicit tensor g_a of
     its own, and its outputs are predicted from x * g_a (or x + g_a) with its own rows of the
-    weights. No copy of x is made: W (x * g) = (W diag(g)) x, and W (x + g) = W x + W g.
+    weights. No copy of x is made: W (x * g) = (W diag(g)) x, and W (x + g) = W x + W g, so the
+    operator must be an affine map.
 
     Args:
         in_channels: channels C of the feature.
         out_channels: a multiple of `num_anchors`.
         num_anchors: anchors A.
-        spec: "add" or "mul".
+        spec: with an operator that is an affine map and keeps the number of channels.
         options: see `ImplicitOptions`.
+
+    Raises:
+        ValueError: when the operator is no such map.
     """
 
     def __init__(
@@ -368,25 +417,36 @@ class AnchorwiseConv(nn.Conv2d):
         )
         assert isinstance(implicit, Implicit)
         self.implicit = implicit
+        with torch.no_grad():
+            affine = implicit.operation.affine(implicit.value().flatten())
+        if affine is None or affine.before is not None:
+            raise ValueError(
+                f"operator {spec.operator!r} has no {PER_ANCHOR!r}: it is no affine map of each "
+                "channel, see docs/extending.md"
+            )
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight (O, C, 1, 1) and bias (O,) of the plain convolution that does the same."""
         assert self.bias is not None
         weight = self.weight.view(self.num_anchors, -1, self.in_channels)  # (A, O / A, C)
-        g = self.implicit.value().view(self.num_anchors, 1, self.in_channels)
-        if self.implicit.operator == "mul":
-            return (weight * g).view_as(self.weight), self.bias
-        return self.weight, self.bias + (weight * g).sum(dim=2).flatten()
+        bias = self.bias
+        affine = self.implicit.operation.affine(self.implicit.value().flatten())
+        assert affine is not None
+        by_anchor = (self.num_anchors, 1, self.in_channels)
+        if affine.shift is not None:
+            bias = bias + (weight * affine.shift.view(by_anchor)).sum(dim=2).flatten()
+        if affine.scale is not None:
+            weight = weight * affine.scale.view(by_anchor)
+        return weight.view_as(self.weight), bias
 
     def forward(self, input: Tensor) -> Tensor:
         return nn.functional.conv2d(input, *self.folded())
 
 
-CLASSES = {
-    "vector": VectorImplicit,
-    "network": NetworkImplicit,
-    "factorization": FactorizedImplicit,
-}
+@register_scope("sizes")
+def positions_of_sizes(num_anchors: int, num_classes: int) -> list[int]:
+    """tw and th of every anchor."""
+    return [a * (5 + num_classes) + i for a in range(num_anchors) for i in (2, 3)]
 
 
 def build_implicit(
@@ -411,7 +471,8 @@ def build_implicit(
         spec = parse_implicit(spec)
     if not spec:
         return nn.Identity()
-    return CLASSES[spec.representation](channels, spec=spec, options=options, positions=positions)
+    representation = REPRESENTATIONS.lookup(spec.representation)
+    return representation(channels, spec=spec, options=options, positions=positions)
 
 
 def widened(implicit: nn.Module, channels: int) -> int:

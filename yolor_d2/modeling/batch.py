@@ -103,6 +103,7 @@ def pack_truth(
     batched_inputs: Sequence[dict],
     placements: Sequence[Placement],
     num_identities: int | None = None,
+    num_classes: int | None = None,
 ) -> Tensor:
     """(M, 7) int32 on the CPU: the bits of the boxes, image, label and identity.
 
@@ -110,10 +111,12 @@ def pack_truth(
         batched_inputs: with "instances", see `YOLOR.forward`.
         placements: of the images.
         num_identities: individuals that the embedding task tells apart; None without the task.
+        num_classes: of the model; None does not check labels.
 
     Raises:
         KeyError: when an input has no instances, or no identities though they are needed.
-        ValueError: when there is an identity that the model has no prototype of.
+        ValueError: when there is an identity that the model has no prototype of, or a class that
+            it has not.
     """
     if any("instances" not in x for x in batched_inputs):
         raise KeyError("training needs 'instances' in every input; call model.eval() for inference")
@@ -126,6 +129,13 @@ def pack_truth(
     # A mapper of the user's may have put them on the device already.
     on_canvas = [p.to_canvas(t.gt_boxes.tensor.cpu()) for t, p in zip(truth, placements)]
     labels = torch.cat([t.gt_classes.cpu() for t in truth])
+    if num_classes is not None and len(labels):
+        least, most = int(labels.min()), int(labels.max())
+        if least < 0 or most >= num_classes:
+            raise ValueError(
+                f"an object has class {least if least < 0 else most}, but "
+                f"MODEL.YOLOR.NUM_CLASSES is {num_classes}, so classes are 0 to {num_classes - 1}"
+            )
     identities = torch.full_like(labels, -1)
     if num_identities is not None:
         identities = torch.cat([t.gt_identities.cpu() for t in truth])
@@ -183,6 +193,7 @@ def stage(
     *,
     training: bool,
     num_identities: int | None = None,
+    num_classes: int | None = None,
 ) -> StagedBatch:
     """Send a batch to the device.
 
@@ -192,10 +203,11 @@ def stage(
         device: that of the model.
         training: whether the ground truth is needed.
         num_identities: see `pack_truth`.
+        num_classes: see `pack_truth`.
     """
     truth = None
     if training:
-        truth = pack_truth(batched_inputs, images.placements, num_identities)
+        truth = pack_truth(batched_inputs, images.placements, num_identities, num_classes)
         truth = unpack_truth(to_device(truth, device))
     table = to_device(pack_geometry(batched_inputs, images.placements), device)
     geometry = Geometry(*table.split([4, 2, 2, 2, 2, 2], dim=1))

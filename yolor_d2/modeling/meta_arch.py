@@ -13,7 +13,8 @@ from ..d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from ..d2.structures import Boxes, Instances
 from ..d2.utils import comm, get_event_storage, has_event_storage
 from ..layers import implicit_penalty
-from ..networks import AnchorHead, TaskBranches
+from ..layers.fuse import computes_as
+from ..networks import AnchorHead, PANNeck, TaskBranches
 from ..networks.network import anchors_tensor
 from ..ops import Detections, LossGains, assign, decode_passing, detect, detection_losses
 from ..ops.batch import EFFORTS, BatchDetections, Effort, choose, detect_batch, pad_detections
@@ -30,6 +31,7 @@ from .backbone import YOLORPAN, variant_from_config
 from .batch import Geometry, StagedBatch, Truth, stage, wanted_size
 from .head import build_head
 from .images import PaddedImages, canvas_of, normalise, padding_from_config, place_images
+from .start import compare_classes, tell_who_trains
 from .tasks import build_tasks
 
 
@@ -81,6 +83,11 @@ class YOLOR(nn.Module):
         tasks: branches of further tasks on the features of the backbone; None detects only.
         classification_gain: weight of the loss of the image's classes.
         embedding_gain: weight of the loss of the embeddings.
+        training_sets: names of data sets whose classes are compared with the model's when it is
+            trained.
+
+    Attributes:
+        follows_recipe: whether this project's trainer trains the model, which it says itself.
     """
 
     pixel_mean: Tensor
@@ -110,6 +117,7 @@ class YOLOR(nn.Module):
         tasks: TaskBranches | None = None,
         classification_gain: float = 0.1,
         embedding_gain: float = 0.05,
+        training_sets: Sequence[str] = (),
     ):
         super().__init__()
         self.backbone = backbone
@@ -141,6 +149,8 @@ class YOLOR(nn.Module):
         self.register_buffer("pixel_mean", mean.float(), persistent=False)
         self.register_buffer("pixel_std", std.float(), persistent=False)
         self.shifts_pixels = any(pixel_mean)
+        self.training_sets = tuple(training_sets)
+        self.follows_recipe = self.started = False
         # (L,) positives of each level of the last batch in training.
         self.positives: Tensor | None = None
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -149,6 +159,9 @@ class YOLOR(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        from ..data.catalog import name_classes  # not there yet when models are registered
+
+        name_classes(cfg)
         backbone = build_backbone(cfg)
         shapes = sorted(backbone.output_shape().values(), key=lambda shape: shape.stride)
         node = cfg.MODEL.YOLOR
@@ -180,6 +193,7 @@ class YOLOR(nn.Module):
             "tasks": build_tasks(cfg, shapes),
             "classification_gain": node.TASKS.CLASSIFICATION.GAIN,
             "embedding_gain": node.TASKS.EMBEDDING.GAIN,
+            "training_sets": cfg.DATASETS.TRAIN,
         }
 
     @property
@@ -190,7 +204,12 @@ class YOLOR(nn.Module):
         """Layers that follow each other directly, see `layers.fuse`."""
         if self.tasks is not None:
             return  # their branches read the aligned features too
-        if isinstance(self.backbone, YOLORPAN) and isinstance(self.head, AnchorHead):
+        if (
+            type(self).run_network is YOLOR.run_network
+            and computes_as(self.backbone, YOLORPAN)
+            and computes_as(self.backbone.neck, PANNeck)
+            and computes_as(self.head, AnchorHead)
+        ):
             for chain in zip(self.backbone.neck.align, self.head.predict, self.head.refine):
                 yield list(chain)
 
@@ -211,6 +230,8 @@ class YOLOR(nn.Module):
             pred_embeddings (D of length 1 each), and with the classification task beside the
             instances "image_scores", (K,) in 0-1.
         """
+        if self.training and not self.started and has_event_storage():
+            self.start_training()
         batch = batched_inputs
         if not isinstance(batch, StagedBatch):
             batch = self.stage(batch)
@@ -221,6 +242,18 @@ class YOLOR(nn.Module):
         if self.training:
             return self.forward_training(levels, batch, logits, maps)
         return self.forward_inference(levels, batch, logits, maps)
+
+    def start_training(self) -> None:
+        """Before the first batch of a training loop: what it leaves out, and whether classes fit.
+
+        Raises:
+            ValueError: when the data have more classes than the model.
+        """
+        self.started = True
+        if not self.follows_recipe:
+            tell_who_trains()
+        if hasattr(self.head, "num_classes"):
+            compare_classes(self.head.num_classes, self.training_sets)
 
     def run_network(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Normalised pixels (N, C, H, W) to the backbone's features and the head's logits."""
@@ -251,6 +284,7 @@ class YOLOR(nn.Module):
             self.device,
             training=self.training,
             num_identities=identities,
+            num_classes=getattr(self.head, "num_classes", None),
         )
 
     def preprocess(self, batch: list[dict] | StagedBatch) -> PaddedImages:

@@ -1,6 +1,6 @@
 """YOLOR networks on plain tensors: torch only."""
 
-from .backbone import YOLORBackbone
+from .backbone import STAGES, STEM_LAYERS, YOLORBackbone, register_stem_layer
 from .head import AnchorHead
 from .neck import PANNeck
 from .network import YOLORNetwork, build_network
@@ -8,6 +8,8 @@ from .tasks import ClassificationBranch, EmbeddingBranch, TaskBranches
 from .variants import VARIANTS, Variant, get_variant
 
 __all__ = [
+    "STAGES",
+    "STEM_LAYERS",
     "VARIANTS",
     "AnchorHead",
     "ClassificationBranch",
@@ -19,4 +21,5 @@ __all__ = [
     "YOLORNetwork",
     "build_network",
     "get_variant",
+    "register_stem_layer",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from ..layers import (
     build_downsample,
     build_wavelet_transform,
 )
+from ..layers.registry import OWN_PART, Registry, origin
 
 # One layer of a stem: its kind and its arguments, e.g. ("conv", 64, 3, 2); see `build_stem_layer`.
 StemLayer = Sequence[str | int]
@@ -29,6 +31,70 @@ def level_name(prefix: str, stride: int) -> str:
     return f"{prefix}{int(math.log2(stride))}"
 
 
+class StemKind(NamedTuple):
+    """What a kind of stem layer is.
+
+    Attributes:
+        build: called with the channels that reach the layer, the arguments of the configuration,
+            and the form by keyword; gives the module, its output channels and its stride. It raises
+            a ValueError or TypeError for arguments that do not fit.
+        usage: how the configuration writes it, for messages.
+        has_width: whether the first argument is a width, which MODEL.YOLOR.WIDTH_FACTOR scales.
+    """
+
+    build: Callable[..., tuple[nn.Module, int, int]]
+    usage: str
+    has_width: bool = False
+
+
+STEM_LAYERS: Registry[StemKind] = Registry("stem layer", "MODEL.YOLOR.STEM")
+
+
+def register_stem_layer(name: str, usage: str, *, has_width: bool = False) -> Callable:
+    """Decorator for a function that builds a kind of stem layer, see `StemKind`."""
+
+    def keep(build: Callable[..., tuple[nn.Module, int, int]]) -> Callable:
+        if name in STEM_LAYERS and origin(STEM_LAYERS[name].build) == origin(build):
+            del STEM_LAYERS[name]  # a cell of a notebook that is run again
+        elif name in STEM_LAYERS:
+            raise ValueError(f"{name!r} is already the name of a stem layer")
+        STEM_LAYERS.add(name, StemKind(build, usage, has_width))
+        return build
+
+    return keep
+
+
+@register_stem_layer("s2d", "['s2d']")
+def space_to_depth(in_channels: int, *, form: BlockForm) -> tuple[nn.Module, int, int]:
+    return SpaceToDepth(), 4 * in_channels, 2
+
+
+@register_stem_layer("dwt", "['dwt'] or ['dwt', wavelet]")
+def wavelet_transform(
+    in_channels: int, wavelet: str = "haar", *, form: BlockForm
+) -> tuple[nn.Module, int, int]:
+    if not isinstance(wavelet, str):
+        raise TypeError(f"the wavelet is {wavelet!r}, expected a name")
+    return build_wavelet_transform(in_channels, wavelet), 4 * in_channels, 2
+
+
+@register_stem_layer("conv", "['conv', channels, odd kernel, stride 1 or 2]", has_width=True)
+def stem_conv(
+    in_channels: int, channels: int, kernel_size: int, stride: int, *, form: BlockForm
+) -> tuple[nn.Module, int, int]:
+    sizes = (channels, kernel_size, stride)
+    if not all(isinstance(x, int) for x in sizes) or kernel_size % 2 == 0 or stride not in (1, 2):
+        raise ValueError("the kernel must be odd, and the stride 1 or 2")
+    return ConvNormAct(in_channels, channels, kernel_size, stride, form=form), channels, stride
+
+
+@register_stem_layer("csp", "['csp', channels]", has_width=True)
+def stem_csp(in_channels: int, channels: int, *, form: BlockForm) -> tuple[nn.Module, int, int]:
+    if not isinstance(channels, int):
+        raise TypeError(f"the width is {channels!r}, expected a whole number")
+    return CSPDownsample(in_channels, channels, form=form), channels, 2
+
+
 def build_stem_layer(
     spec: StemLayer, in_channels: int, form: BlockForm
 ) -> tuple[nn.Module, int, int]:
@@ -37,7 +103,7 @@ def build_stem_layer(
     Args:
         spec: ("s2d",) space to depth; ("dwt",) or ("dwt", name) wavelet transform, Haar unless
             named; ("conv", channels, kernel, stride); ("csp", channels) CSP convolution at
-            stride 2.
+            stride 2; or another name of `STEM_LAYERS` and its arguments.
         in_channels: channels that reach the layer.
         form: norm and activation.
 
@@ -48,22 +114,29 @@ def build_stem_layer(
         ValueError: when the kind is unknown or its arguments do not fit.
     """
     kind, *args = spec
-    match kind, args:
-        case "s2d", []:
-            return SpaceToDepth(), 4 * in_channels, 2
-        case "dwt", []:
-            return build_wavelet_transform(in_channels), 4 * in_channels, 2
-        case "dwt", [str(wavelet)]:
-            return build_wavelet_transform(in_channels, wavelet), 4 * in_channels, 2
-        case "conv", [int(channels), int(kernel_size), 1 | 2 as stride] if kernel_size % 2:
-            conv = ConvNormAct(in_channels, channels, kernel_size, stride, form=form)
-            return conv, channels, stride
-        case "csp", [int(channels)]:
-            return CSPDownsample(in_channels, channels, form=form), channels, 2
-    raise ValueError(
-        f"stem layer (MODEL.YOLOR.STEM) is {list(spec)}, expected ['s2d'], ['dwt'], "
-        "['dwt', wavelet], ['conv', channels, odd kernel, stride 1 or 2] or ['csp', channels]"
-    )
+    expected = ", ".join(known.usage for known in STEM_LAYERS.values())
+    message = f"stem layer (MODEL.YOLOR.STEM) is {list(spec)}, expected {expected}; {OWN_PART}"
+    if kind not in STEM_LAYERS:
+        raise ValueError(message)
+    try:
+        return STEM_LAYERS[str(kind)].build(in_channels, *args, form=form)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{message} ({error})") from error
+
+
+# Kinds of stages beside the CSP block: called with channels of the input, width and units, and
+# transition and form by keyword; gives a module of that width that keeps the resolution.
+STAGES: Registry[Callable[..., nn.Module]] = Registry("stage", "MODEL.YOLOR.STAGES")
+
+
+@STAGES.register("residual")
+def residual_stage(
+    in_channels: int, width: int, units: int, *, transition: bool, form: BlockForm
+) -> nn.Module:
+    """Residual units, half as wide inside, on the input itself (stage B1 of YOLOv4-CSP)."""
+    if width != in_channels:
+        raise ValueError(f"it keeps its width, and {in_channels} channels reach it")
+    return nn.Sequential(*(Residual(width, width // 2, form=form) for _ in range(units)))
 
 
 def build_stage(
@@ -72,8 +145,7 @@ def build_stage(
     """Build the block of one stage, which keeps the resolution.
 
     Args:
-        spec: (width, units) for a CSP block; (width, units, "residual") for that many residual
-            units, half as wide inside, on the input itself (stage B1 of YOLOv4-CSP).
+        spec: (width, units) for a CSP block; (width, units, kind) for another kind, see `STAGES`.
         in_channels: channels that reach the block.
         transition: see `layers.CSPStage`.
         form: norm and activation.
@@ -84,16 +156,19 @@ def build_stage(
     Raises:
         ValueError: when the kind is unknown or its arguments do not fit.
     """
+    reason = ""
     match list(spec):
         case [int(width), int(units)]:
             return CSPStage(in_channels, width, units, transition=transition, form=form), width
-        case [int(width), int(units), "residual"] if width == in_channels:
-            return nn.Sequential(
-                *(Residual(width, width // 2, form=form) for _ in range(units))
-            ), width
+        case [int(width), int(units), str(kind)] if kind in STAGES:
+            try:
+                build = STAGES[kind]
+                return build(in_channels, width, units, transition=transition, form=form), width
+            except ValueError as error:
+                reason = f" ({error})"
     raise ValueError(
         f"stage (MODEL.YOLOR.STAGES) is {list(spec)}, expected [width, units] or "
-        f"[{in_channels}, units, 'residual'], as {in_channels} channels reach it"
+        f"[width, units, kind] with a kind of {sorted(STAGES)}{reason}; {OWN_PART}"
     )
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import (
+    PER_ANCHOR,
+    SCOPES,
     AnchorwiseConv,
     ImplicitOptions,
     build_implicit,
@@ -26,7 +28,8 @@ class AnchorHead(nn.Module):
         num_anchors: anchors A per cell.
         num_classes: classes K, at least 1.
         implicit: implicit knowledge on the outputs, see `layers.parse_implicit`; the published
-            models multiply. "sizes" refines tw and th alone. One for all levels, or one each with
+            models multiply. "sizes" refines tw and th alone (a name of `layers.implicit.SCOPES`).
+            One for all levels, or one each with
             commas, fine to coarse.
         alignment: implicit knowledge on the inputs for each anchor ("per_anchor", see
             `layers.AnchorwiseConv`), or "none"; any other alignment is the neck's.
@@ -53,7 +56,7 @@ class AnchorHead(nn.Module):
         outputs = num_anchors * (5 + num_classes)
 
         def predictor(words: str, channels: int) -> nn.Conv2d:
-            spec = parse_implicit(words, operators=("add", "mul"), scopes=("per_anchor",))
+            spec = parse_implicit(words, may_widen=False, scopes=(PER_ANCHOR,))
             if not spec:
                 return nn.Conv2d(channels, outputs, 1)
             return AnchorwiseConv(
@@ -61,9 +64,8 @@ class AnchorHead(nn.Module):
             )
 
         def refinement(words: str) -> nn.Module:
-            spec = parse_implicit(words, operators=("add", "mul"), scopes=("sizes",))
-            sizes = [a * (5 + num_classes) + i for a in range(num_anchors) for i in (2, 3)]
-            positions = sizes if spec.scope == "sizes" else None
+            spec = parse_implicit(words, may_widen=False, scopes=tuple(SCOPES))
+            positions = SCOPES[spec.scope](num_anchors, num_classes) if spec.scope else None
             return build_implicit(spec, outputs, options=options, positions=positions)
 
         num_levels = len(self.strides)

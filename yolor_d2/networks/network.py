@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import FORMS, split_levels
+from ..layers import FORMS, PER_ANCHOR, split_levels
+from ..layers.fuse import computes_as
 from ..ops.decode import decode
 from .backbone import YOLORBackbone
 from .head import AnchorHead
@@ -68,7 +69,7 @@ def build_backbone(variant: Variant, in_channels: int) -> YOLORBackbone:
 def split_alignment(variant: Variant) -> tuple[str, str]:
     """Feature alignment as the neck does it, and as the head does it for each anchor."""
     levels = split_levels(variant.feature_alignment, len(variant.neck_widths))
-    of_head = ["per_anchor" in words.split() for words in levels]
+    of_head = [PER_ANCHOR in words.split() for words in levels]
     neck = ["none" if moved else words for words, moved in zip(levels, of_head)]
     head = [words if moved else "none" for words, moved in zip(levels, of_head)]
     return ", ".join(neck), ", ".join(head)
@@ -156,6 +157,8 @@ class YOLORNetwork(nn.Module):
 
     def chains(self) -> Iterator[list[nn.Module]]:
         """Layers that follow each other directly, see `layers.fuse`."""
+        if not (computes_as(self.neck, PANNeck) and computes_as(self.head, AnchorHead)):
+            return
         for chain in zip(self.neck.align, self.head.predict, self.head.refine):
             yield list(chain)
 

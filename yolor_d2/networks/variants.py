@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ..layers import FORM_D, FORM_Y, BlockForm, ImplicitOptions
-from .backbone import Stage, StemLayer
+from .backbone import STEM_LAYERS, Stage, StemLayer
 
 Anchors = Sequence[Sequence[Sequence[float]]]
 
@@ -75,7 +75,7 @@ def scale(variant: Variant, width: float = 1.0, depth: float = 1.0) -> Variant:
         return max(round(units * depth), 1)
 
     def wider(layer: StemLayer) -> StemLayer:
-        if layer[0] not in ("conv", "csp"):
+        if layer[0] in STEM_LAYERS and not STEM_LAYERS[str(layer[0])].has_width:
             return layer
         kind, channels, *rest = layer
         return (kind, scale_width(int(channels), width), *rest)
