@@ -11,12 +11,14 @@ import torch
 
 from .config_files import check_config_file
 from .d2.config import CfgNode, get_cfg
+from .data.image import DEFAULT_MAX_PIXELS, limit_pixels
 from .inputs import require_pairs, require_run
 from .model_zoo import find_config
 
 # Keys and the least value that makes sense.
 LEAST_VALUES = {
     "DATALOADER.NUM_WORKERS": 0,
+    "INPUT.MAX_PIXELS": 1,
     "INPUT.MAX_SIZE_TEST": 1,
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MIN_SIZE_TEST": 1,
@@ -181,6 +183,11 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # ... and whether each is mirrored.
     cfg.TEST.AUG.FLIPS = [False, True, False]
 
+    # ---- Image files
+    # An image of more pixels is refused before it is decoded, as a small file may claim any number;
+    # decoding takes up to 14 bytes of memory a pixel.
+    cfg.INPUT.MAX_PIXELS = DEFAULT_MAX_PIXELS
+
     # ---- Test images
     # "detectron2": its own resize, Pillow's antialiased bilinear filter, sides rounded to the
     # nearest pixel. "reference": the authors', OpenCV's area filter where it shrinks and its
@@ -342,6 +349,9 @@ def read_config(config_file: str | Path) -> CfgNode:
 def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
     """Set keys from the command line, then check what depends on the machine.
 
+    INPUT.MAX_PIXELS holds from then on for all images that this process reads, see
+    `image.limit_pixels`.
+
     Args:
         cfg: changed in place.
         opts: KEY VALUE KEY VALUE ...
@@ -360,6 +370,7 @@ def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
             raise KeyError(f"unknown configuration key {key!r}{hint}")
     cfg.merge_from_list(list(opts))
     check_values(cfg)
+    limit_pixels(cfg.INPUT.MAX_PIXELS)
 
 
 def check_values(cfg: CfgNode) -> None:

@@ -34,7 +34,7 @@ from .catalog import (
 from .dataset import TrainingDataset, check_image_size
 from .fingerprint import take_fingerprint
 from .ground_truth import GroundTruth, known_identities
-from .image import read_image
+from .image import limit_pixels, read_image
 from .image_weights import image_weights
 from .resize import ReferenceResize, ResizeForTest, build_test_resize, resize_for_test, to_pixels
 from .sampler import PositionSampler, epoch_order
@@ -160,6 +160,7 @@ def fingerprint(cfg: CfgNode, dataset: TrainingDataset) -> tuple[dict, Sequence[
 
 def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
     """The samples of DATASETS.TRAIN as INPUT wants them."""
+    limit_pixels(cfg.INPUT.MAX_PIXELS)
     seed = max(cfg.SEED, 0)
     truth = load_training_truth(cfg)
     log_counts(cfg, truth)
@@ -292,6 +293,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     Raises:
         ValueError: when its classes do not fit the model.
     """
+    limit_pixels(cfg.INPUT.MAX_PIXELS)
     items = load_test_items(name)
     check_classes(cfg, name)
     if cfg.TEST.ASPECT_RATIO_ORDER:
