@@ -29,11 +29,10 @@ IN_SCAN = np.isin(np.arange(256), [0x00, 0xFF, *range(0xD0, 0xD8), 0xC4, START_O
 # Threads that ask for sizes of files, and files that one asks for in turn.
 QUESTIONS, TOGETHER = 16, 50
 
-# Pixels of the largest image that is read unless `limit_pixels` says otherwise, for a small file may
-# claim any number. Satellite scenes and stitched photographs are below; Pillow's own limit is 179
-# million.
+# Pixels of the largest image that is read unless `limit_pixels` says otherwise, for a small file
+# may claim any number. Pillow's own limit is 179 million.
 DEFAULT_MAX_PIXELS = 250_000_000
-# Where the limit is kept: worker processes inherit it, however they are started.
+# Where the limit is kept, so that worker processes inherit it, forked or not.
 MAX_PIXELS_VARIABLE = "YOLOR_D2_MAX_PIXELS"
 # Bytes of memory that decoding takes for each pixel at most: Pillow's 4, as many where transparency
 # is dropped, and two copies of the 3 of the result. Measured of 200 million pixels: 10.0 for a PNG
@@ -144,9 +143,9 @@ def is_plain_jpeg(content: bytes, limit: int) -> bool:
     """Whether OpenCV decodes a file to the pixels that PIL makes of it, in less time.
 
     Both use libjpeg-turbo. For PIL are left: other formats; four channels; images to be turned;
-    images beyond the limit of pixels, which it refuses by name; and files with a marker that does not belong to
-    where it is, as damaged ones have it. Of those OpenCV fills up the missing part and tells
-    nobody.
+    images beyond the limit of pixels, which are refused; and files with a marker that does not
+    belong to where it is, as damaged ones have it. Of those OpenCV fills up the missing part and
+    tells nobody.
     """
     if not content.startswith(b"\xff\xd8") or not content.endswith(bytes([0xFF, END_OF_IMAGE])):
         return False
