@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,18 +16,20 @@ from PIL import Image, ImageDraw, ImageFont
 logger = logging.getLogger(__name__)
 
 Colour = tuple[int, int, int]
+Box = tuple[int, int, int, int]
 
-# Letters in pixels: in a picture whose longer side is `PICTURE_SIDE`. In others they grow with the
-# square root of the side, so that they can be read where the picture fills the screen, and are not
+# Letters in pixels: in a picture whose longer side is `PICTURE_SIDE`. In others they grow more
+# slowly than the side, so that they can be read where the picture fills the screen, and are not
 # huge where it is looked at pixel by pixel.
-LETTERS, PICTURE_SIDE = 13, 640
+LETTERS, PICTURE_SIDE, GROWTH = 13, 640, 2 / 3
 # Below this letters cannot be read: there is no label then.
 LEAST_LETTERS = 9
 # The size of a box is the square root of its area. Letters have at most the first share of it while
 # that can be read, and there is no label that would be higher than the second share.
 LETTER_SHARE, LABEL_SHARE = 0.2, 0.45
-# A label that would hide more than this share of another box is left out.
-HIDDEN_SHARE = 0.3
+# A label that would hide more than the second share of a box is left out; up to the first one
+# counts as nothing, so that a label has its usual place.
+LITTLE_SHARE, HIDDEN_SHARE = 0.05, 0.3
 # Sizes of letters are of these steps, so that what was drawn once can be used again.
 LETTER_STEPS = (9, 10, 11, 12, 13, 15, 17, 20, 24, 28, 34, 40, 48, 56, 68, 80)
 # Font of matplotlib, which this project needs anyway: Latin, Greek, Cyrillic, Arabic and more.
@@ -119,16 +122,14 @@ def readable_name(name: str, number: int) -> str:
     return f"class {number}"
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def write_text(text: str, letters: int) -> np.ndarray:
     """(H, W) uint8, how much of each pixel a text covers; all texts of a size are of one height."""
     font = load_font(font_file(text) or default_font_file(), letters)
     ascent, descent = font.getmetrics()
     image = Image.new("L", (max(round(font.getlength(text)), 1), ascent + descent))
     ImageDraw.Draw(image).text((0, 0), text, fill=255, font=font)
-    mask = np.asarray(image).copy()
-    mask.flags.writeable = False  # it is shared
-    return mask
+    return np.asarray(image)
 
 
 def margin(letters: int) -> int:
@@ -172,11 +173,21 @@ def draw_text(
     below[:] = np.rint(below + (np.float32(colour) - below) * cover)
 
 
+# A class and a score of two digits come again and again in a film.
+@functools.lru_cache(maxsize=1024)
+def render_label(text: str, letters: int, ground: Colour) -> np.ndarray:
+    """(H, W, 3) uint8, a label with its text on its ground."""
+    width, height = label_size(text, letters)
+    canvas = np.empty((height, width, 3), dtype=np.uint8)
+    canvas[:] = ground
+    draw_text(canvas, text, (margin(letters), 0), letters, text_colour(ground))
+    return canvas
+
+
 def draw_label(canvas: np.ndarray, label: Label, ground: Colour) -> None:
     """Draw a label on an RGB image that it lies in."""
-    canvas[label.top : label.bottom, label.left : label.right] = ground
-    place = label.left + margin(label.letters), label.top
-    draw_text(canvas, label.text, place, label.letters, text_colour(ground))
+    drawn = render_label(label.text, label.letters, ground)
+    canvas[label.top : label.bottom, label.left : label.right] = drawn
 
 
 # ---- Sizes and places
@@ -184,7 +195,7 @@ def draw_label(canvas: np.ndarray, label: Label, ground: Colour) -> None:
 
 def letters_of_picture(height: int, width: int) -> int:
     """Size of letters in pixels that goes with a picture."""
-    wanted = LETTERS * (max(height, width) / PICTURE_SIDE) ** 0.5
+    wanted = LETTERS * (max(height, width) / PICTURE_SIDE) ** GROWTH
     return step_below(max(wanted, LEAST_LETTERS))
 
 
@@ -193,15 +204,14 @@ def step_below(letters: float) -> int:
     return max((x for x in LETTER_STEPS if x <= letters), default=LEAST_LETTERS)
 
 
-def letters_for_box(most: int, box: np.ndarray, text: str) -> int | None:
+def letters_for_box(most: int, width: int, height: int, text: str) -> int | None:
     """Size of letters for the label of a box; None where it is too small to have one.
 
     Args:
         most: size that goes with the picture.
-        box: (4,) xyxy of what is seen of it.
+        width, height: of what is seen of the box, in pixels.
         text: of the label.
     """
-    width, height = box[2:] - box[:2]
     size = (width * height) ** 0.5
     letters = step_below(min(most, LETTER_SHARE * size))
     # A long text on a small box would cover its neighbours.
@@ -211,35 +221,57 @@ def letters_for_box(most: int, box: np.ndarray, text: str) -> int | None:
 
 
 def places_around(
-    box: np.ndarray, size: tuple[int, int], line: int, picture: tuple[int, int]
+    box: Box, size: tuple[int, int], line: int, picture: tuple[int, int]
 ) -> Iterator[tuple[int, int]]:
     """(left, top) of labels beside a box, the best first: above, below, beside, inside.
 
     Args:
-        box: (4,) xyxy, whole numbers.
+        box: xyxy of what is seen of it.
         size: (width, height) of the label.
         line: width of the box's line.
         picture: (height, width); a label is moved along the box where it would leave it.
     """
     width, height = size
-    x1, y1, x2, y2 = box.tolist()
     half = (line + 1) // 2
-    x1, y1, x2, y2 = x1 - half, y1 - half, x2 + half + 1, y2 + half + 1  # around the line
-    left, right = max(min(x1, picture[1] - width), 0), max(x2 - width, 0)
-    top, bottom = max(min(y1, picture[0] - height), 0), max(y2 - height, 0)
+    x1, y1, x2, y2 = box[0] - half, box[1] - half, box[2] + half + 1, box[3] + half + 1
+    left, right = max(min(x1, picture[1] - width), 0), max(min(x2, picture[1]) - width, 0)
+    top, bottom = max(min(y1, picture[0] - height), 0), min(y2, picture[0]) - height
     yield left, y1 - height
     yield right, y1 - height
     yield left, y2
     yield right, y2
     yield x2, top
     yield x1 - width, top
-    inside, left, right = y1 + line, max(x1 + line, 0), max(x2 - line - width, 0)
-    inside = max(inside, 0)
     if width <= x2 - x1 - 2 * line:
-        yield left, inside
-        yield right, inside
-        yield left, bottom - line
-        yield right, bottom - line
+        left, right = max(x1 + line, 0), min(x2, picture[1]) - line - width
+        for y in (max(y1 + line, 0), bottom - line):
+            yield left, y
+            yield right, y
+
+
+def places_further(
+    box: Box, size: tuple[int, int], picture: tuple[int, int]
+) -> Iterator[tuple[int, int]]:
+    """(left, top) of labels in the lines below and above a box, see `places_around`."""
+    width, height = size
+    left = max(min(box[0], picture[1] - width), 0)
+    for lines in range(1, 4):
+        yield left, box[3] + lines * (height + 1) + 3
+        yield left, box[1] - (lines + 1) * (height + 1) - 3
+
+
+def overlap(box: Box, others: Sequence[Box]) -> bool:
+    """Whether a rectangle shares a pixel with one of others."""
+    left, top, right, bottom = box
+    return any(x1 < right and left < x2 and y1 < bottom and top < y2 for x1, y1, x2, y2 in others)
+
+
+def shares_hidden(box: Box, boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """(M,) shares of boxes (M, 4) xyxy with areas (M,) that lie under a rectangle."""
+    left, top, right, bottom = box
+    width = np.minimum(boxes[:, 2], right) - np.maximum(boxes[:, 0], left)
+    height = np.minimum(boxes[:, 3], bottom) - np.maximum(boxes[:, 1], top)
+    return width.clip(0) * height.clip(0) / areas
 
 
 def place_labels(
@@ -263,42 +295,37 @@ def place_labels(
         order: numbers of the boxes that get labels; the first choose first.
         picture: (height, width).
         line: width of the boxes' lines in pixels.
-        letters: one size for all labels, also of small boxes; None chooses by box and picture.
+        letters: one size for all labels, which small boxes have too; None chooses by box and
+            picture.
     """
     sides = np.array([picture[1], picture[0], picture[1], picture[0]])
     seen = boxes.clip(0, sides)
     areas = np.maximum((seen[:, 2] - seen[:, 0]) * (seen[:, 3] - seen[:, 1]), 1)
     most = letters_of_picture(*picture)
-    placed = np.zeros((len(order), 4), dtype=np.int64)
     labels: list[Label] = []
+    taken: list[Box] = []
     for index in order:
-        box = seen[index]
-        if not (box[2:] - box[:2]).any() and letters is None:
-            continue
-        size = letters or letters_for_box(most, box, texts[index])
+        x1, y1, x2, y2 = box = tuple(seen[index].tolist())
+        size = letters or letters_for_box(most, x2 - x1, y2 - y1, texts[index])
         if size is None:
             continue
         width, height = label_size(texts[index], size)
-        corners = np.array(list(places_around(box, (width, height), line, picture)))
-        spots = np.concatenate([corners, corners + (width, height)], axis=1)
-        fits = ((spots[:, :2] >= 0) & (spots[:, 2:] <= sides[2:])).all(axis=1)
-        fits &= ~(overlaps(spots, placed[: len(labels)]) > 0).any(axis=1)
-        if not fits.any():
-            continue
-        shares = overlaps(spots, seen) / areas
-        shares[:, index] *= letters is None  # alone, a label may cover its own box
-        hidden = np.where(fits, shares.max(axis=1), np.inf)
-        # To the hundredth, so that of equally good places the first is taken.
-        best = int(np.argmin(np.round(hidden, 2)))
-        if hidden[best] > HIDDEN_SHARE and letters is None:
-            continue
-        placed[len(labels)] = spots[best]
-        labels.append(Label(index, texts[index], size, *spots[best].tolist()))
+        best, least = None, HIDDEN_SHARE
+        places = places_around(box, (width, height), line, picture)
+        if letters is not None:  # then all boxes are to have one: also further away, over others
+            least = np.inf
+            places = itertools.chain(places, places_further(box, (width, height), picture))
+        for left, top in places:
+            spot = left, top, left + width, top + height
+            fits = left >= 0 and top >= 0 and spot[2] <= picture[1] and spot[3] <= picture[0]
+            if not fits or overlap(spot, taken):
+                continue
+            hidden = float(shares_hidden(spot, seen, areas).max())
+            if hidden < least:
+                best, least = spot, hidden
+            if hidden <= LITTLE_SHARE:
+                break
+        if best is not None:
+            taken.append(best)
+            labels.append(Label(index, texts[index], size, *best))
     return labels
-
-
-def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(M, N) pixels that boxes (M, 4) xyxy share with others (N, 4)."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    return (high - low).clip(0).prod(axis=2)

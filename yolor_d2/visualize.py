@@ -12,7 +12,15 @@ import numpy as np
 
 from .checkpoint.files import atomic_write
 from .data.image import read_image
-from .labels import LETTERS, PICTURE_SIDE, draw_label, draw_text, place_labels, readable_name
+from .labels import (
+    GROWTH,
+    LETTERS,
+    PICTURE_SIDE,
+    draw_label,
+    draw_text,
+    place_labels,
+    readable_name,
+)
 
 # RGB, told apart with any kind of colour vision (Okabe and Ito, 2008, without black, those that
 # differ most first); classes beyond the list start over.
@@ -40,7 +48,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 def line_widths(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """(M,) widths in pixels, at least 1, of the lines of boxes (M, 4) xyxy in a picture."""
-    wanted = LINE * (max(height, width) / PICTURE_SIDE) ** 0.5
+    wanted = LINE * (max(height, width) / PICTURE_SIDE) ** GROWTH
     shorter = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf)
     return np.rint(np.minimum(wanted, LINE_SHARE * shorter)).clip(1).astype(np.int64)
 

@@ -8,6 +8,7 @@ import json
 from yolor_d2.checkpoint.files import atomic_write
 from yolor_d2.data.formats import read_labelled
 from yolor_d2.data.formats.labels import read_names
+from yolor_d2.wording import counted
 
 
 def main(args: argparse.Namespace) -> None:
@@ -32,7 +33,9 @@ def main(args: argparse.Namespace) -> None:
     with atomic_write(args.output) as file:
         file.write(json.dumps(data).encode())
     print(
-        f"{len(data['images'])} images, {len(data['annotations'])} boxes and "
-        f"{len(data['categories'])} categories written to {args.output}; use it as\n"
+        f"{counted(len(data['images']), 'image')}, "
+        f"{counted(len(data['annotations']), 'box', 'boxes')} and "
+        f"{counted(len(data['categories']), 'category', 'categories')} written to {args.output}; "
+        "use it as\n"
         f"  --train {args.output} {labelled.image_root}"
     )

@@ -22,6 +22,7 @@ from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
 from ..modeling.images import padding_from_config
 from ..ops.anchors import best_possible_recall
+from ..wording import counted
 from .accumulation import Accumulation
 from .annotations import IDENTITY_KEY
 from .catalog import (
@@ -95,7 +96,7 @@ def log_counts(cfg: CfgNode, truth: GroundTruth) -> None:
     cells = [cell for pair in [*zip(names, counts), ("all", len(truth.labels))] for cell in pair]
     rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
     table = tabulate(rows, ["class", "objects"] * min(3, len(names) + 1), tablefmt="pipe")
-    logger.info("DATASETS.TRAIN: %d images\n%s", len(truth), table)
+    logger.info("DATASETS.TRAIN: %s\n%s", counted(len(truth), "image"), table)
 
 
 def count_identities(cfg: CfgNode) -> None:
