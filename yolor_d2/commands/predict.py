@@ -21,7 +21,7 @@ from yolor_d2.config import load_config
 from yolor_d2.d2.structures import Instances
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.catalog import class_names
-from yolor_d2.data.image import ImageReadError, read_image
+from yolor_d2.data.image import ImageReadError, most_pixels_in_memory, read_image
 from yolor_d2.evaluation.report import read_thresholds
 from yolor_d2.inputs import expand, is_camera, is_video
 from yolor_d2.predictor import BatchPredictor, FailedInput
@@ -58,6 +58,7 @@ class Prediction:
         threshold: least score to report.
         tile: side of tiles in pixels; None looks at whole images alone.
         overlap: pixels that neighbouring tiles share.
+        whole: with tiles, also look at whole images.
         frames: most frames of a video; None takes all.
     """
 
@@ -69,6 +70,7 @@ class Prediction:
         *,
         tile: int | None = None,
         overlap: int = 0,
+        whole: bool = False,
         frames: int | None = None,
     ):
         self.predictor = predictor
@@ -76,6 +78,7 @@ class Prediction:
         self.threshold = threshold
         self.tile = tile
         self.overlap = overlap
+        self.whole = whole
         self.frames = frames
 
     def detect(self, sources: Iterable) -> Iterator[Instances | FailedInput]:
@@ -92,13 +95,17 @@ class Prediction:
 
     def detect_tiled(self, index: int, source) -> Instances | FailedInput:
         try:
-            return self.predictor.detect_tiled(source, tile=self.tile, overlap=self.overlap)
+            return self.predictor.detect_tiled(
+                source, tile=self.tile, overlap=self.overlap, whole=self.whole
+            )
         except (ImageReadError, OSError) as error:
             return FailedInput(index, str(error))
 
     def read(self, path: Path) -> np.ndarray:
         """An image to draw on."""
-        return to_rgb(read_image(path, channels=self.predictor.channels))
+        # As large as what was looked at.
+        limit = None if self.tile is None else most_pixels_in_memory()
+        return to_rgb(read_image(path, channels=self.predictor.channels, limit=limit))
 
     def run_images(self, paths: list[Path], drawn: list[Path | None]) -> Iterator[dict | None]:
         """One record a file; None, and a line in the log, for those that cannot be read."""
@@ -235,7 +242,10 @@ def main(args: argparse.Namespace) -> int:
     predictor = BatchPredictor(
         cfg, batch_size=1 if cameras else args.batch_size, channel_order="RGB"
     )
-    options = {"tile": args.tile, "overlap": args.tile_overlap, "frames": args.frames}
+    options = {
+        **{"tile": args.tile, "overlap": args.tile_overlap, "whole": args.tile_whole},
+        "frames": args.frames,
+    }
     demo = Prediction(predictor, names, args.threshold, **options)
     taken: set[Path] = set()
     targets = [output_path(args.output, path, taken) for path in files]
