@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ...labels import Colour, draw_label, draw_text, label_size, place_labels, write_text
-from ...visualize import PALETTE, to_rgb, write_image
+from ...visualize import PALETTE, draw_outline, to_rgb, write_image
 from ...wording import counted
 from ..image import ImageReadError, read_image
 from .entries import box_of
@@ -126,15 +126,15 @@ def draw_image(
         np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA
     )
     if canvas.shape[:2] != (height, width):
-        cv2.rectangle(canvas, (x - 1, y - 1), (x + width, y + height), EDGE, 1)
+        draw_outline(canvas, (x - 1, y - 1, x + width, y + height), EDGE, 1)
     corners = np.rint(boxes * scale + (x, y, x, y))
     # What goes on far away leaves the picture, and does not look as if it ended there.
     corners = corners.clip(-2 * BROAD_LINE, max(canvas.shape) + 2 * BROAD_LINE).astype(int)
     colours = [mark.colour for mark in marks.values()]
-    for i, (x1, y1, x2, y2) in enumerate(corners.tolist()):
+    for i, box in enumerate(corners.tolist()):
         hidden = (np.abs(corners[i + 1 :] - corners[i]).max(axis=1, initial=0) <= ALIKE).any()
         line = BROAD_LINE if hidden else LINE
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), colours[i], line)
+        draw_outline(canvas, box, colours[i], line)
     placed = place_labels(
         corners, texts, range(len(texts)), canvas.shape[:2], line=LINE, letters=LETTERS
     )
