@@ -125,7 +125,7 @@ def test_width_of_lines_can_be_given(width):
 def test_lines_are_a_small_share_of_their_box():
     """60 pixels in a picture of 12 million have lines of 3, large boxes more."""
     sides = np.array([[0, 0, 60, 60], [0, 0, 2000, 1000], [5, 5, 6, 6]])
-    assert line_widths(sides, 3000, 4000).tolist() == [3, 5, 1]
+    assert line_widths(sides, 3000, 4000).tolist() == [3, 7, 1]
     assert line_widths(sides[1:2], 480, 640).tolist() == [2]
 
 

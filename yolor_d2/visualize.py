@@ -36,7 +36,7 @@ PALETTE = (
 )
 # Lines in pixels: in a picture whose longer side is `labels.PICTURE_SIDE`, growing like letters; at
 # most this share of the shorter side of a box, so that they do not hide it.
-LINE, LINE_SHARE = 1.6, 0.05
+LINE, LINE_SHARE = 2, 0.05
 # The longer side of small images is enlarged by a whole factor to about this many pixels, at most
 # so many times, so that boxes and labels can be told apart.
 SHOWN_SIDE, MOST_ENLARGED = 480, 4

@@ -11,6 +11,7 @@ from PIL import Image
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
+from yolor_d2.arguments.predict import parse_args
 from yolor_d2.config import apply_overrides, get_yolor_cfg
 from yolor_d2.data import image as module
 from yolor_d2.data.check.images import inspect_image
@@ -106,3 +107,11 @@ def test_a_scene_is_decoded(large):
     """About 2 GB of memory."""
     image = read_image(large, limit=WIDTH * HEIGHT)
     assert image.shape == (HEIGHT, WIDTH, 3) and image[-1, -1].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize(
+    "options, whole", [([], False), (["--tile-whole"], True), (["--no-tile-whole"], False)]
+)
+def test_the_whole_image_beside_tiles_is_a_switch(options, whole):
+    given = ["--config-file", "quick/fast_start.yaml", "--input", "a.png", "--output", "found"]
+    assert parse_args([*given, "--tile", "100", *options]).tile_whole is whole
