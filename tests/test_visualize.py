@@ -18,6 +18,8 @@ from yolor_d2.visualize import (
     draw_batches,
     draw_boxes,
     draw_results,
+    enlarge,
+    line_widths,
     plot_curves,
     read_metrics,
     tile_images,
@@ -93,10 +95,82 @@ def test_colours_start_over_after_the_last():
 
 
 def test_name_stands_above_the_box():
-    drawn = draw_boxes(black(), np.array([[10, 30, 12, 50]]), [0], NAMES)
-    label = drawn[20:29, 10:25]
-    assert (label == PALETTE[0]).all(axis=2).any()  # ground
+    drawn = draw_boxes(black(), np.array([[10, 20, 60, 50]]), [1], NAMES)
+    label = drawn[9:18, 10:25]
+    assert (label == PALETTE[1]).all(axis=2).any()  # ground
     assert (label.min(axis=2) > 200).any()  # white letters
+    without = draw_boxes(black(), np.array([[10, 20, 60, 50]]), [1], NAMES, labels=False)
+    assert (without[:18] == 0).all() and (without[20, 10:60] == PALETTE[1]).all()
+
+
+def test_identities_choose_colours_and_are_written():
+    box, names = np.array([[10, 20, 70, 50]]), ["a"]
+    drawn = [
+        draw_boxes(black(), box, [0], names, identities=[number])[:, :, :] for number in (1, 8, -1)
+    ]
+    assert tuple(drawn[0][50, 30]) == tuple(drawn[1][50, 30]) == PALETTE[1]
+    assert (drawn[0] != drawn[1]).any()  # the number
+    np.testing.assert_array_equal(drawn[2], draw_boxes(black(), box, [0], names))
+
+
+@pytest.mark.parametrize("width", [1, 3, 5])
+def test_width_of_lines_can_be_given(width):
+    box = np.array([[20, 20, 60, 50]])
+    drawn = draw_boxes(black(), box, [0], NAMES, labels=False, line_width=width)
+    assert (drawn[35, :40] != 0).any(axis=1).sum() == width
+    with pytest.raises(ValueError, match="line_width is 0"):
+        draw_boxes(black(), box, [0], NAMES, line_width=0)
+
+
+def test_lines_are_a_small_share_of_their_box():
+    """60 pixels in a picture of 12 million have lines of 3, large boxes more."""
+    sides = np.array([[0, 0, 60, 60], [0, 0, 2000, 1000], [5, 5, 6, 6]])
+    assert line_widths(sides, 3000, 4000).tolist() == [3, 7, 1]
+    assert line_widths(sides[1:2], 480, 640).tolist() == [2]
+
+
+def test_the_better_of_two_boxes_lies_on_top():
+    boxes = np.array([[10, 10, 50, 50], [10, 10, 50, 50]])
+    for scores, top in (([0.9, 0.2], 0), ([0.2, 0.9], 1)):
+        drawn = draw_boxes(black(), boxes, [0, 1], NAMES, scores, labels=False)
+        assert tuple(drawn[30, 10]) == PALETTE[top]
+
+
+def test_a_box_that_is_not_finite_is_named():
+    with pytest.raises(ValueError, match="not finite"):
+        draw_boxes(black(), np.array([[0, 0, np.nan, 5]]), [0], NAMES)
+    draw_boxes(black(), np.array([[-1e12, -1e12, 1e12, 1e12]]), [0], NAMES)
+
+
+# What of red and green light eyes without the third kind of cones see (Machado 2009, severity 1).
+COLOUR_VISION = {
+    "all cones": np.eye(3),
+    "protanopia": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deuteranopia": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("vision", COLOUR_VISION)
+def test_colours_of_few_classes_can_be_told_apart(vision):
+    """In CIE's L*a*b*, where a distance of 2.3 is just noticeable."""
+    linear = (np.array(PALETTE) / 255) ** 2.2
+    seen = (linear @ COLOUR_VISION[vision].T).clip(0, 1) ** (1 / 2.2)
+    lab = cv2.cvtColor(seen[None].astype(np.float32), cv2.COLOR_RGB2LAB)[0]
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)
+    apart[np.diag_indices(len(apart))] = np.inf
+    assert apart.min() > 10 and apart[:3, :3].min() > 30
 
 
 def test_scores_are_written():
@@ -179,11 +253,13 @@ def test_ground_truth_as_results(toy, tmp_path, truth):
         found = [
             x for x in truth["annotations"] if x["image_id"] == image["id"] and not x["iscrowd"]
         ]
-        boxes = [(x, y, x + w, y + h) for x, y, w, h in (x["bbox"] for x in found)]
-        given = read_image(toy.val_images / image["file_name"]), boxes
+        larger, factor = enlarge(read_image(toy.val_images / image["file_name"]))
+        assert factor == 4  # of at most 128 pixels
+        given = larger, coco_boxes(found) * factor
         labels = [index[x["category_id"]] for x in found]
         picture = read_image(path)[28:]  # below the titles
-        left, right = picture[:, : image["width"]], picture[:, image["width"] + 6 :]
+        width = factor * image["width"]
+        left, right = picture[:, :width], picture[:, width + 6 :]
         np.testing.assert_array_equal(left, draw_boxes(*given, labels, toy.classes))
         scores = [1.0] * len(found)
         np.testing.assert_array_equal(right, draw_boxes(*given, labels, toy.classes, scores))
@@ -191,9 +267,17 @@ def test_ground_truth_as_results(toy, tmp_path, truth):
 
 def test_weak_results_are_left_out(toy, tmp_path, truth):
     for path, image in zip(draw(toy, tmp_path, results_of(truth, 0.29)), truth["images"]):
-        right = cv2.imread(str(path))[28:, image["width"] + 6 :]
-        original = read_image(toy.val_images / image["file_name"])[:, :, ::-1]
-        np.testing.assert_array_equal(right, original)
+        right = cv2.imread(str(path))[28:, 4 * image["width"] + 6 :]
+        original, _ = enlarge(read_image(toy.val_images / image["file_name"]))
+        np.testing.assert_array_equal(right, original[:, :, ::-1])
+
+
+@pytest.mark.parametrize(
+    "side, factor", [(1, 4), (160, 3), (240, 2), (320, 2), (480, 1), (4000, 1)]
+)
+def test_small_images_are_enlarged(side, factor):
+    image, times = enlarge(black(1, side))
+    assert times == factor and image.shape == (factor, side * factor, 3)
 
 
 @pytest.mark.parametrize("count, indices", [(2, [0, 7]), (4, [0, 2, 5, 7]), (100, range(8))])

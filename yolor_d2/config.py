@@ -12,6 +12,7 @@ from .checkpoint.files import atomic_write
 from .config_files import check_config_file
 from .config_node import ProjectNode
 from .d2.config import CfgNode, get_cfg
+from .data.image import DEFAULT_MAX_PIXELS, limit_pixels
 from .inputs import require_pairs, require_run
 from .model_zoo import find_config
 from .words import did_you_mean
@@ -19,6 +20,7 @@ from .words import did_you_mean
 # Keys and the least value that makes sense.
 LEAST_VALUES = {
     "DATALOADER.NUM_WORKERS": 0,
+    "INPUT.MAX_PIXELS": 1,
     "INPUT.MAX_SIZE_TEST": 1,
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MIN_SIZE_TEST": 1,
@@ -198,6 +200,11 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.TEST.AUG.SCALES = [1.0, 0.83, 0.67]
     # ... and whether each is mirrored.
     cfg.TEST.AUG.FLIPS = [False, True, False]
+
+    # ---- Image files
+    # An image of more pixels is refused before it is decoded, as a small file may claim any number;
+    # decoding takes up to 14 bytes of memory a pixel.
+    cfg.INPUT.MAX_PIXELS = DEFAULT_MAX_PIXELS
 
     # ---- Test images
     # "detectron2": its own resize, Pillow's antialiased bilinear filter, sides rounded to the
@@ -402,6 +409,9 @@ def replace_auto(cfg: CfgNode) -> None:
 def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
     """Set keys from the command line, then check what depends on the machine.
 
+    INPUT.MAX_PIXELS holds from then on for all images that this process reads, see
+    `image.limit_pixels`.
+
     Args:
         cfg: changed in place.
         opts: KEY VALUE KEY VALUE ...
@@ -421,6 +431,7 @@ def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
     cfg.merge_from_list(list(opts))
     replace_auto(cfg)
     check_values(cfg)
+    limit_pixels(cfg.INPUT.MAX_PIXELS)
 
 
 def look_up(content: dict, key: str) -> object:

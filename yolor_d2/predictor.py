@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,11 +18,18 @@ from .checkpoint import YOLORCheckpointer
 from .d2.config import CfgNode
 from .d2.modeling import build_model
 from .d2.structures import Boxes, Instances
-from .data.image import check_channel_order, read_image
+from .data.image import (
+    check_channel_order,
+    limit_pixels,
+    most_pixels_in_memory,
+    read_image,
+)
 from .data.resize import build_test_resize, resize_for_test, to_pixels
 from .inputs import require_weights
 from .modeling import YOLOR
 from .modeling.inference import prepare_for_inference
+
+logger = logging.getLogger(__name__)
 
 # Batches that are read ahead of the network.
 BATCHES_AHEAD = 4
@@ -42,7 +50,14 @@ class FailedInput:
     message: str
 
 
-def to_array(source: Source, channel_order: str, wanted: str, channels: int = 3) -> np.ndarray:
+def to_array(
+    source: Source,
+    channel_order: str,
+    wanted: str,
+    channels: int = 3,
+    *,
+    limit: int | None = None,
+) -> np.ndarray:
     """(H, W, C) uint8; three channels in the wanted order.
 
     Args:
@@ -50,12 +65,13 @@ def to_array(source: Source, channel_order: str, wanted: str, channels: int = 3)
         channel_order: "RGB" or "BGR", that of arrays and tensors.
         wanted: that of the result.
         channels: C, see `image.read_image`.
+        limit: most pixels of a file, see `image.read_image`.
 
     Raises:
         OSError, ValueError: when it is no image.
     """
     if isinstance(source, (str, Path)):
-        return read_image(source, wanted, channels)
+        return read_image(source, wanted, channels, limit=limit)
     pixels = source
     if isinstance(pixels, Tensor):
         if pixels.dim() != 3:
@@ -113,6 +129,7 @@ class BatchPredictor:
             raise ValueError(
                 f"batch_size is {batch_size} and workers {workers}, expected at least 1"
             )
+        limit_pixels(cfg.INPUT.MAX_PIXELS)
         self.cfg = cfg.clone()
         model = load_model(self.cfg)
         self.canvas_size = model.canvas_size
@@ -199,19 +216,22 @@ class BatchPredictor:
         *,
         tile: int,
         overlap: int,
-        whole: bool = True,
+        whole: bool = False,
         iou_threshold: float = 0.5,
     ) -> Instances:
         """Detections of a large image, tile by tile.
 
         A box that ends at a tile's inner border is dropped where it fits into the overlap, as the
-        neighbour sees that object whole; larger objects are the business of the whole image.
+        neighbour sees that object whole; of larger objects each tile finds its piece.
 
         Args:
-            source: see `to_array`.
+            source: see `to_array`. A file may have more pixels than INPUT.MAX_PIXELS, up to what
+                this machine's memory can decode: who asks for tiles expects a large image.
             tile: side of a tile in pixels; the test size of the config is then that of a tile.
-            overlap: pixels that neighbours share, at least the size of the small objects.
-            whole: also look at the whole image, for objects larger than the overlap.
+            overlap: pixels that neighbours share, at least the size of the objects.
+            whole: also look at the whole image, for objects larger than the overlap. It shows all
+                objects smaller than the tiles do; a model that never saw them so small finds
+                things in it that are not there.
             iou_threshold: of two boxes of a class that overlap more, the better stays.
 
         Raises:
@@ -220,16 +240,21 @@ class BatchPredictor:
         # Here, as it takes a second.
         from torchvision.ops import batched_nms
 
-        image = to_array(source, self.channel_order, self.channel_order, self.channels)
+        order = self.channel_order
+        limit = most_pixels_in_memory()
+        image = to_array(source, order, order, self.channels, limit=limit)
         height, width = image.shape[:2]
         windows = tile_windows(height, width, tile, overlap)
+        whole = whole and len(windows) > 1
+        if isinstance(source, (str, Path)):
+            logger.info("%s: %s", source, describe_views(windows, tile, whole))
         views = (image[top:bottom, left:right] for left, top, right, bottom in windows)
         found = []
         for window, instances in zip(windows, self.stream(views)):
             if isinstance(instances, FailedInput):
                 raise ValueError(instances.message)
             found.append(take_from_tile(instances, window, (height, width), overlap))
-        if whole and len(windows) > 1:
+        if whole:
             (instances,) = self([image])
             if isinstance(instances, FailedInput):
                 raise ValueError(instances.message)
@@ -268,6 +293,14 @@ def tile_windows(
         for top in starts(height)
         for left in starts(width)
     ]
+
+
+def describe_views(windows: Sequence[tuple[int, int, int, int]], tile: int, whole: bool) -> str:
+    """What is looked at of an image, in words."""
+    if len(windows) == 1:
+        return "not larger than a tile, looked at as a whole"
+    rest = "and the whole image" if whole else "not the whole image"
+    return f"{len(windows)} tiles of {tile} pixels are looked at, {rest}"
 
 
 def take_from_tile(

@@ -12,23 +12,66 @@ import numpy as np
 
 from .checkpoint.files import atomic_write
 from .data.image import read_image
-
-# RGB, told apart easily and readable on most images; classes beyond the list start over.
-PALETTE = (
-    (230, 57, 70),
-    (29, 120, 201),
-    (42, 157, 79),
-    (244, 140, 6),
-    (131, 56, 236),
-    (0, 150, 160),
-    (214, 40, 140),
-    (120, 85, 60),
+from .labels import (
+    GROWTH,
+    LETTERS,
+    PICTURE_SIDE,
+    Colour,
+    draw_label,
+    draw_text,
+    place_labels,
+    readable_name,
 )
+
+# RGB, told apart with any kind of colour vision (Okabe and Ito, 2008, without black, those that
+# differ most first); classes beyond the list start over.
+PALETTE = (
+    (230, 159, 0),
+    (0, 114, 178),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+)
+# Lines in pixels: in a picture whose longer side is `labels.PICTURE_SIDE`, growing like letters; at
+# most this share of the shorter side of a box, so that they do not hide it.
+LINE, LINE_SHARE = 2, 0.05
+# The longer side of small images is enlarged by a whole factor to about this many pixels, at most
+# so many times, so that boxes and labels can be told apart.
+SHOWN_SIDE, MOST_ENLARGED = 480, 4
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) of an image with any number of channels: its first three, or its first as grey."""
     return image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
+
+
+def line_widths(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(M,) widths in pixels, at least 1, of the lines of boxes (M, 4) xyxy in a picture."""
+    wanted = LINE * (max(height, width) / PICTURE_SIDE) ** GROWTH
+    shorter = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    return np.rint(np.minimum(wanted, LINE_SHARE * shorter)).clip(1).astype(np.int64)
+
+
+def draw_outline(canvas: np.ndarray, box: Sequence[int], colour: Colour, width: int) -> None:
+    """Draw the sides of a box; what lies outside is left out.
+
+    OpenCV's rectangle is 5 pixels wide where 3 are asked for.
+
+    Args:
+        canvas: (H, W, 3) uint8 RGB, changed in place.
+        box: xyxy, whole pixels in the middle of the lines.
+        colour: of the lines.
+        width: of the lines in pixels.
+    """
+    before = width // 2
+    x1, y1, x2, y2 = (max(x - before, 0) for x in box)
+    x3, y3, x4, y4 = (max(x - before + width, 0) for x in box)
+    canvas[y1:y3, x1:x4] = colour
+    canvas[y2:y4, x1:x4] = colour
+    canvas[y1:y4, x1:x3] = colour
+    canvas[y1:y4, x2:x4] = colour
 
 
 def draw_boxes(
@@ -44,35 +87,67 @@ def draw_boxes(
 ) -> np.ndarray:
     """A copy of an image with its boxes and their classes.
 
+    Lines and letters are sized by the boxes and the picture. Of boxes over each other the best lies
+    on top; labels come after all boxes, none over another, and small boxes have none, see
+    `labels.place_labels`.
+
     Args:
         image: (H, W, 3) uint8 RGB.
         boxes: (M, 4) xyxy in pixels.
         classes: M classes.
         names: name of each class.
-        scores: M scores to write beside the classes.
-        labels: whether anything is written beside the boxes.
-        line_width: of the boxes in pixels; None chooses it.
-        identities: M numbers of objects to write beside the classes, None where it is unknown.
+        scores: M scores to write beside the names.
+        labels: whether to write at all.
+        line_width: of the lines in pixels; None chooses.
+        identities: M numbers of individuals, which are written before the names and choose the
+            colours in place of the classes; None where an object has none.
+
+    Raises:
+        ValueError: when a box is not finite or the line width is below 1.
     """
+    if line_width is not None and line_width < 1:
+        raise ValueError(f"line_width is {line_width}, expected at least 1")
     canvas = np.ascontiguousarray(image).copy()
-    unit = max(canvas.shape[:2]) / 640  # so that lines and letters look alike on images of any size
-    thickness = max(round(1.5 * unit), 1) if line_width is None else line_width
-    font, font_scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.4 * unit, 0.3)
-    for i, (box, label) in enumerate(zip(boxes, classes)):
-        colour = PALETTE[label % len(PALETTE)]
-        x1, y1, x2, y2 = (round(float(v)) for v in box)
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
-        if not labels:
-            continue
-        text = names[label] + (f" {scores[i]:.2f}" if scores is not None else "")
-        if identities is not None and identities[i] is not None:
-            text = f"{identities[i]} {text}"
-        (width, height), baseline = cv2.getTextSize(text, font, font_scale, 1)
-        top = max(y1 - height - baseline, 0)
-        cv2.rectangle(canvas, (x1, top), (x1 + width, top + height + baseline), colour, -1)
-        origin = (x1, top + height + baseline // 2)
-        cv2.putText(canvas, text, origin, font, font_scale, (255, 255, 255), 1, cv2.LINE_AA)
+    height, width = canvas.shape[:2]
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    if not np.isfinite(boxes).all():
+        raise ValueError("a box has a number that is not finite")
+    lines = line_widths(boxes, height, width)
+    if line_width is not None:
+        lines[:] = line_width
+    # Sides of boxes that leave the picture stay outside of it, but near.
+    beyond = int(lines.max(initial=1)) + 1
+    low, high = -beyond, np.array([width, height, width, height]) + beyond
+    places = np.rint(boxes).clip(low, high).astype(np.int64)
+    numbers = [-1 if x is None else x for x in identities or [None] * len(boxes)]
+    colours = [
+        PALETTE[(label if number < 0 else number) % len(PALETTE)]
+        for label, number in zip(classes, numbers)
+    ]
+    best_first = range(len(boxes))
+    if scores is not None:
+        best_first = sorted(best_first, key=lambda i: -scores[i])
+    for i in reversed(best_first):
+        draw_outline(canvas, places[i].tolist(), colours[i], int(lines[i]))
+    if labels:
+        texts = []
+        for i, label in enumerate(classes):
+            words = [f"#{numbers[i]}"] if numbers[i] >= 0 else []
+            words.append(readable_name(names[label], label))
+            texts.append(" ".join([*words, f"{scores[i]:.2f}"] if scores is not None else words))
+        line = int(lines.max(initial=1))
+        for label in place_labels(places, texts, best_first, (height, width), line=line):
+            draw_label(canvas, label, colours[label.index])
     return canvas
+
+
+def enlarge(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """A small image a whole number of times larger, see `SHOWN_SIDE`; and that number."""
+    factor = min(max(-(-SHOWN_SIDE // max(image.shape[:2])), 1), MOST_ENLARGED)
+    if factor == 1:
+        return image, 1
+    size = (image.shape[1] * factor, image.shape[0] * factor)
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_CUBIC), factor
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -94,7 +169,7 @@ def beside(left: np.ndarray, right: np.ndarray, titles: tuple[str, str]) -> np.n
     panels = []
     for image, title in zip((left, right), titles):
         bar = np.full((28, image.shape[1], 3), 255, dtype=np.uint8)
-        cv2.putText(bar, title, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        draw_text(bar, title, (6, 5), LETTERS, (0, 0, 0))
         panels.append(np.vstack([bar, image]))
     gap = np.full((panels[0].shape[0], 6, 3), 255, dtype=np.uint8)
     return np.hstack([panels[0], gap, panels[1]])
@@ -170,7 +245,8 @@ def draw_results(
     count: int = 12,
     score_threshold: float = 0.3,
 ) -> list[Path]:
-    """Draw ground truth and detections of evenly chosen images of a data set.
+    """Draw ground truth and detections of evenly chosen images of a data set; small images are
+    enlarged.
 
     Args:
         annotation_file: COCO annotations.
@@ -199,15 +275,12 @@ def draw_results(
         found = [
             x for x in results if x["image_id"] == entry["id"] and x["score"] >= score_threshold
         ]
-        image = read_image(image_root / entry["file_name"])
-        left = draw_boxes(image, coco_boxes(truth), [index[x["category_id"]] for x in truth], names)
-        right = draw_boxes(
-            image,
-            coco_boxes(found),
-            [index[x["category_id"]] for x in found],
-            names,
-            [x["score"] for x in found],
-        )
+        image, factor = enlarge(read_image(image_root / entry["file_name"]))
+        classes = [index[x["category_id"]] for x in truth]
+        left = draw_boxes(image, factor * coco_boxes(truth), classes, names)
+        classes = [index[x["category_id"]] for x in found]
+        scores = [x["score"] for x in found]
+        right = draw_boxes(image, factor * coco_boxes(found), classes, names, scores)
         titles = ("ground truth", f"detections, score >= {score_threshold:g}")
         # The folders become part of the name, so that pictures of one name stay apart.
         path = output / f"{'_'.join(Path(entry['file_name']).with_suffix('').parts)}.png"

@@ -545,10 +545,11 @@ def test_boxes_read_in_another_form_are_drawn(folder):
     check_sources([source])
     (path,) = draw_findings([source], folder / "drawn", count=10)
     image = np.asarray(Image.open(path)).astype(int)
-    # 64 x 48 is drawn five times as large: the box begins at (16, 24).
-    drawn = image.max(axis=2) > 60
-    assert drawn[25 * 5 : 35 * 5, 16 * 5 - 2 : 16 * 5 + 3].any(axis=1).all()
-    assert not drawn[30 * 5 : 34 * 5, 20 * 5 : 44 * 5].any()
+    # 64 x 48 is drawn 7.5 times as large, below the findings: the box begins at (16, 24).
+    assert image.shape[1] == 480
+    drawn = image[-360:].max(axis=2) > 60
+    assert drawn[190:260, 118:123].any(axis=1).all()
+    assert not drawn[225:250, 150:330].any()
 
 
 # ---- Repaired copies

@@ -59,7 +59,7 @@ def test_other_annotations_are_named(cfg, data, caplog):
         changed["bbox"][2] -= 3
 
     text = changes(cfg, data, caplog, edit)
-    assert "1 images are with other annotations ('" in text
+    assert "1 image is with other annotations ('" in text
 
 
 def test_images_that_are_gone_are_counted(cfg, data, caplog):
@@ -75,4 +75,4 @@ def test_files_of_another_size_are_named(cfg, data, caplog):
         path = data / "images" / content["images"][0]["file_name"]
         path.write_bytes(path.read_bytes() + b"\0")
 
-    assert "1 images are files of another size" in changes(cfg, data, caplog, edit)
+    assert "1 image is of another file size" in changes(cfg, data, caplog, edit)

@@ -1,9 +1,12 @@
 """The model as evaluation computes it: fused, other precision, several views; several inputs."""
 
+import logging
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
@@ -11,6 +14,7 @@ from yolor_d2.config import load_config
 from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.d2.structures import Boxes, Instances
+from yolor_d2.data.image import MAX_PIXELS_VARIABLE
 from yolor_d2.data.resize import ResizeForTest
 from yolor_d2.modeling.inference import prepare_for_inference
 from yolor_d2.predictor import BatchPredictor, FailedInput, take_from_tile, tile_windows
@@ -256,7 +260,7 @@ def test_an_object_that_a_tile_cuts_is_left_to_its_neighbour():
     assert kept.pred_boxes.tensor.tolist() == boxes[1:].tolist()
 
 
-def test_an_object_on_a_seam_is_found_once(cfg):
+def test_an_object_on_a_seam_is_found_once(cfg, tmp_path, caplog, monkeypatch):
     """White squares of 20 px on black, on seams of tiles and off them; what stands in for the model
     finds every white area of its view, halves of squares too."""
     image = np.zeros((180, 260, 3), np.uint8)
@@ -265,6 +269,8 @@ def test_an_object_on_a_seam_is_found_once(cfg):
         image[top : top + 20, left : left + 20] = 255
     cfg = cfg.clone()
     cfg.INPUT.MIN_SIZE_TEST = cfg.INPUT.MAX_SIZE_TEST = 100  # tiles are not resized
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "")  # as it is set for the whole process
+    cfg.INPUT.MAX_PIXELS = 1000
     predict = BatchPredictor(cfg, batch_size=3)
     views = []
 
@@ -286,3 +292,18 @@ def test_an_object_on_a_seam_is_found_once(cfg):
     assert len(views) == 12 and {tuple(x["image"].shape[1:]) for x in views} == {(100, 100)}
     boxes = sorted(found.pred_boxes.tensor.tolist())
     assert boxes == sorted([x, y, x + 20, y + 20] for x, y in corners)
+
+    # Tiles alone unless asked, the log says what; they read what is refused as a whole.
+    Image.fromarray(image).save(tmp_path / "scene.png")
+    for options, seen, words in (
+        ({}, 12, "12 tiles of 100 pixels are looked at, not the whole image"),
+        ({"whole": True}, 13, "12 tiles of 100 pixels are looked at, and the whole image"),
+    ):
+        views.clear()
+        with caplog.at_level(logging.INFO):
+            predict.detect_tiled(tmp_path / "scene.png", tile=100, overlap=24, **options)
+        assert len(views) == seen
+        assert caplog.records[-1].getMessage() == f"{tmp_path / 'scene.png'}: {words}"
+    (refused,) = predict([tmp_path / "scene.png"])
+    assert isinstance(refused, FailedInput)
+    assert "46,800 pixels" in refused.message and "INPUT.MAX_PIXELS" in refused.message

@@ -70,8 +70,25 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--track", action="store_true", help="give objects identities over the frames of a film"
     )
-    parser.add_argument("--tile", type=int, help="side in pixels of the tiles of an image")
-    parser.add_argument("--tile-overlap", type=int, default=64, help="pixels that tiles share")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        help="side in pixels of tiles in which images are looked at; also reads images above "
+        "INPUT.MAX_PIXELS",
+    )
+    parser.add_argument(
+        "--tile-overlap",
+        type=int,
+        default=64,
+        help="pixels that tiles share, at least the size of the objects; default: %(default)s",
+    )
+    parser.add_argument(
+        "--tile-whole",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also look at the whole image, for objects larger than the overlap; where objects are "
+        "then smaller than those trained on, it adds false boxes; default: no",
+    )
     parser.add_argument(
         "--threshold",
         type=float,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..d2.checkpoint import DetectionCheckpointer
 from ..inputs import require_weights_or_address
+from ..wording import counted
 from .convert import (
     check_anchors,
     convert_weights,
@@ -186,7 +187,7 @@ class YOLORCheckpointer(DetectionCheckpointer):
         if self.strict and report.classes_kept:
             raise ValueError(
                 f"the weights in {self.path!r} do not fit the model: they are for "
-                f"{report.num_classes} classes, MODEL.YOLOR.NUM_CLASSES is "
+                f"{counted(report.num_classes, 'class', 'classes')}, MODEL.YOLOR.NUM_CLASSES is "
                 f"{parts.head.num_classes}"
             )
         if not self.partial:

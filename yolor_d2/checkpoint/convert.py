@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..layers import ConvNormAct
 from ..networks import AnchorHead, PANNeck, Variant, YOLORBackbone, YOLORNetwork, build_network
+from ..wording import counted
 from .files import find_not_finite
 from .safe_load import ForeignWeights, read_weights
 from .schemes import cfg_names, cfg_walk, rename_keys, yaml_names
@@ -92,10 +93,11 @@ class ConversionReport:
         """One line of counts."""
         average = ", moving average" if self.averaged else ""
         kept = f", {len(self.classes_kept)} without their class rows" if self.classes_kept else ""
+        used = counted(len(self.used), "tensor")
         return (
-            f"{self.source} ({self.scheme} names{average}): {len(self.used)} tensors used{kept}, "
+            f"{self.source} ({self.scheme} names{average}): {used} used{kept}, "
             f"{len(self.unused)} unused, {len(self.missing)} missing, {len(self.wrong_shape)} of "
-            f"another shape, {len(self.constants)} constants left out"
+            f"another shape, {counted(len(self.constants), 'constant')} left out"
         )
 
     def to_dict(self) -> dict:
@@ -108,10 +110,10 @@ def log_report(report: ConversionReport, num_classes: int) -> None:
     logger.info("%s", report.summary())
     if report.classes_kept:
         logger.warning(
-            "%s is for %s classes, the model for %s: the class rows of the head start afresh, "
+            "%s is for %s, the model for %s: the class rows of the head start afresh, "
             "everything else is used",
             report.source,
-            report.num_classes,
+            counted(report.num_classes, "class", "classes"),
             num_classes,
         )
     if report.faults():

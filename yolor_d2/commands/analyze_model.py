@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from yolor_d2.config import load_config
 from yolor_d2.modeling.complexity import config_complexity
+from yolor_d2.wording import counted
 
 
 def main(args: argparse.Namespace) -> None:
@@ -24,6 +25,7 @@ def main(args: argparse.Namespace) -> None:
         for name, cost in config_complexity(cfg, size).items()
     ]
     headers = ["part", "parameters", "norms fused", "2 x MACs (G)", "FLOPs, the paper's way (G)"]
-    title = f"{cfg.MODEL.YOLOR.VARIANT}, {cfg.MODEL.YOLOR.NUM_CLASSES} classes, {size} x {size}"
+    classes = counted(cfg.MODEL.YOLOR.NUM_CLASSES, "class", "classes")
+    title = f"{cfg.MODEL.YOLOR.VARIANT}, {classes}, {size} x {size}"
     print(title)
     print(tabulate(rows, headers, stralign="right", disable_numparse=True))

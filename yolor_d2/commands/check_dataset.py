@@ -24,6 +24,7 @@ from yolor_d2.data.settings import training_size
 from yolor_d2.inputs import require_source
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.networks.network import build_backbone
+from yolor_d2.wording import counted
 
 
 def open_source(name: str, paths: Sequence[str], one_based: bool) -> Source:
@@ -108,9 +109,10 @@ def main(args: argparse.Namespace) -> int:
             file.write(json.dumps(report.as_record(), indent=1, default=str).encode())
     if args.pictures is not None:
         paths = draw_findings(sources, args.pictures, count=args.count, channels=channels)
-        print(f"{len(paths)} pictures in {args.pictures}")
+        print(f"{counted(len(paths), 'picture')} in {args.pictures}")
     if args.fix is not None:
         changes = write_repaired(sources[0], args.fix)
-        print(f"{len(changes)} changes, listed in {changes_path(args.fix)}; cleaned: {args.fix}")
+        changed = counted(len(changes), "change")
+        print(f"{changed}, listed in {changes_path(args.fix)}; cleaned: {args.fix}")
     counts = count_severities(report.findings)
     return int(counts["error"] > 0 or (args.strict and counts["warning"] > 0))

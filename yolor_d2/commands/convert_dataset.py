@@ -7,6 +7,7 @@ import argparse
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.formats import convert_to_coco
 from yolor_d2.data.formats.labels import read_names
+from yolor_d2.wording import counted
 
 
 def main(args: argparse.Namespace) -> None:
@@ -22,7 +23,9 @@ def main(args: argparse.Namespace) -> None:
     data = labelled.data
     option = "train" if args.split.startswith("train") else "val"
     print(
-        f"{len(data['images'])} images, {len(data['annotations'])} boxes and "
-        f"{len(data['categories'])} categories written to {args.output}; use it as\n"
+        f"{counted(len(data['images']), 'image')}, "
+        f"{counted(len(data['annotations']), 'box', 'boxes')} and "
+        f"{counted(len(data['categories']), 'category', 'categories')} written to {args.output}; "
+        "use it as\n"
         f"  --{option} {args.output} {labelled.image_root}"
     )

@@ -15,6 +15,7 @@ from yolor_d2.checkpoint.files import atomic_write
 from yolor_d2.config import load_config
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.networks import YOLORNetwork, build_network
+from yolor_d2.wording import counted
 
 
 def main(args: argparse.Namespace) -> None:
@@ -42,4 +43,5 @@ def main(args: argparse.Namespace) -> None:
             file.write(safetensors.torch.save(state))
     size = args.output.stat().st_size / 2**20
     num_classes = num_classes or report.num_classes
-    print(f"{args.output}: {len(state)} tensors, {num_classes} classes, {size:.0f} MiB")
+    classes = counted(num_classes, "class", "classes")
+    print(f"{args.output}: {counted(len(state), 'tensor')}, {classes}, {size:.0f} MiB")

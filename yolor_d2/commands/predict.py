@@ -169,6 +169,7 @@ def main(args: argparse.Namespace) -> int:
         classes=classes,
         tile=args.tile,
         overlap=args.tile_overlap,
+        whole=args.tile_whole,
         least=min(args.threshold, LOW_SCORE) if args.track else None,
     )
     style = {"labels": args.labels, "line_width": args.line_width}

@@ -9,6 +9,7 @@ from yolor_d2.config import load_run_config
 from yolor_d2.d2.data import MetadataCatalog
 from yolor_d2.data.catalog import register_datasets
 from yolor_d2.visualize import draw_results, plot_curves
+from yolor_d2.wording import counted
 
 
 def main(args: argparse.Namespace) -> None:
@@ -30,4 +31,4 @@ def main(args: argparse.Namespace) -> None:
         count=args.count,
         score_threshold=args.threshold,
     )
-    print(f"detections: {pictures / 'detections'} ({len(drawn)} pictures)")
+    print(f"detections: {pictures / 'detections'} ({counted(len(drawn), 'picture')})")

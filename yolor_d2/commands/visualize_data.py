@@ -8,6 +8,7 @@ from yolor_d2.config import load_config
 from yolor_d2.data.catalog import class_names, register_datasets, use_data
 from yolor_d2.data.loader import build_train_loader
 from yolor_d2.visualize import draw_batches
+from yolor_d2.wording import counted
 
 
 def main(args: argparse.Namespace) -> None:
@@ -26,4 +27,4 @@ def main(args: argparse.Namespace) -> None:
         class_names=class_names(cfg),
         channel_order=cfg.INPUT.FORMAT,
     )
-    print(f"{len(paths)} pictures in {args.output}")
+    print(f"{counted(len(paths), 'picture')} in {args.output}")

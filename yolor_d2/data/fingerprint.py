@@ -117,13 +117,14 @@ def describe_changes(before: dict, now: dict, names: Sequence[str]) -> list[str]
     kinds = {
         "new": [x for x in new if x not in old],
         "with other annotations": [x for x in new if x in old and old[x][0] != new[x][0]],
-        "files of another size": [x for x in new if x in old and old[x][1] != new[x][1]],
+        "of another file size": [x for x in new if x in old and old[x][1] != new[x][1]],
     }
     for kind, found in kinds.items():
         if found:
             examples = ", ".join(repr(named[x]) for x in found[:NAMED])
             more = ", ..." if len(found) > NAMED else ""
-            changes.append(f"{len(found)} images are {kind} ({examples}{more})")
+            images = "1 image is" if len(found) == 1 else f"{len(found)} images are"
+            changes.append(f"{images} {kind} ({examples}{more})")
     if before["boxes"] != now["boxes"]:
         changes.append(f"there were {before['boxes']} boxes and are {now['boxes']}")
     if not changes and not np.array_equal(before["names"].numpy(), now["names"].numpy()):

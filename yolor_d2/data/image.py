@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import os
+import re
 import stat
 import struct
 from collections.abc import Sequence
@@ -29,6 +29,16 @@ IN_SCAN = np.isin(np.arange(256), [0x00, 0xFF, *range(0xD0, 0xD8), 0xC4, START_O
 # Threads that ask for sizes of files, and files that one asks for in turn.
 QUESTIONS, TOGETHER = 16, 50
 
+# Pixels of the largest image that is read unless `limit_pixels` says otherwise, for a small file
+# may claim any number. Pillow's own limit is 179 million.
+DEFAULT_MAX_PIXELS = 250_000_000
+# Where the limit is kept, so that worker processes inherit it, forked or not.
+MAX_PIXELS_VARIABLE = "YOLOR_D2_MAX_PIXELS"
+# Bytes of memory that decoding takes for each pixel at most: Pillow's 4, as many where transparency
+# is dropped, and two copies of the 3 of the result. Measured of 200 million pixels: 10.0 for a PNG
+# in colour, 11.0 in grey; 6.0 for a JPEG, which OpenCV decodes.
+DECODING_BYTES = 14
+
 
 class ImageReadError(ValueError):
     """A file that cannot be read as an image; the message names it."""
@@ -42,6 +52,73 @@ class ImageReadError(ValueError):
 
 class MissingImageError(ImageReadError, FileNotFoundError):
     """A path at which there is no file."""
+
+
+class TooManyPixelsError(ValueError):
+    """An image has more pixels than are to be read; nothing of it has been decoded."""
+
+
+def max_pixels() -> int:
+    """Pixels of the largest image that is read.
+
+    Raises:
+        ValueError: when the environment names something else than a whole number.
+    """
+    value = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    if value and not (value.isdecimal() and int(value) > 0):
+        raise ValueError(f"{MAX_PIXELS_VARIABLE} is {value!r}, expected a number of pixels above 0")
+    return int(value or DEFAULT_MAX_PIXELS)
+
+
+def limit_pixels(limit: int) -> None:
+    """Set `max_pixels` for this process and those that it starts."""
+    os.environ[MAX_PIXELS_VARIABLE] = str(limit)
+
+
+def most_pixels_in_memory() -> int:
+    """Pixels of the largest image that this machine's memory can decode: the limit for who asks for
+    a large image on purpose."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return max_pixels()
+    return max(memory // DECODING_BYTES, max_pixels())
+
+
+def check_pixels(pixels: int, limit: int) -> None:
+    """Raise a TooManyPixelsError if an image of so many pixels is beyond the limit."""
+    if pixels <= limit:
+        return
+    said = f"it has {pixels:,} pixels, whose decoding takes up to"
+    memory = f"{DECODING_BYTES * pixels / 1e9:,.2g} GB of memory"
+    if limit > max_pixels():
+        raise TooManyPixelsError(f"{said} {memory}, more than this machine has")
+    raise TooManyPixelsError(
+        f"{said} {memory}; the limit is {limit:,} (INPUT.MAX_PIXELS). If the file can be trusted, "
+        f"set INPUT.MAX_PIXELS {pixels}; yolor-d2 predict --tile N reads it as it is"
+    )
+
+
+def open_picture(file: io.BufferedIOBase, limit: int) -> Image.Image:
+    """PIL's image of a file; nothing is decoded yet.
+
+    Raises:
+        TooManyPixelsError: when its header claims more pixels than the limit.
+        Exception: whatever PIL raises when it is no image.
+    """
+    # Pillow's own limit is for the whole process; it only has to let ours through.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit)
+    try:
+        image = Image.open(file)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        claimed = re.search(r"\d+", str(error))
+        if claimed is None:
+            raise
+        check_pixels(int(claimed.group()), limit)
+        raise
+    check_pixels(image.width * image.height, limit)
+    return image
 
 
 def check_channel_order(channel_order: str) -> None:
@@ -59,20 +136,20 @@ def to_8bit(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def is_plain_jpeg(content: bytes) -> bool:
+def is_plain_jpeg(content: bytes, limit: int) -> bool:
     """Whether OpenCV decodes a file to the pixels that PIL makes of it, in less time.
 
     Both use libjpeg-turbo. For PIL are left: other formats; four channels; images to be turned;
-    images that it would refuse for their size; and files with a marker that does not belong to
-    where it is, as damaged ones have it. Of those OpenCV fills up the missing part and tells
-    nobody.
+    images beyond the limit of pixels, which are refused; and files with a marker that does not
+    belong to where it is, as damaged ones have it. Of those OpenCV fills up the missing part and
+    tells nobody.
     """
     if not content.startswith(b"\xff\xd8") or not content.endswith(bytes([0xFF, END_OF_IMAGE])):
         return False
-    most_pixels = Image.MAX_IMAGE_PIXELS or math.inf
+    most_pixels = min(limit, 2**30)  # OpenCV's own limit
     place, fits, metadata = 2, False, False
     while content[place] == 0xFF and (marker := content[place + 1]) != START_OF_SCAN:
         if marker in FRAMES:
@@ -88,7 +165,7 @@ def is_plain_jpeg(content: bytes) -> bool:
         return False
     if not metadata:
         return True
-    with Image.open(io.BytesIO(content)) as image:
+    with open_picture(io.BytesIO(content), limit) as image:
         return image.format == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
 
 
@@ -98,18 +175,20 @@ def decode_jpeg(content: bytes, channel_order: str) -> np.ndarray | None:
     return cv2.imdecode(np.frombuffer(content, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-def decode_colour(content: bytes, channel_order: str) -> np.ndarray:
+def decode_colour(content: bytes, channel_order: str, limit: int) -> np.ndarray:
     """(H, W, 3) uint8 of an image file's content, see `read_image`."""
-    if is_plain_jpeg(content):
+    if is_plain_jpeg(content, limit):
         pixels = decode_jpeg(content, channel_order)
         if pixels is not None:
             return pixels
-    with Image.open(io.BytesIO(content)) as file:
-        pixels = np.asarray(to_8bit(ImageOps.exif_transpose(file)))
+    with open_picture(io.BytesIO(content), limit) as file:
+        file.load()
+        ImageOps.exif_transpose(file, in_place=True)  # no copy of what is not turned
+        pixels = np.asarray(to_8bit(file))
     return pixels if channel_order == "RGB" else np.ascontiguousarray(pixels[:, :, ::-1])
 
 
-def decode_channels(content: bytes, channels: int) -> np.ndarray:
+def decode_channels(content: bytes, channels: int, limit: int) -> np.ndarray:
     """(H, W, channels) uint8 of an image file's content, channels in the order of the file.
 
     The pages of one file, as a TIFF may have them, follow each other; 16 bits keep the upper byte.
@@ -117,11 +196,12 @@ def decode_channels(content: bytes, channels: int) -> np.ndarray:
     Raises:
         ValueError: when the file has another number of channels.
     """
-    with Image.open(io.BytesIO(content)) as file:
+    with open_picture(io.BytesIO(content), limit) as file:
         if channels == 1:
             return np.asarray(ImageOps.exif_transpose(file).convert("RGB").convert("L"))[..., None]
         pages = []
         for page in ImageSequence.Iterator(file):
+            check_pixels(page.width * page.height, limit)  # a later page may be larger
             pixels = np.asarray(page)
             pixels = pixels if pixels.ndim == 3 else pixels[..., None]
             if pages and pixels.shape[:2] != pages[0].shape[:2]:
@@ -191,21 +271,26 @@ def read_regular_file(path: str | Path) -> bytes:
 
 
 def decode_image(
-    content: bytes, path: str | Path, channel_order: str = "RGB", channels: int = 3
+    content: bytes,
+    path: str | Path,
+    channel_order: str = "RGB",
+    channels: int = 3,
+    limit: int | None = None,
 ) -> np.ndarray:
     """An image from the content of its file, see `read_image`.
 
     Raises:
-        ImageReadError: when it is empty, truncated, damaged or no image.
+        ImageReadError: when it is empty, truncated, damaged, too large or no image.
     """
+    limit = max_pixels() if limit is None else limit
     try:
         if is_array(content):
             pixels = decode_array(content, channels)
             reverse = channels == 3 and channel_order == "BGR"
             return np.ascontiguousarray(pixels[:, :, ::-1]) if reverse else pixels
         if channels == 3:
-            return decode_colour(content, channel_order)
-        return decode_channels(content, channels)
+            return decode_colour(content, channel_order, limit)
+        return decode_channels(content, channels, limit)
     except UnidentifiedImageError as error:
         reason = "its content is no image of a known format" if content else "the file is empty"
         raise ImageReadError(f"cannot read image {str(path)!r}: {reason}") from error
@@ -213,7 +298,9 @@ def decode_image(
         raise ImageReadError(f"cannot read image {str(path)!r}: {error}") from error
 
 
-def read_image(path: str | Path, channel_order: str = "RGB", channels: int = 3) -> np.ndarray:
+def read_image(
+    path: str | Path, channel_order: str = "RGB", channels: int = 3, *, limit: int | None = None
+) -> np.ndarray:
     """Read an image as a person would see it, with its EXIF orientation applied.
 
     Args:
@@ -222,13 +309,15 @@ def read_image(path: str | Path, channel_order: str = "RGB", channels: int = 3) 
         channel_order: "RGB" or "BGR", of three channels; others come in the order of the file.
         channels: 3 reads any image as colour, 1 as grey; other numbers are those of an array or of
             all pages of a file together, as they are, without regard to EXIF.
+        limit: most pixels of an image; None takes `max_pixels`. Arrays, which are as large as their
+            files, have none.
 
     Returns:
         (H, W, channels) uint8.
 
     Raises:
         MissingImageError: when there is no such file.
-        ImageReadError: when the file is empty, truncated, damaged or no image.
+        ImageReadError: when the file is empty, truncated, damaged, too large or no image.
     """
     check_channel_order(channel_order)
     try:
@@ -239,4 +328,4 @@ def read_image(path: str | Path, channel_order: str = "RGB", channels: int = 3) 
         ) from error
     except Exception as error:  # OSError, or ValueError of a name that cannot be one
         raise ImageReadError(f"cannot read image {str(path)!r}: {error}") from error
-    return decode_image(content, path, channel_order, channels)
+    return decode_image(content, path, channel_order, channels, limit)

@@ -22,6 +22,7 @@ from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
 from ..modeling.images import padding_from_config
 from ..ops.anchors import best_possible_recall
+from ..wording import counted
 from .accumulation import Accumulation
 from .annotations import IDENTITY_KEY
 from .catalog import (
@@ -34,7 +35,7 @@ from .catalog import (
 from .dataset import TrainingDataset, check_image_size
 from .fingerprint import take_fingerprint
 from .ground_truth import GroundTruth, known_identities
-from .image import read_image
+from .image import limit_pixels, read_image
 from .image_weights import image_weights
 from .resize import ReferenceResize, ResizeForTest, build_test_resize, resize_for_test, to_pixels
 from .sampler import PositionSampler, epoch_order
@@ -95,7 +96,7 @@ def log_counts(cfg: CfgNode, truth: GroundTruth) -> None:
     cells = [cell for pair in [*zip(names, counts), ("all", len(truth.labels))] for cell in pair]
     rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
     table = tabulate(rows, ["class", "objects"] * min(3, len(names) + 1), tablefmt="pipe")
-    logger.info("DATASETS.TRAIN: %d images\n%s", len(truth), table)
+    logger.info("DATASETS.TRAIN: %s\n%s", counted(len(truth), "image"), table)
 
 
 def count_identities(cfg: CfgNode) -> None:
@@ -160,6 +161,7 @@ def fingerprint(cfg: CfgNode, dataset: TrainingDataset) -> tuple[dict, Sequence[
 
 def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
     """The samples of DATASETS.TRAIN as INPUT wants them."""
+    limit_pixels(cfg.INPUT.MAX_PIXELS)
     seed = max(cfg.SEED, 0)
     truth = load_training_truth(cfg)
     log_counts(cfg, truth)
@@ -292,6 +294,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     Raises:
         ValueError: when its classes do not fit the model.
     """
+    limit_pixels(cfg.INPUT.MAX_PIXELS)
     items = load_test_items(name)
     check_classes(cfg, name)
     if cfg.TEST.ASPECT_RATIO_ORDER:

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..d2.structures import Instances
-from ..data.image import ImageReadError, read_image
+from ..data.image import ImageReadError, most_pixels_in_memory, read_image
 from ..predictor import BatchPredictor, FailedInput
 from ..visualize import to_rgb
 from . import outputs, state
@@ -57,6 +57,7 @@ class Prediction:
         classes: numbers of the classes to report; None reports all.
         tile: side of tiles in pixels; None looks at whole images alone.
         overlap: pixels that neighbouring tiles share.
+        whole: with tiles, also look at whole images.
         least: least score of what is looked at, which is less where a tracker uses it.
     """
 
@@ -69,6 +70,7 @@ class Prediction:
         classes: list[int] | None = None,
         tile: int | None = None,
         overlap: int = 0,
+        whole: bool = False,
         least: float | None = None,
     ):
         self.predictor = predictor
@@ -77,6 +79,7 @@ class Prediction:
         self.classes = classes
         self.tile = tile
         self.overlap = overlap
+        self.whole = whole
         self.least = threshold if least is None else least
 
     def detect(self, sources: Iterable) -> Iterator[Instances | FailedInput]:
@@ -97,13 +100,17 @@ class Prediction:
 
     def detect_tiled(self, index: int, source) -> Instances | FailedInput:
         try:
-            return self.predictor.detect_tiled(source, tile=self.tile, overlap=self.overlap)
+            return self.predictor.detect_tiled(
+                source, tile=self.tile, overlap=self.overlap, whole=self.whole
+            )
         except (ImageReadError, OSError) as error:
             return FailedInput(index, str(error))
 
     def read(self, path: str) -> np.ndarray:
         """An image to draw on."""
-        return to_rgb(read_image(path, channels=self.predictor.channels))
+        # As large as what was looked at.
+        limit = None if self.tile is None else most_pixels_in_memory()
+        return to_rgb(read_image(path, channels=self.predictor.channels, limit=limit))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...ops.anchors import best_possible_recall, best_ratios
+from ...wording import counted
 from ..warp import MIN_SIDE
 from .forms import read_box_form
 from .source import Source
@@ -164,7 +165,8 @@ def report_duplicates(source: Source, usable: np.ndarray, images: np.ndarray) ->
     for i in np.flatnonzero(firsts != np.arange(len(kept))).tolist():
         box = format_box(source.boxes[kept[i]])
         message = f"box {box} is also that of {name(firsts[i])}, of the same category"
-        source.report("box_duplicate", message, "annotations", places[kept[i]])
+        other = places[kept[firsts[i]]]
+        source.report("box_duplicate", message, "annotations", places[kept[i]], other=other)
 
     distinct = np.unique(firsts)
     best = np.zeros(len(kept))
@@ -179,7 +181,8 @@ def report_duplicates(source: Source, usable: np.ndarray, images: np.ndarray) ->
     for i in np.flatnonzero(best).tolist():
         box = format_box(source.boxes[kept[i]])
         message = f"box {box} has an IoU of {best[i]:.2f} with {name(partner[i])}, of its category"
-        source.report("box_near_duplicate", message, "annotations", places[kept[i]])
+        other = places[kept[partner[i]]]
+        source.report("box_near_duplicate", message, "annotations", places[kept[i]], other=other)
 
 
 def check_use(source: Source, usable: np.ndarray) -> dict[str, int]:
@@ -211,7 +214,9 @@ def check_use(source: Source, usable: np.ndarray) -> dict[str, int]:
             message = f"{name!r} has no box{regions}"
             source.report("unused_category", message, "categories", place)
         elif count < RARE * most:
-            message = f"{name!r} has {count} boxes, the most frequent category {most}"
+            message = (
+                f"{name!r} has {counted(count, 'box', 'boxes')}, the most frequent category {most}"
+            )
             source.report("rare_category", message, "categories", place)
     return names
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...wording import counted
 from .boxes import InputSettings, check_boxes, check_sizes, check_use
 from .entries import check_entries
 from .files import check_copies, check_files, check_folders
@@ -56,16 +57,17 @@ class Report:
         for source in self.sources:
             figures = self.statistics[source.name]
             lines.append(
-                f"{source.name}: {source.path} ({figures['images']} images, {figures['boxes']} "
-                f"boxes to train on, {len(source.categories)} categories)"
+                f"{source.name}: {source.path} ({counted(figures['images'], 'image')}, "
+                f"{counted(figures['boxes'], 'box', 'boxes')} to train on, "
+                f"{counted(len(source.categories), 'category', 'categories')})"
             )
             lines += self.describe_figures(figures)
             lines += describe_findings(source.findings, examples)
         counts = count_severities(self.findings)
-        lines.append(", ".join(f"{count} {name}s" for name, count in counts.items()))
+        lines.append(", ".join(counted(count, name) for name, count in counts.items()))
         if self.images:
             lines.append(
-                f"{self.images} images read in {self.seconds:.1f} s, "
+                f"{counted(self.images, 'image')} read in {self.seconds:.1f} s, "
                 f"{self.images / max(self.seconds, 1e-9):.0f} a second"
             )
         return "\n".join(lines)

@@ -140,7 +140,8 @@ def check_annotations(source: Source) -> None:
             source.report("annotation_id_invalid", message, "annotations", place)
         elif seen.setdefault(number, place) != place:
             message = f"annotations[{seen[number]}] has the same id, expected ids that differ"
-            source.report("annotation_id_collision", message, "annotations", place)
+            other = seen[number]
+            source.report("annotation_id_collision", message, "annotations", place, other=other)
         if entry["image_id"] not in source.images:
             message = f"there is no image {entry['image_id']}"
             source.report("unknown_image", message, "annotations", place)

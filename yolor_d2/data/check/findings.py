@@ -141,7 +141,7 @@ class Finding:
         image_id, annotation_id, category_id: as the file has them, where they are known.
         section: "images", "annotations" or "categories", if it concerns an entry of these.
         place: number of that entry, from 0.
-        other: number of another entry of this section that it collides with.
+        other: number of another entry of this section that it collides with, or is a copy of.
     """
 
     kind: str

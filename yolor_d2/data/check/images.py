@@ -20,7 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from ..image import decode_image, is_array
+from ..image import decode_image, is_array, max_pixels, open_picture
 from ..workers import end_with_parent
 
 # Larger files are not read.
@@ -124,7 +124,7 @@ def read_header(file: io.BufferedIOBase, channels: int) -> ImageFacts:
             raise ValueError(f"its shape is {shape}, expected (H, W, {channels})")
         size = (int(shape[0]), int(shape[1]))
         return ImageFacts(format="NPY", mode=f"array {shape}", stored_size=size, size=size)
-    with Image.open(file) as image:
+    with open_picture(file, max_pixels()) as image:
         stored = image.height, image.width
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         turned = orientation in (5, 6, 7, 8) and channels in (1, 3)

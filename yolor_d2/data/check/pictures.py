@@ -6,11 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from ...visualize import draw_boxes, to_rgb, write_image
+from ...labels import Colour, draw_label, draw_text, label_size, place_labels, write_text
+from ...visualize import PALETTE, draw_outline, to_rgb, write_image
+from ...wording import counted
 from ..image import ImageReadError, read_image
 from .entries import box_of
 from .findings import SEVERITIES, Finding
@@ -19,41 +22,164 @@ from .source import Source, is_whole
 
 # Longer side of a picture in pixels.
 LONGEST = 1280
-SHORTEST = 320
+SHORTEST = 480
+# A picture reaches beyond its image to the boxes that do, by so many of the image's longer sides.
+BEYOND = 1.0
+# Pixels of letters, of lines, and of the line of a box that another one lies on.
+LETTERS, LINE, BROAD_LINE = 13, 2, 6
+# Boxes all of whose sides are as near as this, in pixels of the picture, look like one.
+ALIKE = 6
+# What lies beyond an image, and the edge of the image.
+AROUND, EDGE = (205, 205, 205), (120, 120, 120)
+BLACK: Colour = (0, 0, 0)
+# Findings that are written above a picture.
+MOST_LINES = 15
+
+
+class Mark(NamedTuple):
+    """A box to be drawn.
+
+    Attributes:
+        place: of the annotation.
+        box: (4,) xyxy in pixels of the image.
+        colour: of box and label.
+    """
+
+    place: int
+    box: np.ndarray
+    colour: Colour
+
+
+def name_annotation(source: Source, place: int) -> str:
+    number = source.data["annotations"][place].get("id")
+    return f"annotation {number}" if is_whole(number) else f"annotations[{place}]"
+
+
+def marks_of(source: Source, findings: Sequence[Finding]) -> dict[int, Mark]:
+    """The boxes that findings are about, by place: also those that they are copies of, which come
+    first. Boxes without four finite numbers are left out."""
+    places = [x.other for x in findings if x.section == "annotations" and x.other >= 0]
+    places += [x.place for x in findings if x.section == "annotations"]
+    marks: dict[int, Mark] = {}
+    for place in dict.fromkeys(places):
+        box = np.array(box_of(source.data["annotations"][place])[0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            corners = np.concatenate([box[:2], box[:2] + box[2:]])
+        if np.isfinite(corners).all():
+            colour = PALETTE[len(marks) % len(PALETTE)]
+            marks[place] = Mark(place, corners, colour)
+    return marks
+
+
+def frame_of(size: tuple[int, int], boxes: np.ndarray) -> np.ndarray:
+    """(4,) xyxy of the part of the plane that a picture shows: the image, and boxes as far as they
+    are near it.
+
+    Args:
+        size: (height, width) of the image.
+        boxes: (M, 4) in its pixels.
+    """
+    image = np.array([0, 0, size[1], size[0]])
+    reach = BEYOND * max(size)
+    points = np.concatenate([image.reshape(2, 2), boxes.reshape(-1, 2)])
+    points = points.clip(image[:2] - reach, image[2:] + reach)
+    low, high = points.min(axis=0), points.max(axis=0)
+    gap = 0.02 * (high - low).max()  # so that lines that are not the image's can be seen
+    low, high = np.where(low < 0, low - gap, low), np.where(high > image[2:], high + gap, high)
+    return np.concatenate([low, high])
+
+
+def is_outside(box: np.ndarray, frame: Sequence[float]) -> bool:
+    """Whether nothing of a box lies in a frame, both xyxy."""
+    left, top, right, bottom = frame
+    return bool(box[0] > right or box[1] > bottom or box[2] < left or box[3] < top)
 
 
 def draw_image(
     source: Source, place: int, findings: Sequence[Finding], channels: int
 ) -> np.ndarray | None:
-    """An image with the boxes that findings are about; None if it cannot be read."""
+    """An image with the boxes that findings are about, and around it what reaches beyond; above
+    it the findings in words. None if it cannot be read."""
     try:
         image = to_rgb(read_image(source.image_path(place), channels=channels))
     except (ImageReadError, OSError):
         return None
-    scale = min(LONGEST / max(image.shape[:2]), max(1.0, SHORTEST / max(image.shape[:2])))
+    marks = marks_of(source, findings)
+    boxes = np.array([x.box for x in marks.values()]).reshape(-1, 4)
+    left, top, right, bottom = frame_of(image.shape[:2], boxes)
+    longest = max(right - left, bottom - top)
+    scale = min(LONGEST / longest, max(1.0, SHORTEST / max(image.shape[:2])))
     height, width = (max(round(side * scale), 1) for side in image.shape[:2])
-    image = cv2.resize(np.ascontiguousarray(image), (width, height))
-    boxes, labels, kinds = [], [], sorted({finding.kind for finding in findings})
+    texts = [
+        name_annotation(source, mark.place)
+        + (" (further out)" if is_outside(mark.box, (left, top, right, bottom)) else "")
+        for mark in marks.values()
+    ]
+    # Labels are whole, however small the picture is, and there is a place for those of a pair.
+    labels = np.array([label_size(text, LETTERS) for text in texts]).reshape(-1, 2)
+    least = labels.max(axis=0, initial=0) * (1, min(len(texts), 3) + 2) + 2 * LINE
+    size = np.maximum(np.rint([(right - left) * scale, (bottom - top) * scale]), least).astype(int)
+    canvas = np.full((max(size[1], height), max(size[0], width), 3), AROUND, dtype=np.uint8)
+    x, y = round(-left * scale), round(-top * scale)
+    x, y = min(x, canvas.shape[1] - width), min(y, canvas.shape[0] - height)
+    canvas[y : y + height, x : x + width] = cv2.resize(
+        np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA
+    )
+    if canvas.shape[:2] != (height, width):
+        draw_outline(canvas, (x - 1, y - 1, x + width, y + height), EDGE, 1)
+    corners = np.rint(boxes * scale + (x, y, x, y))
+    # What goes on far away leaves the picture, and does not look as if it ended there.
+    corners = corners.clip(-2 * BROAD_LINE, max(canvas.shape) + 2 * BROAD_LINE).astype(int)
+    colours = [mark.colour for mark in marks.values()]
+    for i, box in enumerate(corners.tolist()):
+        hidden = (np.abs(corners[i + 1 :] - corners[i]).max(axis=1, initial=0) <= ALIKE).any()
+        line = BROAD_LINE if hidden else LINE
+        draw_outline(canvas, box, colours[i], line)
+    placed = place_labels(
+        corners, texts, range(len(texts)), canvas.shape[:2], line=LINE, letters=LETTERS
+    )
+    for label in placed:
+        draw_label(canvas, label, colours[label.index])
+    return np.vstack([draw_words(source, findings, marks, canvas.shape[1]), canvas])
+
+
+def draw_words(
+    source: Source, findings: Sequence[Finding], marks: dict[int, Mark], width: int
+) -> np.ndarray:
+    """(H, width, 3) uint8, findings in words, each with the colour of its box."""
+    lines: list[tuple[str, Colour | None]] = []
     for finding in findings:
-        if finding.section != "annotations":
-            continue
-        box = np.array(box_of(source.data["annotations"][finding.place])[0])
-        with np.errstate(over="ignore", invalid="ignore"):
-            corners = np.concatenate([box[:2], box[:2] + box[2:]]) * scale
-        if np.isfinite(corners).all():
-            # Far outside, so that a box beyond the image does not look as if it ended there.
-            boxes.append(corners.clip(-width - height, 2 * (width + height)))
-            labels.append(kinds.index(finding.kind))
-    drawn = draw_boxes(image, np.array(boxes).reshape(-1, 4), labels, kinds)
-    others = [x.kind for x in findings if x.section != "annotations"]
-    if others:
-        text = ", ".join(dict.fromkeys(others))
-        bar = np.full((24, max(width, 8 * len(text)), 3), 255, dtype=np.uint8)
-        cv2.putText(bar, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-        canvas = np.full((height, bar.shape[1], 3), 255, dtype=np.uint8)
-        canvas[:, :width] = drawn
-        drawn = np.vstack([bar, canvas])
-    return drawn
+        text = f"{finding.severity}: {finding.kind}: {finding.message}"
+        mark = None
+        if finding.section == "annotations":
+            text = f"{name_annotation(source, finding.place)}, {text}"
+            mark = marks.get(finding.place)
+        for i, part in enumerate(wrap(" ".join(text.split()), width - 24)):
+            lines.append((part, mark.colour if mark is not None and i == 0 else None))
+    if len(lines) > MOST_LINES:
+        rest = counted(len(lines) - MOST_LINES + 1, "more line")
+        lines = [*lines[: MOST_LINES - 1], (f"... {rest}, see the list of findings", None)]
+    step = label_size("", LETTERS)[1] + 2
+    bar = np.full((step * len(lines) + 4, width, 3), 255, dtype=np.uint8)
+    for i, (text, colour) in enumerate(lines):
+        y = 2 + i * step
+        if colour is not None:
+            bar[y + 3 : y + 13, 4:14] = colour
+        draw_text(bar, text, (20, y), LETTERS, BLACK)
+    return bar
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of a text that are no wider than so many pixels, broken between words where it can."""
+    lines = [""]
+    for word in re.findall(r"\S+\s*", text):
+        if write_text((lines[-1] + word).rstrip(), LETTERS).shape[1] > width and lines[-1]:
+            lines.append("")
+        for character in word:
+            if write_text(lines[-1] + character, LETTERS).shape[1] > width and lines[-1]:
+                lines.append("")
+            lines[-1] += character
+    return [line.rstrip() for line in lines]
 
 
 def draw_findings(

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...d2.config import CfgNode
 from ...d2.data import MetadataCatalog
+from ...wording import counted
 from ..annotations import SMALL_FILE, open_annotations
 from ..image import file_sizes
 from .boxes import check_boxes, check_use
@@ -186,5 +187,7 @@ def log_findings(findings: Sequence[Finding]) -> None:
     if by_kind:
         counts = count_severities(findings)
         logger.warning(
-            "%d errors and %d warnings: %s names all", *list(counts.values())[:2], COMMAND
+            "%s and %s: %s names all",
+            *(counted(counts[x], x) for x in (ERROR, WARNING)),
+            COMMAND,
         )
