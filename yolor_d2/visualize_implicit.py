@@ -279,17 +279,19 @@ def draw_alignment(recorder: FeatureRecorder, strides: Mapping[str, int | None] 
         where = f"level {level}" if stride is None else f"stride {stride}"
         order = before.mean(dim=0).argsort()
         channels = torch.arange(1, len(order) + 1)
-        for rows, label, dashes in ((before, "before", "-"), (after, "after", "--")):
-            colour = COLOURS[0] if label == "before" else COLOURS[3]
-            means.plot(channels, rows.mean(dim=0)[order], dashes, lw=1, color=colour, label=label)
+        # That before is the smooth one, and stays in sight above the other.
+        line = {"color": COLOURS[0], "lw": 1.8, "zorder": 3, "label": "before"}
+        means.plot(channels, before.mean(dim=0)[order], **line)
+        line = {"color": COLOURS[3], "lw": 0.8, "ls": "--", "label": "after"}
+        means.plot(channels, after.mean(dim=0)[order], **line)
         means.set_title(f"{place}, {where}: mean of each channel", fontsize=9)
         means.set(xlabel="channel, sorted by its mean before", ylabel="mean")
         means.legend(fontsize=8)
         limits.append(means.get_ylim())
         both = torch.cat([before, after])
         centred = both - both.mean(dim=0)
-        _, _, basis = torch.pca_lowrank(centred, q=min(2, *centred.shape), center=False)
-        points = centred @ basis
+        _, directions = torch.linalg.eigh(centred.T @ centred)  # by rising variance
+        points = centred @ directions[:, -2:].flip(1)
         parts = (points[: len(before)], points[len(before) :])
         for part, label, colour in zip(parts, ("before", "after"), (COLOURS[0], COLOURS[3])):
             marker = "o" if label == "before" else "x"
@@ -297,6 +299,7 @@ def draw_alignment(recorder: FeatureRecorder, strides: Mapping[str, int | None] 
         shift = (after - before).mean(dim=0).norm() / before.std(dim=0).norm()
         plane.set_title(f"{where}: the mean moves by {shift:.3f} deviations", fontsize=9)
         plane.set(xlabel="first principal component", ylabel="second principal component")
+        plane.locator_params(nbins=6)  # so that the numbers are apart
         plane.legend(fontsize=8)
     for means, _ in axes[: len(names)]:  # one range, so that strides can be compared
         means.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
