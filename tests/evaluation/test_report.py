@@ -1,10 +1,12 @@
 """Reports: what they say, how they are kept, and that names of strangers cannot harm the page."""
 
 import copy
+import dataclasses
 import html.parser
 import json
 import logging
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +258,70 @@ def test_hundreds_of_classes_are_thinned_out(tmp_path):
     assert "class 399" in text  # in the table
 
 
+def test_every_figure_is_in_percent(tmp_path):
+    """On the page and in report.json, which says so."""
+    source = write_case(tmp_path, images=8)
+    report = to_json(build_report(source))
+    best = report["threshold"]
+    assert best["f1"] == pytest.approx(
+        2 * best["precision"] * best["recall"] / (best["precision"] + best["recall"])
+    )
+    assert 1 < best["f1"] <= 100 and 0 < best["threshold"] <= 1
+    assert max(report["curves"]["all"]["recall"]) > 1 == report["curves"]["score"][-1]
+    assert report["curves"]["recall"][-1] == 100
+    image = report["images"][0]
+    total = 2 * image["correct"] + image["wrong"] + image["missed"]
+    assert image["f1"] == pytest.approx(100 * 2 * image["correct"] / total)
+    for key in ("figures", "precision", "recall", "f1", "AP", "tasks"):
+        assert report["units"][key] == "percent"
+    text = render_report(report)
+    (tile,) = re.findall(r"<b>([\d.]+)</b><span>best F1", text)
+    assert tile == f"{best['f1']:.1f}"
+    # One decimal each, as papers print them.
+    figures = re.findall(r'data-figure="A[^>]*>([^<]*)<', text)
+    assert len(figures) == 15 and all(re.fullmatch(r"\d+\.\d|\N{EN DASH}", x) for x in figures)
+
+
+def test_the_page_is_named_after_model_and_data(tmp_path, cfg):
+    source = write_case(tmp_path)
+    page = render_report(to_json(build_report(source)))
+    assert "<title>results.json on some/data</title>" in page
+    cfg.OUTPUT_DIR = "output/third try"
+    report = to_json(build_report(dataclasses.replace(source, cfg=cfg)))
+    page = render_report(report)
+    assert "<title>yolor_ssss_s2d on some/data - third try</title>" in page
+    heading = re.search("<h1>(.*?)</h1>", page)
+    assert heading is not None
+    assert re.sub("<[^>]*>", "", heading[1]) == "yolor_ssss_s2d on some/data"
+    assert "Evaluation report of third try" in page
+
+
+def test_no_table_names_two_columns_alike(tmp_path):
+    report = to_json(build_report(write_case(tmp_path, ("cat", "dog", "cow"), images=8)))
+    pages = [render_report(report), render_comparison([report, report], ["one", "two"])]
+    for page in pages:
+        tables = re.findall("<thead>(.*?)</thead>", page, re.DOTALL)
+        assert len(tables) >= 3
+        for table in tables:
+            cells = re.findall("<th.*?</th>", table, re.DOTALL)
+            names = [re.sub("<[^>]*>", "", cell).strip() for cell in cells]
+            assert len(names) == len(set(names)) and all(names), names
+
+
+def test_wrong_and_right_differ_without_colours(tmp_path):
+    text = render_report(to_json(build_report(write_case(tmp_path, images=8))))
+    assert set(re.findall(r'<g class="found correct">.*?<text>(.)', text)) == {"✓"}
+    assert set(re.findall(r'<g class="found wrong">.*?<text>(.)', text)) == {"✕"}
+    assert set(re.findall(r'<g class="object missed">.*?<text>(.)', text)) <= {"?"}
+    style = text[text.index("<style>") : text.index("</style>")]
+    rules = [
+        re.search(rf"{re.escape(x)} rect {{([^}}]*)}}", style)
+        for x in (".found.correct", ".found.wrong", ".object.missed")
+    ]
+    dashes = [re.findall("dasharray: ([^;]*)", rule[1]) for rule in rules if rule]
+    assert len({tuple(x) for x in dashes}) == 3
+
+
 def test_pictures_are_embedded_small(tmp_path):
     source = write_case(tmp_path)
     big = np.zeros((900, 1200, 3), dtype=np.uint8)
@@ -307,8 +373,8 @@ def test_tasks_speed_and_training_are_shown(tmp_path):
     assert report["training"]["losses"] == {"total_loss": [[1, 9.0], [2, 4.5], [3, 7.0]]}
     assert report["training"]["precisions"] == {"bbox/AP": [[3, 5.0]]}
     text = render_report(report)
-    assert "<dt>&lt;cat&gt;</dt>" in text and ">12.25</dd>" in text
-    assert "62.50" in text and "model_final.pth" in text
+    assert "<dt>&lt;cat&gt;</dt>" in text and ">12.2</dd>" in text
+    assert "62.5" in text and "model_final.pth" in text
     assert "<b>10.0 ms</b> per image, 100.0 images per second" in text
 
 
@@ -351,7 +417,7 @@ def test_thresholds_that_cannot_be_used(thresholds, tmp_path):
     report = json.loads(thresholds.read_text())
     other = tmp_path / "other.json"
     for change, message in (
-        ({"format": "else"}, "is no report: its format is 'else'"),
+        ({"format": "else"}, "is no report of this version: its format is 'else'"),
         ({"classes": [{"name": "cat"}]}, "damaged report"),
         ({"threshold": {"threshold": 7}}, "not in 0-1"),
     ):
@@ -359,7 +425,7 @@ def test_thresholds_that_cannot_be_used(thresholds, tmp_path):
         with pytest.raises(ValueError, match=message):
             read_thresholds(other, ["cat"])
     other.write_text("[]")
-    with pytest.raises(ValueError, match="is no report: its format is 'list'"):
+    with pytest.raises(ValueError, match="is no report of this version: its format is 'list'"):
         read_thresholds(other, ["cat"])
 
 
@@ -388,35 +454,6 @@ def test_the_predictor_takes_the_thresholds(cfg, tmp_path, monkeypatch):
     assert predict.parse_args(words).threshold == 0
     assert predict.parse_args(words[:-2]).threshold == 0.25
     assert predict.parse_args([*words, "--threshold", "0.4"]).threshold == 0.4
-
-
-# ---- Comparison
-
-
-def test_comparison_of_two_runs(tmp_path):
-    first = to_json(build_report(write_case(tmp_path / "a", shift=6.0)))
-    second = to_json(build_report(write_case(tmp_path / "b", shift=0.5)))
-    text = render_comparison([first, second], ["<i>before</i>", "after"])
-    page = Page(text)
-    assert [tag for tag, _ in page.elements].count("script") == 1
-    assert "<i>before</i>" in page.words
-    gain = second["figures"]["AP"] - first["figures"]["AP"]
-    assert gain > 0
-    changes = [
-        float(a["data-value"])
-        for _, a in page.elements
-        if "delta" in (a.get("class") or "") and a.get("data-value")
-    ]
-    assert changes[0] == pytest.approx(gain)
-    assert "is evaluated on" not in text and 'class="note"' not in text
-
-
-def test_comparison_of_different_data_warns(tmp_path):
-    first = to_json(build_report(write_case(tmp_path / "a", images=4)))
-    second = to_json(build_report(write_case(tmp_path / "b", ("cat", "cow", "owl"), images=5)))
-    text = render_comparison([first, second], ["a", "b"])
-    assert "evaluated on 4 and 5 images" in text
-    assert "The classes of the runs differ: cow, dog, owl." in text
 
 
 # ---- Runs and the command

@@ -94,7 +94,7 @@ def test_a_failing_report_loses_nothing(cfg, monkeypatch, caplog):
     assert not list(folder.glob("report*"))
     (line,) = [x.getMessage() for x in caplog.records if "No report" in x.getMessage()]
     assert "whose results stand: RuntimeError: no page today" in line
-    assert f"yolor_d2 report {folder} --debug" in line
+    assert f"yolor-d2 report {folder} --debug" in line
 
 
 @pytest.mark.parametrize("augmented", [False, True])

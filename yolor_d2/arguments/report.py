@@ -1,11 +1,13 @@
 r"""Report on an evaluation, or compare two, on one page.
 
     yolor-d2 report output/mine
-    yolor-d2 report output/mine output/other --output comparison.html
+    yolor-d2 report output/before output/after --output comparison.html
+    yolor-d2 report output/a output/b --names "small images" "large images"
     yolor-d2 report --results coco_instances_results.json --val val.json images/ \
         --output output/report
 
 A run is a folder, OUTPUT_DIR of an evaluation or a training; or, in a comparison, a report.json.
+Two runs are compared on the images that both were evaluated on.
 The first form writes report.html and report.json into the folder once more, from the detections
 there. docs/report.md says what the parts mean.
 """
@@ -27,6 +29,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     parser.add_argument(
         "runs", nargs="*", metavar="RUN", type=run_folder, help="one to report on, two to compare"
+    )
+    parser.add_argument(
+        "--names",
+        nargs=2,
+        metavar=("FIRST", "SECOND"),
+        help="what to call the two runs; default: their folders",
     )
     parser.add_argument("--results", type=Path, help="COCO results, in place of a run")
     parser.add_argument(
@@ -51,6 +59,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--results and --val need each other")
     if loose == bool(args.runs) or len(args.runs) > 2:
         parser.error("give one run, two runs, or --results")
+    if args.names is not None and len(args.runs) != 2:
+        parser.error("--names is for two runs")
+    if args.names is not None and len(set(map(str.strip, args.names)) - {""}) < 2:
+        parser.error("--names needs two names that differ")
     if loose and args.output is None:
         parser.error("--results needs --output")
     if len(args.runs) == 1 and args.output is not None:

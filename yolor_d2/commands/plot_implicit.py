@@ -14,7 +14,13 @@ from ..data.image import read_image
 from ..data.loader import EvaluationMapper
 from ..inputs import find_images, require_weights
 from ..layers import Implicit
-from ..visualize_implicit import FeatureRecorder, draw_alignment, draw_tensors, save_figure
+from ..visualize_implicit import (
+    FeatureRecorder,
+    draw_alignment,
+    draw_tensors,
+    save_figure,
+    stride_of,
+)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -37,7 +43,8 @@ def main(args: argparse.Namespace) -> None:
             for path in find_images(args.images)[: args.count]:
                 height, width = read_image(path).shape[:2]
                 model([mapper({"file_name": str(path), "height": height, "width": width})])
-        figures["alignment"] = draw_alignment(recorder)
+        strides = {name: stride_of(model, name) for name in places}
+        figures["alignment"] = draw_alignment(recorder, strides)
     for name, figure in figures.items():
         path = args.output / f"{name}.png"
         save_figure(figure, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from ..evaluation.report import (
     write_report,
     write_reports,
 )
+from ..evaluation.report_compare import align_reports
 from ..inputs import require_all
+
+logger = logging.getLogger(__name__)
 
 # What a report that lacks something makes the page's code raise.
 DAMAGED = (KeyError, TypeError, AttributeError, IndexError, UndefinedError)
@@ -56,7 +60,7 @@ def name_runs(runs: Sequence[Path]) -> list[str]:
     return names if names[0] != names[1] else [str(path) for path in runs]
 
 
-def compare(runs: Sequence[Path], output: Path) -> Path:
+def compare(runs: Sequence[Path], names: Sequence[str], output: Path) -> Path:
     """Write the page that compares two runs."""
     # Here, as it brings matplotlib.
     from ..evaluation.report_page import render_comparison
@@ -64,11 +68,14 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
     require_writable(output)
     reports = [read_run(path) for path in runs]
     try:
-        text = render_comparison(reports, name_runs(runs))
+        aligned, notes = align_reports(reports, names)
+        text = render_comparison(aligned, names, notes)
     except DAMAGED as error:
         raise ValueError(
             f"one of {', '.join(map(str, runs))} is a damaged report: {error!r}"
         ) from error
+    for note in notes:
+        logger.warning("%s", note)
     with atomic_write(output) as file:
         file.write(text.encode("utf-8", errors="replace"))
     return output
@@ -91,4 +98,5 @@ def main(args: argparse.Namespace) -> None:
         for page in report_on_run(args.runs[0]):
             print(page)
     else:
-        print(compare(args.runs, args.output or args.runs[1].with_name("comparison.html")))
+        names = args.names or name_runs(args.runs)
+        print(compare(args.runs, names, args.output or args.runs[1].with_name("comparison.html")))

@@ -1,7 +1,7 @@
 """From annotations and detections to the content of a report: figures, curves, errors, images.
 
 Everything at one threshold is at an IoU of 0.5, and counts at most 100 detections of a class in an
-image, as COCO does. Figures named AP, AR or "cost" are in percent, the others in 0-1.
+image, as COCO does. All figures are in percent; scores, and the thresholds on them, in 0-1.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def describe_threshold(curve: Curve, threshold: float | None) -> dict:
     """Best threshold with what it leads to; None and NaN where no detection is correct."""
     if threshold is None:
         return dict.fromkeys(("threshold", "precision", "recall", "f1"), None)
-    values = (float(x[0]) for x in curve.at(np.array([threshold])))
+    values = (100 * float(x[0]) for x in curve.at(np.array([threshold])))
     return {"threshold": threshold, **dict(zip(("precision", "recall", "f1"), values))}
 
 
@@ -192,9 +192,9 @@ def describe_curves(figures: COCOFigures, together: Curve, curves: Sequence[Curv
     """Precision over recall, COCO's, and precision, recall and F1 over the score.
 
     Returns:
-        "recall": R points, "score": S points; "all" and, in "classes", one for each class, a dict
-        of "precision_by_recall" (R), "precision", "recall" and "f1" (S each). A class without
-        objects has None.
+        "recall": R points in percent, "score": S points in 0-1; "all" and, in "classes", one for
+        each class, a dict of "precision_by_recall" (R), "precision", "recall" and "f1" (S each), in
+        percent. A class without objects has None.
     """
     precision = figures.precision[0, :, :, 0, -1]  # (R, K)
     known = (precision > -1).all(axis=0)
@@ -203,12 +203,12 @@ def describe_curves(figures: COCOFigures, together: Curve, curves: Sequence[Curv
     def describe(by_recall: np.ndarray, curve: Curve) -> dict:
         values = dict(zip(("precision", "recall", "f1"), curve.at(GRID)))
         return {
-            name: [round(float(x), 5) for x in line]
+            name: [round(100 * float(x), 3) for x in line]
             for name, line in {"precision_by_recall": by_recall, **values}.items()
         }
 
     return {
-        "recall": [round(float(x), 2) for x in np.linspace(0, 1, len(precision))],
+        "recall": [round(float(x), 2) for x in np.linspace(0, 100, len(precision))],
         "score": [round(float(x), 2) for x in GRID],
         "all": describe(mean, together) if known.any() else None,
         "classes": [
@@ -257,7 +257,7 @@ def score_images(scenes: Scenes, passing: np.ndarray) -> list[dict]:
     wrong = per_image(images[passing & (kinds != CORRECT) & (kinds != IGNORED)])
     missed = per_image(scenes.truth.images[errors.counts]) - correct
     total = 2 * correct + wrong + missed
-    f1 = np.where(total > 0, 2 * correct / np.maximum(total, 1), np.nan)
+    f1 = np.where(total > 0, 100 * 2 * correct / np.maximum(total, 1), np.nan)
     columns = (correct, wrong, missed, f1)
     return [
         {

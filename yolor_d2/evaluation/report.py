@@ -39,7 +39,18 @@ from .coco_files import RESULTS_NAME, Detections, read_json, read_results, read_
 logger = logging.getLogger(__name__)
 
 # What report.json says it is; the number changes with its form.
-FORMAT = "yolor_d2 report 1"
+FORMAT = "yolor_d2 report 2"
+# The units of the numbers in report.json, by key; also those of the page.
+UNITS = {
+    "figures": "percent",
+    "tasks": "percent",
+    **dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"), "percent"),
+    **dict.fromkeys(("precision", "recall", "f1", "precision_by_recall"), "percent"),
+    "cost": "percentage points of AP50",
+    **dict.fromkeys(("score", "threshold"), "0 to 1"),
+    "box": "x, y, width, height in pixels",
+    "milliseconds": "milliseconds per image",
+}
 REPORT_NAME = "report"
 # Beside the detections: figures of all evaluators, speed, and what was evaluated.
 RECORD_NAME = "evaluation.json"
@@ -192,6 +203,7 @@ def build_report(source: Source) -> dict:
     figures = record.get("figures") or {}
     return {
         "format": FORMAT,
+        "units": UNITS,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "dataset": {
             "name": source.dataset,
@@ -199,6 +211,7 @@ def build_report(source: Source) -> dict:
             "image_root": None if source.image_root is None else str(source.image_root),
             "results": str(source.results),
         },
+        "model": describe_model(source),
         "weights": record.get("weights"),
         **analyse(truth, detections, coco),
         "tasks": {name: x for name, x in figures.items() if name != "bbox" and isinstance(x, dict)},
@@ -220,6 +233,19 @@ def figures_of(
         results=results_hash,
     )
     return evaluate_boxes(truth, found) if kept is None else kept
+
+
+def describe_model(source: Source) -> dict[str, str | None]:
+    """What to call the detector: "name" of its network, or of the file where only detections are
+    known, and "run", the folder that it was evaluated in."""
+    if source.cfg is None:
+        return {"name": source.results.name, "run": None}
+    model = source.cfg.MODEL
+    ours = model.META_ARCHITECTURE.startswith("YOLOR")
+    return {
+        "name": model.YOLOR.VARIANT if ours else model.META_ARCHITECTURE,
+        "run": Path(source.cfg.OUTPUT_DIR).resolve().name,
+    }
 
 
 def describe_environment() -> dict[str, str]:
@@ -352,7 +378,10 @@ def read_report(path: Path) -> dict:
     report = read_json(path)
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         has = report.get("format") if isinstance(report, dict) else type(report).__name__
-        raise ValueError(f"{str(path)!r} is no report: its format is {has!r}, expected {FORMAT!r}")
+        raise ValueError(
+            f"{str(path)!r} is no report of this version: its format is {has!r}, expected "
+            f"{FORMAT!r}; `yolor-d2 report RUN` makes that of a run again"
+        )
     return report
 
 

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,6 +36,10 @@ MOST_CELLS = 12
 MOST_SHOWN = 100
 # Classes with a colour of their own in the curves; the first colour is that of all together.
 MOST_LINES = NUM_COLOURS - 1
+# What the last row and the last column of a confusion matrix are.
+NOTHING = ("nothing", "missed")
+# Figures of tasks that are no merit of a model: what chance, or the class alone, would have.
+REFERENCES = ("chance_", "class_")
 # Losses that differ by a greater factor get a logarithmic axis.
 LEAST_SPAN = 20
 # Images in either list of those that changed.
@@ -53,6 +58,12 @@ MEANINGS = {
     "ARs": "recall of small objects",
     "ARm": "recall of medium objects",
     "ARl": "recall of large objects",
+}
+# The kinds of errors, as report.json has them, for people.
+ERROR_NAMES = {
+    "class": "wrong class",
+    "position": "wrong position",
+    "both": "both wrong",
 }
 ERROR_MEANINGS = {
     "class": "right place, wrong class",
@@ -77,6 +88,26 @@ def number(value: float | None, digits: int = 1) -> str:
     return text.lstrip("-") if is_zero else text.replace("-", "\N{MINUS SIGN}")
 
 
+def error_name(kind: str) -> str:
+    """A kind of error for people."""
+    return ERROR_NAMES.get(kind, kind)
+
+
+def verdict(values: Sequence[float | None], digits: int = 1, good: int = 1) -> str:
+    """ "better" or "worse", as far as the difference can be seen; else nothing.
+
+    Args:
+        values: of the first and of the second run.
+        digits: that are shown.
+        good: 1 where more is better, -1 where less is, 0 where it is no merit.
+    """
+    change = difference(*values)
+    if change is None or not math.isfinite(change):
+        return ""
+    change = round(change, digits) * good
+    return "better" if change > 0 else "worse" if change < 0 else ""
+
+
 def signed(value: float | None, digits: int = 1) -> str:
     """A difference for people."""
     text = number(value, digits)
@@ -93,9 +124,11 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(number=number, signed=signed)
+    found.filters.update(number=number, signed=signed, error_name=error_name)
+    found.globals.update(verdict=verdict, difference=difference)
     # Figures of single classes, as the evaluators name them.
     found.tests["in_class"] = lambda name: name.startswith("AP-")
+    found.tests["reference"] = lambda name: name.startswith(REFERENCES)
     return found
 
 
@@ -140,10 +173,11 @@ def render_report(report: dict) -> str:
     return render(
         "report.html.jinja",
         report=report,
-        title=f"{report['dataset']['name']}: evaluation",
+        title=" - ".join(filter(None, [title_of(report), report["model"]["run"]])),
         legend=[(place, name) for place, (_, name) in enumerate(shown, start=1)],
         curves=plot_curves(report, shown),
         heat=heat,
+        nothing=NOTHING,
         most_shown=MOST_SHOWN,
         shares=shares.tolist() if heat is None else None,
         training=plot_training([("", report["training"])]),
@@ -152,6 +186,11 @@ def render_report(report: dict) -> str:
             for name, pictures in report["pictures"].items()
         },
     )
+
+
+def title_of(report: dict) -> str:
+    """Model and data set."""
+    return f"{report['model']['name']} on {report['dataset']['name']}"
 
 
 def largest(values: Sequence[float], count: int) -> list[int]:
@@ -193,10 +232,19 @@ def plot_curves(report: dict, shown: Sequence[tuple[int, str]]) -> list[tuple[st
         lines.append((axis, curves["all"][key], 0))
         best = report["threshold"]
         marks = [(best["threshold"], best["f1"], 0)] if key == "f1" and best["threshold"] else []
-        x_label = "recall" if key == "precision_by_recall" else "score"
-        plot = plot_lines(lines, title=title, x_label=x_label, unit=True, marks=marks)
-        plots.append((title, text, plot))
+        plots.append((title, text, plot_lines(lines, title=title, marks=marks, **axes_of(key))))
     return plots
+
+
+def axes_of(curve: str) -> dict[str, Any]:
+    """Labels and ends of the axes of a kind of curve."""
+    name = {"f1": "F1", "precision_by_recall": "precision"}.get(curve, curve)
+    over_recall = curve == "precision_by_recall"
+    return {
+        "x_label": "recall, %" if over_recall else "score",
+        "y_label": f"{name}, %",
+        "ends": (100, 100) if over_recall else (1, 100),
+    }
 
 
 def row_shares(matrix: Sequence[Sequence[int]]) -> np.ndarray:
@@ -212,7 +260,8 @@ def confusion_heat(confusion: dict, shares: np.ndarray) -> Markup | None:
         return None
     objects = [sum(row) for row in confusion["matrix"][:-1]]
     shown = [*largest(objects, MOST_SHOWN), len(labels) - 1]
-    return plot_heat(shares[np.ix_(shown, shown)], [labels[i] for i in shown], "Confusion")
+    names = [labels[i] for i in shown]
+    return plot_heat(shares[np.ix_(shown, shown)], names, "Confusion", NOTHING)
 
 
 def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, list, Markup]]:
@@ -222,10 +271,10 @@ def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, li
         runs: name and curves of each, see `report.training_curves`.
     """
     plots = []
-    for key, title, log in (
-        ("losses", "Loss", True),
-        ("precisions", "AP in percent", False),
-        ("rates", "Learning rate", False),
+    for key, title, y_label, log in (
+        ("losses", "Loss", "loss", True),
+        ("precisions", "AP on the validation set", "AP, %", False),
+        ("rates", "Learning rate", "learning rate", False),
     ):
         found = [
             (f"{run}: {name}" if run else name, points)
@@ -240,7 +289,7 @@ def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, li
         lines: list[Line] = [(*zip(*points), i) for i, (_, points) in enumerate(found)]
         values = [value for _, points in found for _, value in points]
         log = log and min(values) > 0 and max(values) > LEAST_SPAN * min(values)
-        plot = plot_lines(lines, title=title, x_label="iteration", log=log)
+        plot = plot_lines(lines, title=title, x_label="iteration", y_label=y_label, log=log)
         plots.append((title, [(i, name) for i, (name, _) in enumerate(found)], plot))
     return plots
 
@@ -281,12 +330,16 @@ def encode_picture(image: np.ndarray) -> str:
 # ---- Two runs
 
 
-def render_comparison(reports: Sequence[dict], names: Sequence[str]) -> str:
+def render_comparison(
+    reports: Sequence[dict], names: Sequence[str], notes: Sequence[str] = ()
+) -> str:
     """The page that compares two reports.
 
     Args:
-        reports: the earlier one and the later one, as in `render_report`.
+        reports: the earlier one and the later one, as in `render_report`, about the same images;
+            see `report_compare.align_reports`.
         names: what to call them.
+        notes: what a reader should know first.
     """
     first, second = reports
     return render(
@@ -294,7 +347,9 @@ def render_comparison(reports: Sequence[dict], names: Sequence[str]) -> str:
         title=f"{names[0]} and {names[1]}: comparison",
         reports=reports,
         names=names,
-        warnings=differences_of_data(reports),
+        notes=[*notes, *differences_of_data(reports)],
+        # A run that finds less also makes fewer errors, which is no gain.
+        cost_counts=verdict([report["figures"]["AP50"] for report in reports]) != "worse",
         classes=compare_classes(first, second),
         curves=compare_curves(reports),
         legend=list(enumerate(names)),
@@ -353,7 +408,7 @@ def compare_curves(reports: Sequence[dict]) -> list[tuple[str, Markup]]:
         ("f1", "score", "F1 over score"),
     ):
         lines: list[Line] = [(x[axis], x["all"][key], i) for i, x in enumerate(curves)]
-        plots.append((title, plot_lines(lines, title=title, x_label=axis, unit=True)))
+        plots.append((title, plot_lines(lines, title=title, **axes_of(key))))
     return plots
 
 
