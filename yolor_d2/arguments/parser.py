@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..completion import list_keys
-from ..inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from ..inputs import IMAGE_SUFFIXES
+from ..prediction.sources import VIDEO_SUFFIXES
 from ..words import nearest
 from . import words as foreign
 
