@@ -90,7 +90,7 @@ def test_bars_can_be_compared_and_read(count):
     classes = [f"a class with a rather long name {i}" for i in range(count)]
     torch.manual_seed(0)
     network = build_network(TINY, count).eval()
-    network.head.refine[2].z.data[0, 0] = 3.0
+    network.head.refine[0].z.data[0, 0] = 3.0
     figure = draw_tensors(network, classes)["head.refine"]
     assert len({panel.get_ylim() for panel in figure.axes}) == 1
     assert figure.axes[0].get_ylim()[1] > 3

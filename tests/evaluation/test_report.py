@@ -144,7 +144,9 @@ def test_no_detections_at_all(tmp_path):
     assert report["errors"]["kinds"]["missed"] == {"count": 8, "cost": 100}
     assert report["threshold"]["threshold"] is None
     assert report["confusion"]["matrix"][0][-1] + report["confusion"]["matrix"][1][-1] == 8
-    assert "0.0" in render_report(to_json(report))
+    text = render_report(to_json(report))
+    assert "0.0" in text and "no detection is correct" in text
+    assert "Nothing was detected at all." in text
     write_report(to_json(report), tmp_path / "report.json")
     with pytest.raises(ValueError, match="no thresholds: no detection of that evaluation"):
         read_thresholds(tmp_path / "report.json", ["cat", "dog"])
