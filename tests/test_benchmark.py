@@ -204,7 +204,7 @@ def test_export(tmp_path, capsys, onnx_file):
         (["model", *QUICK, "--batch", "1", "0"], r"--batch is \[1, 0\], expected at least 1"),
         (["model", *QUICK, "--variants", "float16"], "float16 needs a GPU"),
         (["nms", "--rounds", "0"], "--rounds is 0, expected at least 1"),
-        (["nms", "--iou-threshold", "2"], "--iou-threshold is 2.0, expected 0 to 1"),
+        (["nms", "--iou", "2"], "--iou is 2.0, expected 0 to 1"),
         (["nms", "INPUT.FORMAT", "RGB"], "nms takes no KEY VALUE pairs"),
         (["predict", *QUICK, "--images", "."], "has no files ending in"),
         (["predict", *QUICK, "--threads", "0"], "--threads is 0"),

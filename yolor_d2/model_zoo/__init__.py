@@ -52,7 +52,10 @@ def _hint(name: str) -> str:
     near = same[:3] or nearest(name, known, count=2) or nearest(file, known, count=2)
     if near:
         return f"; did you mean {' or '.join(map(repr, near))}?"
-    return f": neither a file nor one of those in {str(config_root())!r}, such as 'yolor_p6.yaml'"
+    return (
+        ": neither the folder of a run, which has a config.yaml, nor a file, nor a name in "
+        f"{str(config_root())!r}, such as 'yolor_p6.yaml'"
+    )
 
 
 def zoo_path(name: str) -> Path | None:
