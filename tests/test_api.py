@@ -254,6 +254,18 @@ def test_a_run_without_a_checkpoint(run, tmp_path):
         load(tmp_path)
 
 
+def test_the_block_of_the_documents(run, photos, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "inference.md").read_text(encoding="utf-8")
+    block = page.split("## In code", 1)[1].split("```python\n", 1)[1].split("```", 1)[0]
+    monkeypatch.chdir(tmp_path)
+    Path("output").mkdir()
+    Path("output/mine").symlink_to(run)
+    Path("photo.jpg").symlink_to(photos[0])
+    names: dict = {}
+    exec(block, names)
+    assert read_image("found.jpg").shape == names["found"].image.shape
+
+
 # ---- What is wrong
 
 
