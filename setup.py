@@ -19,6 +19,7 @@ setup(
     package_data={
         CONFIGS: ["*.yaml"],
         **{f"{CONFIGS}.{folder}": ["*.yaml", "*.json", "*.py"] for folder in FOLDERS},
+        "yolor_d2": ["py.typed"],
         "yolor_d2._builtin": ["*.yaml", "*.txt"],
         PAGE: ["*.jinja", "*.css", "*.js"],
     },

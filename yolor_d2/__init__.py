@@ -4,14 +4,30 @@ Importing the package registers its models, with Detectron2 or with the built-in
 Detectron2's models are imported already, else as soon as they are. So the import itself brings
 neither torch nor Detectron2, and who asks a registry for YOLOR finds it there. The core
 (`yolor_d2.layers`, `yolor_d2.networks`, `yolor_d2.ops`) works on torch and torchvision alone.
+
+`yolor_d2.load` gives a trained model (`yolor_d2.api`); it brings both when it is first asked for.
 """
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
+if TYPE_CHECKING:
+    from .api import load as load
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        return importlib.import_module(".api", __name__).load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "load"])
 
 
 def _register(_registries: ModuleType) -> None:

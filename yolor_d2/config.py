@@ -96,7 +96,8 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # ---- Implicit knowledge
     # At each place an operator, "none", "add", "mul" or "concat", and more words: a representation
     # ("vector", "network", "factorization"), "tanh", "relu" or "silu" for a network, "non_negative"
-    # for a factorization. One for all levels, or one each with commas, fine to coarse.
+    # for a factorization. One for all levels, or one each with commas, fine to coarse. More words
+    # by --import, see docs/extending.md.
     cfg.MODEL.YOLOR.IMPLICIT = CfgNode()
     # On every output of the neck, in front of the predictions (the paper's iFA); "per_anchor" gives
     # each anchor its own. "" takes the variant's.

@@ -244,11 +244,7 @@ class YOLOR(nn.Module):
         return self.forward_inference(levels, batch, logits, maps)
 
     def start_training(self) -> None:
-        """Before the first batch of a training loop: what it leaves out, and whether classes fit.
-
-        Raises:
-            ValueError: when the data have more classes than the model.
-        """
+        """Before the first batch of a training loop: what it leaves out, what does not fit."""
         self.started = True
         if not self.follows_recipe:
             tell_who_trains()

@@ -27,26 +27,28 @@ def tell_who_trains() -> None:
 
 
 def compare_classes(num_classes: int, datasets: Sequence[str]) -> None:
-    """Compare the classes of a model with those of the data that it is to be trained on.
+    """Say where a model has other classes than the data that it seems to be trained on.
+
+    A label beyond the classes of the model is an error of its batch, see `batch.pack_truth`.
+    Whether a loop of the user's takes its data from DATASETS.TRAIN, nobody here knows.
 
     Args:
         num_classes: of the model.
         datasets: names; those of which no classes are known are passed over.
-
-    Raises:
-        ValueError: when data have more classes than the model; more of the model are a warning.
     """
     from ..d2.data import MetadataCatalog  # not there yet when models are registered
 
     for name in datasets:
         classes = MetadataCatalog.get(name).get("thing_classes")
-        if not classes or len(classes) == num_classes:
-            continue
-        found = (
-            f"MODEL.YOLOR.NUM_CLASSES is {num_classes}, but data set {name!r} has {len(classes)} "
-            f"classes: {', '.join(map(str, classes[:10]))}{', ...' if len(classes) > 10 else ''}"
-        )
-        if len(classes) > num_classes:
-            raise ValueError(found)
-        if comm.is_main_process():
-            logger.warning("%s. The others of the model will never be learned", found)
+        if classes and len(classes) != num_classes and comm.is_main_process():
+            logger.warning(
+                "MODEL.YOLOR.NUM_CLASSES is %d, but data set %r has %d classes: %s%s. %s",
+                num_classes,
+                name,
+                len(classes),
+                ", ".join(map(str, classes[:10])),
+                ", ..." if len(classes) > 10 else "",
+                "The others of the model will never be learned"
+                if len(classes) < num_classes
+                else "Objects of the others are an error",
+            )
