@@ -109,7 +109,7 @@ def test_a_film_has_every_frame_at_its_time_in_every_part(tmp_path, times):
             writer.end_part()
     assert len(list(writer.folder.iterdir())) == 4
     writer.finish()
-    writer.remove_parts()
+    video.remove_parts(target)
     assert list(target.parent.iterdir()) == [target]
     data = target.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # browsers begin before they have all of it
@@ -141,7 +141,7 @@ def test_what_interrupted_writing_left_is_cleared_and_nothing_else(tmp_path):
         "mine.txt",
     ]
     writer.finish()
-    writer.remove_parts()
+    video.remove_parts(target)
     assert (writer.folder / "mine.txt").exists()
     assert len(list(PyAVFilm(source(target)).frames())) == 2
     with pytest.raises(FileNotFoundError, match="has 0 parts of the film, expected 2"):
