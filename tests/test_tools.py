@@ -288,31 +288,35 @@ def check_records(records: list[dict], size: tuple[int, int], classes) -> None:
 
 
 def test_demo_on_an_image_and_a_video(weights, inputs, toy, tmp_path):
+    pytest.importorskip("av")
     files = [inputs / "good.png", inputs / "video" / "film.mp4"]
     written = ["--output", tmp_path / "drawn", "--json", tmp_path / "found.json"]
     succeed("predict.py", "--input", *files, *written, "--threshold", 0, *weights)
-    image, video = json.loads((tmp_path / "found.json").read_text())
-    assert [image["file_name"], video["file_name"]] == list(map(str, files))
+    image, *frames = json.loads((tmp_path / "found.json").read_text())
+    assert image["file_name"] == str(files[0])
+    assert [x["file_name"] for x in frames] == [str(files[1])] * 3
+    assert [(x["frame"], x["seconds"]) for x in frames] == [(0, 0.0), (1, 0.1), (2, 0.2)]
     original = read_image(files[0])
     check_records(image["detections"], original.shape[:2], toy.classes)
     drawn = read_image(tmp_path / "drawn" / "good.jpg")
     assert drawn.shape == original.shape and np.abs(drawn - original.astype(int)).max() > 100
-    assert len(video["frames"]) == 3
-    for records in video["frames"]:
-        check_records(records, (64, 96), toy.classes)
+    for record in frames:
+        check_records(record["detections"], (64, 96), toy.classes)
     film = cv2.VideoCapture(str(tmp_path / "drawn" / "film.mp4"))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and film.get(cv2.CAP_PROP_FPS) == 10
     assert film.read()[1].shape == (64, 96, 3)
 
 
 def test_demo_goes_on_after_a_broken_image(weights, inputs, tmp_path):
+    pytest.importorskip("av")
     done = run(
         *("predict.py", "--input", inputs, "--output", tmp_path, "--json", tmp_path / "found.json"),
         *weights,
     )
     assert done.returncode == 1
     assert str(inputs / "broken.jpg") in done.stdout + done.stderr
-    (image,) = json.loads((tmp_path / "found.json").read_text())
+    image, *frames = json.loads((tmp_path / "found.json").read_text())
+    assert len(frames) == 3  # of the film in the subfolder
     assert image["file_name"] == str(inputs / "good.png")
     # Nothing scores 0.25, the default threshold, after four iterations.
     assert image["detections"] == []

@@ -1,6 +1,9 @@
 """Films: read with their times, written so that they can be played and hold every frame."""
 
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -15,6 +18,12 @@ from yolor_d2.data.image import ImageReadError
 from yolor_d2.prediction import video
 from yolor_d2.prediction.sources import expand
 from yolor_d2.prediction.video import FilmWriter, Frame, Mark, OpenCVFilm, PyAVFilm
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
 
 TIME_BASE = Fraction(1, 90_000)
 
@@ -100,7 +109,7 @@ def test_a_film_has_every_frame_at_its_time_in_every_part(tmp_path, times):
             writer.end_part()
     assert len(list(writer.folder.iterdir())) == 4
     writer.finish()
-    writer.remove_parts()
+    video.remove_parts(target)
     assert list(target.parent.iterdir()) == [target]
     data = target.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # browsers begin before they have all of it
@@ -132,7 +141,7 @@ def test_what_interrupted_writing_left_is_cleared_and_nothing_else(tmp_path):
         "mine.txt",
     ]
     writer.finish()
-    writer.remove_parts()
+    video.remove_parts(target)
     assert (writer.folder / "mine.txt").exists()
     assert len(list(PyAVFilm(source(target)).frames())) == 2
     with pytest.raises(FileNotFoundError, match="has 0 parts of the film, expected 2"):
@@ -179,6 +188,20 @@ def test_a_damaged_film_gives_what_can_be_read_and_says_so(tmp_path, caplog):
     path.write_bytes(data)
     found = list(PyAVFilm(source(path)).frames())
     assert 50 < len(found) <= 100
+
+
+def test_films_are_read_from_addresses(tmp_path):
+    write_film(tmp_path / "film.mkv", 20)
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        (film,) = expand([f"http://127.0.0.1:{server.server_port}/film.mkv"])
+        assert len(list(PyAVFilm(film).frames())) == 20
+        (film,) = expand([f"http://me:secret@127.0.0.1:{server.server_port}/none.mkv"])
+        with pytest.raises(ImageReadError, match="cannot read video") as error:
+            PyAVFilm(film)
+        assert "secret" not in str(error.value)
+        server.shutdown()
 
 
 def test_a_mark_of_another_film_is_refused(tmp_path):

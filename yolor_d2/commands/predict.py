@@ -196,7 +196,7 @@ def main(args: argparse.Namespace) -> int:
         text = f"{error.strerror}; --resume goes on when there is room"
         raise OSError(error.errno, text, error.filename) from error
     if progress is not None:
-        progress.save(finished=True)
+        progress.save(finished=True, failures=run.failures)
     logger.info("%d files done, %d could not be read", len(sources) - run.failures, run.failures)
     return 1 if run.failures else 0
 

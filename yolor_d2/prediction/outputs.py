@@ -26,6 +26,8 @@ from .sources import Source
 
 JSON_LINES_SUFFIXES = {".jsonl", ".ndjson"}
 CSV_COLUMNS = ("file_name", "frame", "seconds", "class", "score", "x", "y", "width", "height")
+# Streams that the process has already.
+OWN_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 # Digits in the names of files of frames: seven days at 25 frames per second.
 FRAME_DIGITS = 8
 
@@ -152,7 +154,9 @@ class StreamedText:
         self.flushed = 0  # bytes that are surely there
         path.parent.mkdir(parents=True, exist_ok=True)
         if mark is None:
-            self.file = path.open("wb" if self.regular else "ab")
+            # Opened anew, a file behind /dev/stdout would be written from its beginning.
+            own = OWN_STREAMS.get(str(path))
+            self.file = path.open("wb") if own is None else os.fdopen(os.dup(own), "wb")
             self.put(head)
         else:
             self.size, self.checksum, self.records = mark["size"], mark["crc32"], mark["records"]

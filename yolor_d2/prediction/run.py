@@ -25,7 +25,7 @@ from . import outputs, state
 from .outputs import Result
 from .sources import Source
 from .tracking import Tracker
-from .video import FilmWriter, Frame, Mark, OpenCVFilm, PyAVFilm, open_film
+from .video import FilmWriter, Frame, Mark, OpenCVFilm, PyAVFilm, open_film, remove_parts
 
 logger = logging.getLogger("yolor_d2.predict")
 
@@ -182,6 +182,8 @@ class Run:
         Raises:
             Stopped: when a signal asked for it.
         """
+        if self.index:
+            self.clear()  # the process may have been killed before it could
         with tqdm(total=len(self.sources), initial=self.index, unit="file") as bar:
             while self.index < len(self.sources):
                 source = self.sources[self.index]
@@ -189,15 +191,20 @@ class Run:
                     self.images(self.block(), bar)
                     self.note()
                 else:
-                    writer = self.run_film(source)
+                    self.run_film(source)
                     self.index += 1
                     self.inside = None
                     bar.update()
                     self.note(now=True)
-                    if writer is not None:  # it is noted that they are not needed any more
-                        writer.remove_parts()
+                    self.clear()
                 if self.stop.received and self.index < len(self.sources):
                     raise Stopped(f"after {source.shown!r}")
+
+    def clear(self) -> None:
+        """Delete the parts of the last film: it is noted that they are not needed any more."""
+        source = self.sources[self.index - 1]
+        if self.film.folder is not None and source.kind != "image":
+            remove_parts(outputs.drawn_film(self.film.folder, source))
 
     def fail(self, message: str) -> None:
         logger.error("%s", message)
@@ -232,8 +239,7 @@ class Run:
 
     # ---- Films
 
-    def run_film(self, source: Source) -> FilmWriter | None:
-        """Look at a film; returns what has drawn it."""
+    def run_film(self, source: Source) -> None:
         inside = self.inside or {}
         tracker = writer = None
         try:
@@ -259,7 +265,6 @@ class Run:
             raise
         if writer is not None:
             writer.finish()
-        return writer
 
     def frames(
         self,

@@ -176,7 +176,7 @@ def expand(inputs: Iterable[str | Path]) -> list[Source]:
         else:
             raise FileNotFoundError(f"--input: no such file or folder {text!r}")
     if not sources:
-        raise ValueError(f"--input: no images or films in {', '.join(inputs)}")
+        raise ValueError(f"--input: no images in {', '.join(inputs)}, and no films")
     return apart(sources)
 
 

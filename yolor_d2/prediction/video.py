@@ -271,13 +271,13 @@ class FilmWriter:
 
     def __init__(self, target: Path, time_base: Fraction, rate: Fraction, parts: int = 0):
         self.target = target
-        self.folder = target.with_name(target.name + PARTS_SUFFIX)
+        self.folder = parts_folder(target)
         self.time_base = time_base
         self.rate = rate
         self.size: tuple[int, int] | None = None  # (W, H)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parts = []
-        for path in self.own_files():
+        for path in own_files(self.folder):
             if PART.fullmatch(path.name) and len(self.parts) < parts:
                 self.parts.append(path)
             else:
@@ -371,19 +371,24 @@ class FilmWriter:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def own_files(self) -> list[Path]:
-        """Parts, and what interrupted writes have left of them, in their order."""
-        return sorted(
-            path
-            for path in self.folder.iterdir()
-            if PART.fullmatch(path.name.removesuffix(TEMPORARY_SUFFIX))
-        )
 
-    def remove_parts(self) -> None:
-        for path in self.own_files():
-            path.unlink()
-        with contextlib.suppress(OSError):  # files of somebody else stay, and so does the folder
-            self.folder.rmdir()
+def parts_folder(target: Path) -> Path:
+    return target.with_name(target.name + PARTS_SUFFIX)
+
+
+def own_files(folder: Path) -> list[Path]:
+    """Parts, and what interrupted writes have left of them, in their order."""
+    found = folder.iterdir() if folder.is_dir() else []
+    return sorted(x for x in found if PART.fullmatch(x.name.removesuffix(TEMPORARY_SUFFIX)))
+
+
+def remove_parts(target: Path) -> None:
+    """Delete the parts of a film that is finished."""
+    folder = parts_folder(target)
+    for path in own_files(folder):
+        path.unlink()
+    with contextlib.suppress(OSError):  # files of somebody else stay, and so does the folder
+        folder.rmdir()
 
 
 def even_size(pixels: np.ndarray) -> tuple[int, int]:
