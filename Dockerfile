@@ -29,7 +29,8 @@ RUN test "$DETECTRON2" = 0 || pip install -c constraints.txt --no-build-isolatio
     || echo "Detectron2 could not be installed: the built-in runtime is used."
 
 COPY . .
-RUN pip install -c constraints.txt --no-build-isolation '.[wavelets,export,video,track]'
+RUN pip install -c constraints.txt --no-build-isolation '.[wavelets,export,video,track]' \
+    && pip install -c constraints.txt --no-deps trackers
 
 WORKDIR /work
 ENTRYPOINT ["yolor-d2"]
