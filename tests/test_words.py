@@ -294,6 +294,13 @@ def test_a_checkpoint_of_a_run_stands_for_it(home):
     assert args.config_file == "quick/fast_start.yaml"
 
 
+def test_a_run_without_weights_is_not_predicted_with(home, capsys):
+    for path in (home / "output" / "mine").glob("*.pth"):
+        path.unlink()
+    assert "'output/mine' has no weights yet" in refused("yolor-d2 eval output/mine", capsys)
+    assert pairs(parse("yolor-d2 train output/mine --resume")) == {"OUTPUT_DIR": "output/mine"}
+
+
 def test_options_and_pairs_win_over_the_run(home):
     args = parse("yolor-d2 eval output/mine --config-file yolor_csp.yaml --weights best.pt")
     assert args.config_file == "yolor_csp.yaml" and pairs(args)["MODEL.WEIGHTS"] == "best.pt"
