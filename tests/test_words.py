@@ -245,6 +245,12 @@ def test_what_looks_like_a_key_may_be_a_file(home):
     assert args.output == Path("OUT.DIR") and args.opts == ["SEED", "1"]
 
 
+def test_what_is_no_file_ends_a_list(home):
+    args = parse(f"yolor-d2 predict {ZOO} --input photos conf=0.5 --source film.mp4 MODEL.DEVCE a")
+    assert args.input == [Path("photos"), Path("film.mp4")]
+    assert args.threshold == 0.5 and args.opts == ["MODEL.DEVCE", "a"]
+
+
 def test_a_pair_without_value_is_missed(home):
     args = parse(f"yolor-d2 train {ZOO} SEED --num-gpus 2 MODEL.DEVICE cpu")
     assert args.opts == ["MODEL.DEVICE", "cpu", "SEED"]

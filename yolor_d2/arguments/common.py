@@ -90,7 +90,7 @@ def add_overrides(parser: argparse.ArgumentParser, help_text: str = "pairs, anyw
 
 def add_paths(parser: argparse.ArgumentParser, name: str, **options: object) -> None:
     """Add a list of files and folders."""
-    action = parser.add_argument(name, nargs="+", type=Path, **options)
+    action = parser.add_argument(name, action="extend", nargs="+", type=Path, **options)
     action.completer = complete_file_or_key
 
 
