@@ -245,6 +245,12 @@ def test_what_looks_like_a_key_may_be_a_file(home):
     assert args.output == Path("OUT.DIR") and args.opts == ["SEED", "1"]
 
 
+def test_what_is_no_file_ends_a_list(home):
+    args = parse(f"yolor-d2 predict {ZOO} --input photos conf=0.5 --source film.mp4 MODEL.DEVCE a")
+    assert args.input == [Path("photos"), Path("film.mp4")]
+    assert args.threshold == 0.5 and args.opts == ["MODEL.DEVCE", "a"]
+
+
 def test_a_pair_without_value_is_missed(home):
     args = parse(f"yolor-d2 train {ZOO} SEED --num-gpus 2 MODEL.DEVICE cpu")
     assert args.opts == ["MODEL.DEVICE", "cpu", "SEED"]
@@ -292,6 +298,13 @@ def test_a_checkpoint_of_a_run_stands_for_it(home):
     args = parse(f"yolor-d2 predict {ZOO} photos --weights output/mine")
     assert pairs(args)["MODEL.WEIGHTS"] == "output/mine/model_best.pth"
     assert args.config_file == "quick/fast_start.yaml"
+
+
+def test_a_run_without_weights_is_not_predicted_with(home, capsys):
+    for path in (home / "output" / "mine").glob("*.pth"):
+        path.unlink()
+    assert "'output/mine' has no weights yet" in refused("yolor-d2 eval output/mine", capsys)
+    assert pairs(parse("yolor-d2 train output/mine --resume")) == {"OUTPUT_DIR": "output/mine"}
 
 
 def test_options_and_pairs_win_over_the_run(home):

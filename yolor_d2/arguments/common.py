@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..completion import complete_config, complete_file_or_key, complete_key
-from ..inputs import find_run, overridden_weights, require_overrides, require_weights
+from ..inputs import BEST_WEIGHTS, find_run, overridden_weights, require_overrides, require_weights
 from ..model_zoo import find_config, zoo_path
 from .parser import CommandParser
 from .words import KEYS
@@ -100,7 +100,7 @@ def add_overrides(parser: argparse.ArgumentParser, help_text: str = "pairs, anyw
 
 def add_paths(parser: argparse.ArgumentParser, name: str, **options: object) -> None:
     """Add a list of files and folders."""
-    action = parser.add_argument(name, nargs="+", **{"type": Path, **options})
+    action = parser.add_argument(name, action="extend", nargs="+", **{"type": Path, **options})
     action.completer = complete_file_or_key
 
 
@@ -157,6 +157,11 @@ def use_run(
     args.run = run.folder
     if folder:
         args.opts[:0] = ["OUTPUT_DIR", str(run.folder)]
+    if weights and asked is None and run.weights is None and given is not None:
+        # Its configuration may name weights, but those that it began with.
+        parser.error(
+            f"{str(run.folder)!r} has no weights yet: no {', '.join(BEST_WEIGHTS)}, no checkpoint"
+        )
     if weights and asked is None and run.weights is not None:
         args.opts[:0] = ["MODEL.WEIGHTS", str(run.weights)]
         tell(parser, args, f"weights {run.weights}")
