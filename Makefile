@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip -c constraints.txt setuptools wheel ninja
 	$(RUN) -m pip install --quiet -c constraints.txt torch torchvision
-	$(RUN) -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,wavelets,export,video,track]'
+	$(RUN) -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,wavelets,export,openvino,video,track]'
 	$(RUN) -m pip install --quiet -c constraints.txt --no-deps trackers
 	@$(RUN) -m pip install --quiet -c constraints.txt --no-build-isolation \
 	    'git+https://github.com/facebookresearch/detectron2@$(D2_COMMIT)' > $(VENV)/detectron2.log 2>&1 \

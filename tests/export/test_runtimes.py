@@ -21,7 +21,7 @@ from yolor_d2.commands.shell import run
 from yolor_d2.config import load_config
 from yolor_d2.export import FORMATS, foreign, graph, onnx
 from yolor_d2.export.metadata import largest_image
-from yolor_d2.export.runtimes import RUNTIMES, Runtime
+from yolor_d2.export.runtimes import RUNTIMES, Runtime, ask
 from yolor_d2.predictor import load_model
 
 command = partial(execute, "export_model")
@@ -99,6 +99,7 @@ sys.exit(foreign.main(sys.argv[1], foreign.Path(sys.argv[2])))
         (COMPUTE_SOMETHING_ELSE, "differs", "comes from no row of the model"),
         (CRASH, "crashed", "SIGFPE"),
     ],
+    ids=["refused", "differs", "crashed"],
 )
 def test_a_refusal_is_told_and_deletes_the_file_on_request(
     small, photos, written, tmp_path, monkeypatch, capsys, code, result, reason
@@ -113,7 +114,8 @@ def test_a_refusal_is_told_and_deletes_the_file_on_request(
     assert run(command, argv, program="export") == 0 and output.is_file()
     told = capsys.readouterr().out
     assert f"\nopencv {result}: " in told and reason in told
-    lines = {line.split()[0]: line for line in told.splitlines()[:6]}
+    table = told[told.index("\nruntime ") :].splitlines()[1:6]
+    lines = {line.split()[0]: line for line in table}
     assert "equal" in lines["onnxruntime"] and "not installed" in lines["tensorrt"]
     assert result in lines["opencv"]
     assert results_of(output)["opencv"]["result"] == result
@@ -286,3 +288,27 @@ def test_one_size_is_that_of_the_longer_side(small, photos, tmp_path, monkeypatc
     assert asked["cfg"].INPUT.MIN_SIZE_TEST == asked["cfg"].INPUT.MAX_SIZE_TEST == 64
     assert asked["options"].canvas is None
     assert max(asked["batches"][-1].images[0].shape) == 64
+
+
+@pytest.mark.parametrize("name", ["openvino", pytest.param("opencv", marks=NEW_OPENCV)])
+def test_an_image_without_objects(export, name):
+    """Where suppression keeps nothing, OpenCV 5.0 would divide by zero."""
+    if not RUNTIMES[name].installed:
+        pytest.skip(f"{name} is not installed")
+    import onnx as onnx_package
+
+    model = onnx_package.load(str(export("onnx")))
+    [thresholds] = [x for x in model.graph.initializer if x.name.endswith("thresholds")]
+    most = np.full(tuple(thresholds.dims), 2, np.float32)  # no score exceeds it
+    thresholds.CopyFrom(onnx_package.numpy_helper.from_array(most, thresholds.name))
+    found = []
+
+    def compare(outputs):
+        found.extend(outputs)
+        return 0.0, 0.0
+
+    images = np.zeros((2, 3, 64, 96), np.float32)
+    result = ask(name, model.SerializeToString(), [images], compare)
+    assert result.result == "equal", result.reason
+    [outputs] = found
+    assert len(outputs) == 4 and not any(x.any() for x in outputs)

@@ -57,10 +57,17 @@ def opaque_suppression() -> Callable:
 
 
 def suppression_in_onnx(boxes: Any, scores: Any, iou_threshold: float, most: int) -> Any:
-    """`survivors` in ONNX's own operators."""
+    """`survivors` in ONNX's own operators.
+
+    One row more, without area and with next to no score, always survives and is cut off again:
+    where nothing survives, OpenCV 5.0 divides by zero and ends the process.
+    """
     from onnxscript import opset18 as op
 
     by_class = op.Transpose(scores, perm=[0, 2, 1])  # (N, K, R)
+    boxes = op.Pad(boxes, op.Constant(value_ints=[0, 0, 0, 0, 1, 0]))
+    least_score = op.Constant(value_float=1e-30)
+    by_class = op.Pad(by_class, op.Constant(value_ints=[0, 0, 0, 0, 0, 1]), least_score)
     chosen = op.NonMaxSuppression(  # (S, 3) image, class, row
         boxes,
         by_class,
@@ -70,7 +77,8 @@ def suppression_in_onnx(boxes: Any, scores: Any, iou_threshold: float, most: int
     )
     nothing = op.Mul(by_class, op.Constant(value_float=0.0))
     kept = op.ScatterND(nothing, chosen, op.GatherND(by_class, chosen))
-    return op.Transpose(kept, perm=[0, 2, 1])
+    start, end, axis = (op.Constant(value_ints=[x]) for x in (0, -1, 2))
+    return op.Transpose(op.Slice(kept, start, end, axis), perm=[0, 2, 1])
 
 
 def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str, bytes]:
