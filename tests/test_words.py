@@ -16,7 +16,7 @@ from yolor_d2 import cli
 from yolor_d2.arguments import words as foreign
 from yolor_d2.arguments.common import check_config
 from yolor_d2.completion import list_keys
-from yolor_d2.inputs import best_weights, find_run
+from yolor_d2.runs import best_weights, find_run
 
 
 @pytest.fixture

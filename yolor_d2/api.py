@@ -23,14 +23,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .checkpoint import BEST_NAME
-from .checkpoint.files import find_resumable
 from .config import load_config
 from .d2.structures import Instances
 from .data.catalog import class_names
 from .data.image import ImageReadError, check_channel_order, read_image
-from .inputs import IMAGE_SUFFIXES, is_video
+from .inputs import IMAGE_SUFFIXES
+from .prediction.sources import kind_of
 from .predictor import BatchPredictor, FailedInput
+from .runs import CONFIG_NAME, find_run
 from .visualize import draw_boxes, to_rgb, write_image
 
 if TYPE_CHECKING:
@@ -384,7 +384,7 @@ class Model:
             text = str(source)
             if "://" in text:
                 raise ValueError(f"{text!r} is an address: download the image first")
-            if is_video(Path(text)):
+            if kind_of(Path(text), None) == "video":
                 raise ValueError(f"{text!r} is a video: `yolor-d2 predict` reads those")
             return text
         if isinstance(source, Image.Image):
@@ -499,20 +499,16 @@ def find_run_files(source: Path) -> tuple[Path, Path]:
     Raises:
         FileNotFoundError: when something is missing.
     """
-    folder = source if source.is_dir() else source.parent
-    config = folder / "config.yaml"
-    if not config.is_file():
+    run = find_run(source)
+    if run is None:
+        folder = source if source.is_dir() else source.parent
         raise FileNotFoundError(
-            f"{str(folder)!r} is no run: it has no config.yaml; give a configuration and its "
+            f"{str(folder)!r} is no run: it has no {CONFIG_NAME}; give a configuration and its "
             "weights, load(config, weights)"
         )
-    if not source.is_dir():
-        return config, source
-    finished = [folder / f"{name}.pth" for name in (BEST_NAME, "model_final")]
-    weights = next((x for x in finished if x.is_file()), None) or find_resumable(folder)
-    if weights is None:
-        raise FileNotFoundError(f"the run {str(folder)!r} has no checkpoint yet")
-    return config, weights
+    if run.weights is None:
+        raise FileNotFoundError(f"the run {str(run.folder)!r} has no checkpoint yet")
+    return run.config, run.weights
 
 
 def load(

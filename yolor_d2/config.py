@@ -13,8 +13,9 @@ from .config_files import check_config_file
 from .config_node import ProjectNode
 from .d2.config import CfgNode, get_cfg
 from .data.image import DEFAULT_MAX_PIXELS, limit_pixels
-from .inputs import require_pairs, require_run
+from .inputs import require_pairs
 from .model_zoo import find_config
+from .runs import require_run
 from .words import did_you_mean
 
 # Keys and the least value that makes sense.

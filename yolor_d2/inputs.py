@@ -10,7 +10,6 @@ import ast
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from .words import did_you_mean
@@ -59,7 +58,7 @@ def require_registered(name: str, path: str) -> None:
         raise FileNotFoundError(f"DATASETS.REGISTER, data set {name!r}: no such path {path!r}")
 
 
-def require_coco_files(train: Sequence[str] | None, val: Sequence[str] | None = None) -> None:
+def require_datasets(train: Sequence[str] | None, val: Sequence[str] | None = None) -> None:
     """Look for the data sets of --train and --val, see `require_source`."""
     for name, paths in (("train", train), ("val", val)):
         if paths is not None:
@@ -108,7 +107,7 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
     return found
 
 
-# ---- Runs, weights and other overrides
+# ---- Weights and other overrides
 
 
 def require_pairs(opts: Sequence[str]) -> None:
@@ -131,76 +130,6 @@ def require_overrides(opts: Sequence[str]) -> None:
     for key in opts[::2]:
         if key not in list_keys():
             raise KeyError(f"unknown configuration key {key!r}{did_you_mean(key, list_keys())}")
-
-
-CONFIG_NAME = "config.yaml"
-# Weights of a run to work with, the best first; else the last checkpoint, which this file names.
-BEST_WEIGHTS = ("model_best.pth", "model_final.pth")
-LAST_CHECKPOINT = "last_checkpoint"
-# What a training leaves beside its configuration.
-TRACES = (*BEST_WEIGHTS, LAST_CHECKPOINT, "metrics.json", "log.txt")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the folder of a run stands for.
-
-    Attributes:
-        folder: OUTPUT_DIR of the run.
-        config: its configuration.
-        weights: its best weights, or those that were named; None before there are any.
-    """
-
-    folder: Path
-    config: Path
-    weights: Path | None
-
-
-def find_run(path: str | Path) -> Run | None:
-    """The run that a path stands for: its folder, its config.yaml, or one of its checkpoints.
-
-    A config.yaml without anything else of a run beside it is somebody's own; None then.
-    """
-    path = Path(path).expanduser()
-    if path.is_dir() and (path / CONFIG_NAME).is_file():
-        return Run(path, path / CONFIG_NAME, best_weights(path))
-    folder = path.parent
-    if path.name == CONFIG_NAME and path.is_file():
-        if any((folder / name).exists() for name in TRACES):
-            return Run(folder, path, best_weights(folder))
-    elif path.suffix == ".pth" and path.is_file() and (folder / CONFIG_NAME).is_file():
-        return Run(folder, folder / CONFIG_NAME, path)
-    return None
-
-
-def best_weights(folder: Path) -> Path | None:
-    """The best weights in the folder of a run, else its last ones; None if it has none."""
-    names = list(BEST_WEIGHTS)
-    if (folder / LAST_CHECKPOINT).is_file():
-        names.append((folder / LAST_CHECKPOINT).read_text(encoding="utf-8", errors="replace"))
-    for name in names:
-        path = folder / Path(name.strip()).name
-        if path.suffix == ".pth" and path.is_file():
-            return path
-    return None
-
-
-def run_folder(path: str | Path) -> Path:
-    """The folder of a run that is named by it, by its config.yaml or by a checkpoint."""
-    run = find_run(path)
-    return Path(path) if run is None else run.folder
-
-
-def require_run(folder: Path) -> Path:
-    """The configuration in the folder of a run.
-
-    Raises:
-        FileNotFoundError: when the folder is not that of a run.
-    """
-    path = folder / CONFIG_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} is no run: it has no {CONFIG_NAME}")
-    return path
 
 
 def require_weights(path: str) -> None:

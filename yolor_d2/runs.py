@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 CONFIG_NAME = "config.yaml"
+# Weights of a run to work with, the best first; else the last checkpoint, which this file names.
+BEST_WEIGHTS = ("model_best.pth", "model_final.pth")
+LAST_CHECKPOINT = "last_checkpoint"
+# What a training leaves beside its configuration.
+TRACES = (*BEST_WEIGHTS, LAST_CHECKPOINT, "metrics.json", "log.txt")
 # Checkpoints and weights that a training writes.
 CHECKPOINT = re.compile(r"model_(\d+|final|best)\.pth")
 # Files and folders that training, evaluation and report write into OUTPUT_DIR, besides checkpoints.
@@ -33,6 +39,68 @@ REPORT_MARK = '"yolor_d2 report '
 REPORT_HEAD = 200
 
 
+@dataclass(frozen=True)
+class Run:
+    """What the folder of a run stands for.
+
+    Attributes:
+        folder: OUTPUT_DIR of the run.
+        config: its configuration.
+        weights: its best weights, or those that were named; None before there are any.
+    """
+
+    folder: Path
+    config: Path
+    weights: Path | None
+
+
+def find_run(path: str | Path) -> Run | None:
+    """The run that a path stands for: its folder, its config.yaml, or one of its checkpoints.
+
+    A config.yaml without anything else of a run beside it is somebody's own; None then.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir() and (path / CONFIG_NAME).is_file():
+        return Run(path, path / CONFIG_NAME, best_weights(path))
+    folder = path.parent
+    if path.name == CONFIG_NAME and path.is_file():
+        if any((folder / name).exists() for name in TRACES):
+            return Run(folder, path, best_weights(folder))
+    elif path.suffix == ".pth" and path.is_file() and (folder / CONFIG_NAME).is_file():
+        return Run(folder, folder / CONFIG_NAME, path)
+    return None
+
+
+def best_weights(folder: Path) -> Path | None:
+    """The best weights in the folder of a run, else its last ones; None if it has none."""
+    names = list(BEST_WEIGHTS)
+    if (folder / LAST_CHECKPOINT).is_file():
+        names.append((folder / LAST_CHECKPOINT).read_text(encoding="utf-8", errors="replace"))
+    for name in names:
+        path = folder / Path(name.strip()).name
+        if path.suffix == ".pth" and path.is_file():
+            return path
+    return None
+
+
+def run_folder(path: str | Path) -> Path:
+    """The folder of a run that is named by it, by its config.yaml or by a checkpoint."""
+    run = find_run(path)
+    return Path(path) if run is None else run.folder
+
+
+def require_run(folder: Path) -> Path:
+    """The configuration in the folder of a run.
+
+    Raises:
+        FileNotFoundError: when the folder is not that of a run.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} is no run: it has no {CONFIG_NAME}")
+    return path
+
+
 def find_training(folder: Path) -> Path | None:
     """What shows that a training has written into a folder; None where nothing does.
 
@@ -48,15 +116,9 @@ def find_training(folder: Path) -> Path | None:
 
 
 def run_of_config(config_file: Path) -> Path | None:
-    """The folder of the run that wrote a configuration; None for a configuration of the user.
-
-    A run's lies as `config.yaml` beside what else the run has written, if it is but its log.
-    """
-    folder = config_file.parent
-    if config_file.name != CONFIG_NAME or not config_file.is_file():
-        return None
-    has_run = find_training(folder) is not None or (folder / "log.txt").is_file()
-    return folder if has_run else None
+    """The folder of the run that wrote a configuration; None for a configuration of the user."""
+    run = find_run(config_file) if config_file.name == CONFIG_NAME else None
+    return None if run is None else run.folder
 
 
 def refuse_other_run(folder: Path) -> None:

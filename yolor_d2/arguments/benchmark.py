@@ -25,7 +25,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..inputs import require_coco_files, require_file, require_readable
+from ..inputs import require_datasets, require_file, require_readable
 from .common import (
     add_config_file,
     add_dataset,
@@ -314,7 +314,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def check_inputs(args: argparse.Namespace) -> None:
     if getattr(args, "config_file", None) is not None:
         check_config(args)
-    require_coco_files(getattr(args, "train", None), getattr(args, "val", None))
+    require_datasets(getattr(args, "train", None), getattr(args, "val", None))
     if args.command not in WITHOUT_WEIGHTS:
         check_weights(args)
     if args.command == "export":

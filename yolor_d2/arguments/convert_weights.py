@@ -17,7 +17,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..inputs import find_run, require_readable
+from ..inputs import require_readable
+from ..runs import find_run
 from .common import add_config_file, add_overrides, check_config, new_parser, use_run
 
 

@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..inputs import require_coco_files
+from ..inputs import require_datasets
 from .common import add_dataset, add_overrides, add_run, check_config, new_parser, use_run
 
 
@@ -41,4 +41,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check_inputs(args: argparse.Namespace) -> None:
     check_config(args)
-    require_coco_files(args.train)
+    require_datasets(args.train)

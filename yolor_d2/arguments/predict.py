@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..completion import complete_file_or_key
-from ..inputs import find_run, overridden_weights, require_readable
+from ..inputs import overridden_weights, require_readable
 from ..prediction.extras import require_pyav, require_trackers
 from ..prediction.sources import expand
+from ..runs import find_run
 from .common import (
     NO_MODEL,
     add_keys,

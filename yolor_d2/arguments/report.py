@@ -18,7 +18,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..inputs import require_all, require_run, run_folder
+from ..inputs import require_all
+from ..runs import require_run, run_folder
 from .common import new_parser
 
 # In the folder of a run.

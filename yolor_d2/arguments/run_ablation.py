@@ -17,7 +17,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..inputs import require_coco_files, require_overrides
+from ..inputs import require_datasets, require_overrides
 from .common import add_dataset, add_overrides, new_parser
 
 # Names of `yolor_d2.evaluation.ablation.SCALES`.
@@ -53,5 +53,5 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def check_inputs(args: argparse.Namespace) -> None:
-    require_coco_files(args.train, args.val)
+    require_datasets(args.train, args.val)
     require_overrides(args.opts)

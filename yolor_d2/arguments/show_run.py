@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ..inputs import require_run, run_folder
+from ..runs import require_run, run_folder
 from .common import new_parser
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ..inputs import overridden_weights, require_coco_files, require_weights_or_address
+from ..inputs import overridden_weights, require_datasets, require_weights_or_address
 from .common import (
     NO_CONFIGURATION,
     NO_MODEL,
@@ -89,7 +89,7 @@ def check_inputs(args: argparse.Namespace) -> None:
     check_config(args)
     if args.eval_only and (args.overwrite or args.keep_last is not None):
         raise ValueError("--overwrite and --keep-last are for training, but this is an evaluation")
-    require_coco_files(args.train, args.val)
+    require_datasets(args.train, args.val)
     weights = overridden_weights(args.opts)
     if weights is not None and not args.resume:  # a run that goes on has its own
         require_weights_or_address(weights)
