@@ -67,20 +67,18 @@ def choose_folder(cfg: CfgNode, args: argparse.Namespace, notes: list[str]) -> N
     """Set OUTPUT_DIR: that of the command line, else where the configuration of a run lies."""
     given = dict(zip(args.opts[::2], args.opts[1::2])).get("OUTPUT_DIR")
     run = run_of_config(Path(args.config_file))
-    if given is not None:
-        cfg.OUTPUT_DIR = given
-        if args.resume and run is not None and run.resolve() != Path(given).resolve():
-            notes.append(
-                f"--resume goes on in OUTPUT_DIR {given!r}, as the command line says, not in "
-                f"{str(run)!r}, where the configuration of a run lies"
-            )
-    elif run is not None:
-        if run.resolve() != Path(cfg.OUTPUT_DIR).resolve():
-            notes.append(
-                f"OUTPUT_DIR is {str(run)!r}, where {run.name}/config.yaml lies, not "
-                f"{cfg.OUTPUT_DIR!r}, as that says"
-            )
-        cfg.OUTPUT_DIR = str(run)
+    elsewhere = given is not None and run is not None and run.resolve() != Path(given).resolve()
+    if elsewhere and args.resume:
+        notes.append(
+            f"--resume goes on in OUTPUT_DIR {given!r}, as the command line says, not in "
+            f"{str(run)!r}, where the configuration of a run lies"
+        )
+    elif run is not None and not elsewhere and run.resolve() != Path(cfg.OUTPUT_DIR).resolve():
+        notes.append(
+            f"OUTPUT_DIR is {str(run)!r}, where {run.name}/config.yaml lies, not "
+            f"{cfg.OUTPUT_DIR!r}, as that says"
+        )
+    cfg.OUTPUT_DIR = given or str(run or cfg.OUTPUT_DIR)
     # A run that is alive is told by `locked`, with its process.
     is_meant = args.eval_only or args.resume or args.overwrite
     if not is_meant and not is_locked(Path(cfg.OUTPUT_DIR)):
