@@ -182,6 +182,18 @@ def test_epochs_on_the_command_line_are_taken_as_they_are(fit):
     assert before == cfg.SOLVER.MAX_ITER
 
 
+@pytest.mark.parametrize("name", ["quick/fast_start.yaml", "yolor_ssss_s2d.yaml"])
+@pytest.mark.parametrize("batch", [4, 32])
+def test_a_run_that_goes_on_has_the_same_lengths(fit, name, batch, tmp_path):
+    cfg, _ = fit(name, 205, "SOLVER.IMS_PER_BATCH", batch)
+    path = tmp_path / "config.yaml"
+    path.write_text(cfg.dump())
+    resumed = read_config(path)
+    fit_lengths(resumed)
+    assert resumed.SOLVER == cfg.SOLVER
+    assert resumed.TEST.EVAL_PERIOD == cfg.TEST.EVAL_PERIOD
+
+
 # ---- Moving average
 
 

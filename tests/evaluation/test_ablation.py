@@ -159,7 +159,7 @@ def test_wrong_arguments_are_named(capsys):
     assert "table is '9', expected one of ['1'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         execute("run_ablation", ["2", "--scale", "bccd"])
-    assert "--train and --test" in capsys.readouterr().err
+    assert "--train and --val" in capsys.readouterr().err
 
 
 @pytest.mark.slow
