@@ -93,7 +93,7 @@ def test_every_kind_of_file_is_cut_at_its_last_record(predict, tmp_path, name):
     command[-1] = tmp_path / "again" / name
     assert predict(*command, kill_after=30)[0] == -9
     with command[-1].open("ab") as file:
-        file.write(b"half a rec")  # as a system leaves it that is switched off
+        file.write(b"half a rec" * 10_000)  # as a system leaves it that is switched off
     assert predict(*command, "--resume")[0] == 0
     assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
