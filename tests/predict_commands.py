@@ -1,4 +1,4 @@
-"""`yolor-d2 predict` with a stub in processes of their own, and films and images for it."""
+"""`yolor-d2 predict` with a stub in processes of their own, and videos and images for it."""
 
 import json
 import os
@@ -43,13 +43,13 @@ class Commands:
         return done["code"], done["text"]
 
 
-def write_film(path: Path, frames: int, *, times: list[int] | None = None, size=(64, 48)) -> Path:
-    """A film whose frames differ; times are in 1/12800 s."""
+def write_video(path: Path, frames: int, *, times: list[int] | None = None, size=(64, 48)) -> Path:
+    """A video whose frames differ; times are in 1/12800 s."""
     import av
 
-    with av.open(path, "w") as film:
+    with av.open(path, "w") as video:
         options = {"preset": "ultrafast", "crf": "18"}
-        stream = film.add_stream("libx264", rate=25, options=options)
+        stream = video.add_stream("libx264", rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 12800)
         for i in range(frames):
@@ -58,8 +58,8 @@ def write_film(path: Path, frames: int, *, times: list[int] | None = None, size=
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = times[i] if times else i * 512
             frame.time_base = Fraction(1, 12800)
-            film.mux(stream.encode(frame))
-        film.mux(stream.encode())
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode())
     return path
 
 

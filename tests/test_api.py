@@ -274,7 +274,7 @@ def test_the_block_of_the_documents(run, photos, tmp_path, monkeypatch):
     [
         ("nowhere.jpg", {}, "nowhere.jpg"),
         ("https://example.org/a.jpg", {}, "download"),
-        ("film.mp4", {}, "yolor-d2 predict"),
+        ("video.mp4", {}, "yolor-d2 predict"),
         (3.5, {}, "a source is float"),
         (np.zeros((4, 4), np.uint8), {}, r"\(4, 4\)"),
         (np.zeros((4, 4, 3), np.float32), {}, "float32"),

@@ -269,7 +269,7 @@ def inputs(toy: ToyDataset, tmp_path_factory) -> Path:
     (folder / "video").mkdir()
     size = (96, 64)  # (W, H)
     mp4v = cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(folder / "video" / "film.mp4"), mp4v, 10.0, size)
+    writer = cv2.VideoWriter(str(folder / "video" / "video.mp4"), mp4v, 10.0, size)
     for _ in range(3):
         writer.write(cv2.resize(image, size))
     writer.release()
@@ -289,7 +289,7 @@ def check_records(records: list[dict], size: tuple[int, int], classes) -> None:
 
 def test_demo_on_an_image_and_a_video(weights, inputs, toy, tmp_path):
     pytest.importorskip("av")
-    files = [inputs / "good.png", inputs / "video" / "film.mp4"]
+    files = [inputs / "good.png", inputs / "video" / "video.mp4"]
     written = ["--output", tmp_path / "drawn", "--json", tmp_path / "found.json"]
     succeed("predict.py", "--input", *files, *written, "--threshold", 0, *weights)
     image, *frames = json.loads((tmp_path / "found.json").read_text())
@@ -302,9 +302,9 @@ def test_demo_on_an_image_and_a_video(weights, inputs, toy, tmp_path):
     assert drawn.shape == original.shape and np.abs(drawn - original.astype(int)).max() > 100
     for record in frames:
         check_records(record["detections"], (64, 96), toy.classes)
-    film = cv2.VideoCapture(str(tmp_path / "drawn" / "film.mp4"))
-    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and film.get(cv2.CAP_PROP_FPS) == 10
-    assert film.read()[1].shape == (64, 96, 3)
+    video = cv2.VideoCapture(str(tmp_path / "drawn" / "video.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and video.get(cv2.CAP_PROP_FPS) == 10
+    assert video.read()[1].shape == (64, 96, 3)
 
 
 def test_demo_goes_on_after_a_broken_image(weights, inputs, tmp_path):
@@ -316,7 +316,7 @@ def test_demo_goes_on_after_a_broken_image(weights, inputs, tmp_path):
     assert done.returncode == 1
     assert str(inputs / "broken.jpg") in done.stdout + done.stderr
     image, *frames = json.loads((tmp_path / "found.json").read_text())
-    assert len(frames) == 3  # of the film in the subfolder
+    assert len(frames) == 3  # of the video in the subfolder
     assert image["file_name"] == str(inputs / "good.png")
     # Nothing scores 0.25, the default threshold, after four iterations.
     assert image["detections"] == []

@@ -148,7 +148,7 @@ def test_the_readme_from_coco_files_to_python(toy, walker):
     shutil.copytree(toy.val_images, folder / "photos")
     photos = sorted((folder / "photos").iterdir())
     Image.open(photos[0]).convert("RGB").save(folder / "photo.jpg")
-    write_video(folder / "film.mp4", photos)
+    write_video(folder / "video.mp4", photos)
     text = section("README.md", "## Train on your own data")
     lines = commands(text)
     assert [line.split()[1] for line in lines] == [
@@ -156,7 +156,7 @@ def test_the_readme_from_coco_files_to_python(toy, walker):
     ]
     printed = walker.walk(lines)
     assert "nothing is left to do" in printed[lines[3]]  # --resume of a finished run
-    for path in ("output/mine/report.html", "found/film.mp4", "found.csv", "mine.onnx"):
+    for path in ("output/mine/report.html", "found/video.mp4", "found.csv", "mine.onnx"):
         assert (folder / path).stat().st_size > 0, path
     (code,) = python_blocks(text)
     walker.python(code)
@@ -189,13 +189,13 @@ def test_video_and_images_of_12_megapixels(toy, walker, tmp_path):
     shutil.copytree(toy.val_images, folder / "photos")
     shutil.copytree(toy.train_images, folder / "more")
     photos = sorted((folder / "photos").iterdir())
-    write_video(folder / "film.mp4", photos * 5)
+    write_video(folder / "video.mp4", photos * 5)
     noise = np.random.default_rng(0).integers(0, 256, (75, 100, 3), dtype=np.uint8)
     large = Image.fromarray(noise).resize((4000, 3000))
     large.save(folder / "scene.tif")
     text = section("docs/inference.md", "# Inference")
     lines = commands(text.partition("## In code")[0])
-    assert {"film.mp4", "scene.tif"} <= {word for line in lines for word in line.split()}
+    assert {"video.mp4", "scene.tif"} <= {word for line in lines for word in line.split()}
     walker.walk(lines)
     assert Image.open(next((folder / "found").glob("scene.*"))).size == (4000, 3000)
-    assert (folder / "found" / "film.mp4").stat().st_size > 0
+    assert (folder / "found" / "video.mp4").stat().st_size > 0

@@ -31,7 +31,7 @@ def home(tmp_path, monkeypatch) -> Path:
     (tmp_path / "photos" / "IMG_001.JPG").touch()
     (tmp_path / "IMG_002.JPG").touch()
     (tmp_path / "data.yaml").write_text("train: a\nval: b\nnames: [x]\n")
-    for name in ("train.json", "best.pt", "film.mp4"):
+    for name in ("train.json", "best.pt", "video.mp4"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -128,8 +128,8 @@ def test_a_switch_that_takes_a_value_leaves_the_next_word_alone(home):
         ("check --data data.yaml", {"train": ["data.yaml"], "val": ["data.yaml"]}),
         (f"train {ZOO} resume=True", {"resume": True}),
         (f"train {ZOO} resume=False", {"resume": False}),
-        ("predict output/mine --source photos film.mp4 --conf 0.5", {
-            "input": ["photos", "film.mp4"], "threshold": 0.5
+        ("predict output/mine --source photos video.mp4 --conf 0.5", {
+            "input": ["photos", "video.mp4"], "threshold": 0.5
         }),
         ("predict output/mine photos project=runs name=a", {"output": Path("runs/a")}),
         ("export output/mine format=torchscript", {
@@ -246,8 +246,8 @@ def test_what_looks_like_a_key_may_be_a_file(home):
 
 
 def test_what_is_no_file_ends_a_list(home):
-    args = parse(f"yolor-d2 predict {ZOO} --input photos conf=0.5 --source film.mp4 MODEL.DEVCE a")
-    assert args.input == ["photos", "film.mp4"]
+    args = parse(f"yolor-d2 predict {ZOO} --input photos conf=0.5 --source video.mp4 MODEL.DEVCE a")
+    assert args.input == ["photos", "video.mp4"]
     assert args.threshold == 0.5 and args.opts == ["MODEL.DEVCE", "a"]
 
 

@@ -2,7 +2,7 @@ r"""One command for those who installed with pip: `yolor-d2 train`, `yolor-d2 pr
 
     yolor-d2 train --config-file quick/fast_start.yaml --train train.json images/ \
         --val val.json images/ OUTPUT_DIR output/mine
-    yolor-d2 predict output/mine photos/ film.mp4
+    yolor-d2 predict output/mine photos/ video.mp4
     yolor-d2 report output/mine
 
 `yolor-d2 COMMAND --help` says what a command takes, with examples. Errors are one line; `--debug`

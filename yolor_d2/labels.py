@@ -173,7 +173,7 @@ def draw_text(
     below[:] = np.rint(below + (np.float32(colour) - below) * cover)
 
 
-# A class and a score of two digits come again and again in a film.
+# A class and a score of two digits come again and again in a video.
 @functools.lru_cache(maxsize=1024)
 def render_label(text: str, letters: int, ground: Colour) -> np.ndarray:
     """(H, W, 3) uint8, a label with its text on its ground."""

@@ -72,15 +72,15 @@ def test_seeds_differ():
 
 
 def test_groups_stay_together():
-    names = [f"cam{i % 10}/film{i % 5}_{i}.png" for i in range(40)]
+    names = [f"cam{i % 10}/video{i % 5}_{i}.png" for i in range(40)]
     data = coco([[i % 4] for i in range(40)], names)
-    for pattern, count in (("^(cam.)/", 10), ("film.", 5)):
+    for pattern, count in (("^(cam.)/", 10), ("video.", 5)):
         groups = group_images(data["images"], "x", pattern=pattern)
         assert len(set(groups.tolist())) == count
         assert all(groups[i] == groups[i % count] for i in range(40))
-    parts = split_coco(data, "x", FRACTIONS, pattern="film.")
-    films = [{x["file_name"][5:10] for x in part["images"]} for part in parts.values()]
-    assert sum(map(len, films)) == len(set.union(*films)) == 5
+    parts = split_coco(data, "x", FRACTIONS, pattern="video.")
+    videos = [{x["file_name"][5:11] for x in part["images"]} for part in parts.values()]
+    assert sum(map(len, videos)) == len(set.union(*videos)) == 5
     for image in data["images"]:
         image["patient"] = image["id"] % 3
     assert len(set(group_images(data["images"], "x", key="patient").tolist())) == 3
@@ -100,8 +100,8 @@ def test_what_cannot_be_split_is_said():
     data = coco([[0]] * 4)
     with pytest.raises(ValueError, match=r"1 group\(s\) of images cannot be shared out to 3 parts"):
         split_coco(data, "x", FRACTIONS, pattern="png")
-    with pytest.raises(ValueError, match=r"--groups 'film' is not found in 4 of 4 names.*'0.png'"):
-        split_coco(data, "x", FRACTIONS, pattern="film")
+    with pytest.raises(ValueError, match=r"--groups 'video' is not found in 4 of 4 names.*'0.png'"):
+        split_coco(data, "x", FRACTIONS, pattern="video")
     with pytest.raises(ValueError, match="no regular expression"):
         split_coco(data, "x", FRACTIONS, pattern="(")
     with pytest.raises(ValueError, match=r"'video' is missing in 4 .*file_name, height, id, width"):

@@ -12,7 +12,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 pytest.importorskip("av")
 
 import av
-from predict_commands import write_film, write_images
+from predict_commands import write_images, write_video
 
 from yolor_d2.arguments import predict as arguments
 from yolor_d2.prediction import outputs
@@ -37,10 +37,10 @@ def records(path) -> list[dict]:
 
 
 def test_every_record_and_line_has_frame_and_seconds(predict, tmp_path):
-    film = write_film(tmp_path / "film.mp4", 20)
+    video = write_video(tmp_path / "video.mp4", 20)
     found, table = tmp_path / "a.jsonl", tmp_path / "a.csv"
     image = next(write_images(tmp_path / "images", 1).iterdir())
-    succeed(predict, "--input", image, film, "--json", found, "--csv", table, "--stride", 4)
+    succeed(predict, "--input", image, video, "--json", found, "--csv", table, "--stride", 4)
     first, *frames = records(found)
     assert (first["file_name"], first["frame"], first["seconds"]) == (str(image), 0, 0.0)
     assert [x["frame"] for x in frames] == [0, 4, 8, 12, 16]
@@ -54,9 +54,9 @@ def test_every_record_and_line_has_frame_and_seconds(predict, tmp_path):
 
 
 def test_stride_and_frames_go_together_and_times_stay(predict, tmp_path):
-    film = write_film(tmp_path / "film.mp4", 60)
-    succeed(predict, "--input", film, "--output", tmp_path / "out", "--stride", 5, "--frames", 6)
-    with av.open(tmp_path / "out" / "film.mp4") as drawn:
+    video = write_video(tmp_path / "video.mp4", 60)
+    succeed(predict, "--input", video, "--output", tmp_path / "out", "--stride", 5, "--frames", 6)
+    with av.open(tmp_path / "out" / "video.mp4") as drawn:
         times = [frame.time for frame in drawn.decode(video=0)]
     assert times == pytest.approx([0.2 * i for i in range(6)])
 
@@ -65,7 +65,7 @@ def test_subfolders_are_mirrored_in_every_folder(predict, tmp_path):
     root = tmp_path / "in"
     write_images(root / "a", 4)
     write_images(root / "b" / "c", 4)
-    shutil.copy(write_film(tmp_path / "film.mp4", 3), root / "b" / "film.mkv")
+    shutil.copy(write_video(tmp_path / "video.mp4", 3), root / "b" / "video.mkv")
     out, labels = tmp_path / "out", tmp_path / "labels"
     succeed(predict, "--input", root, "--output", out, "--yolo-txt", labels)
     drawn = sorted(str(x.relative_to(out)) for x in out.rglob("*.*") if x.suffix != ".progress")
@@ -73,12 +73,12 @@ def test_subfolders_are_mirrored_in_every_folder(predict, tmp_path):
     assert drawn == [
         *(f"a/{name}.jpg" for name in pictures),
         *(f"b/c/{name}.jpg" for name in pictures),
-        "b/film.mp4",
+        "b/video.mp4",
     ]
     written = {str(x.relative_to(labels)) for x in labels.rglob("*.txt")}
     assert written == {
         *(f"{folder}/{name}.txt" for name in pictures for folder in ("a", "b/c")),
-        *(f"b/film_{i:08d}.txt" for i in range(3)),
+        *(f"b/video_{i:08d}.txt" for i in range(3)),
     }
 
 
@@ -135,10 +135,10 @@ def test_drawing_without_words_and_with_a_given_width(predict, tmp_path):
 
 
 def test_each_frame_and_each_folder_has_an_image_id_of_its_own(predict, tmp_path):
-    film = write_film(tmp_path / "film.mp4", 10)
+    video = write_video(tmp_path / "video.mp4", 10)
     first, second = write_images(tmp_path / "p", 3), write_images(tmp_path / "q", 3)
     target = tmp_path / "coco.json"
-    succeed(predict, "--input", first, second, film, "--coco-json", target)
+    succeed(predict, "--input", first, second, video, "--coco-json", target)
     table = json.loads((tmp_path / "coco.images.json").read_text())
     images = table["images"]
     assert [x["id"] for x in images] == list(range(1, 17))
@@ -185,23 +185,23 @@ def test_ids_of_an_annotation_file(predict, tmp_path):
     assert "has no class 'car'" in fail(predict, *command, "--overwrite", *classes)
 
 
-def test_objects_keep_their_identity_and_get_new_ones_in_the_next_film(predict, tmp_path):
+def test_objects_keep_their_identity_and_get_new_ones_in_the_next_video(predict, tmp_path):
     pytest.importorskip("trackers")
     # Of one grey: the same box in every frame.
     for name, grey in (("a.mp4", 29), ("b.mp4", 37)):
-        with av.open(tmp_path / name, "w") as film:
-            stream = film.add_stream("libx264", rate=25)
+        with av.open(tmp_path / name, "w") as video:
+            stream = video.add_stream("libx264", rate=25)
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
             pixels = np.full((48, 64, 3), grey, np.uint8)
             for _ in range(12):
-                film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-            film.mux(stream.encode())
+                video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            video.mux(stream.encode())
     files = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
     options = ["--json", tmp_path / "a.jsonl", "--csv", tmp_path / "a.csv", "--track"]
     succeed(predict, "--input", *files, *options, "--output", tmp_path / "out")
     found = records(tmp_path / "a.jsonl")
-    for film in (found[:12], found[12:]):
-        identities = [[x["identity"] for x in record["detections"]] for record in film]
+    for video in (found[:12], found[12:]):
+        identities = [[x["identity"] for x in record["detections"]] for record in video]
         # ByteTrack believes in an object when it is seen again.
         assert identities[0] == [None] and identities[1:] == [[1]] * 11
     header = (tmp_path / "a.csv").read_text().splitlines()[0]
@@ -215,28 +215,28 @@ def test_identities_of_images_are_refused(predict, tmp_path):
     assert "all inputs are images" in message
 
 
-def test_an_unreadable_film_leaves_the_others(predict, tmp_path):
-    film = write_film(tmp_path / "film.mp4", 5)
-    (tmp_path / "broken.mp4").write_bytes(b"no film")
-    inputs = ["--input", tmp_path / "broken.mp4", film]
+def test_an_unreadable_video_leaves_the_others(predict, tmp_path):
+    video = write_video(tmp_path / "video.mp4", 5)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    inputs = ["--input", tmp_path / "broken.mp4", video]
     code, text = predict(*inputs, "--json", tmp_path / "a.jsonl", "--output", tmp_path / "out")
     assert code == 1 and "broken.mp4" in text and "1 files done, 1 could not be read" in text
     assert len(records(tmp_path / "a.jsonl")) == 5
     left = sorted(x.name for x in (tmp_path / "out").iterdir() if x.suffix != ".progress")
-    assert left == ["film.mp4"]
+    assert left == ["video.mp4"]
 
 
 def test_detections_go_to_a_device_too(predict, tmp_path):
-    film = write_film(tmp_path / "film.mp4", 5)
-    text = succeed(predict, "--input", film, "--json", "/dev/stdout")
+    video = write_video(tmp_path / "video.mp4", 5)
+    text = succeed(predict, "--input", video, "--json", "/dev/stdout")
     array = text[text.index("[\n{") : text.rindex("]\n") + 1]
     assert len(json.loads(array)) == 5
 
 
-def test_films_are_not_drawn_without_pyav(tmp_path, monkeypatch):
-    film = write_film(tmp_path / "film.mp4", 2)
+def test_videos_are_not_drawn_without_pyav(tmp_path, monkeypatch):
+    video = write_video(tmp_path / "video.mp4", 2)
     monkeypatch.setattr("yolor_d2.prediction.extras.has_pyav", lambda: False)
-    words = ["--config-file", "quick/ssss_320_cpu.yaml", "--input", str(film), "--output", "out"]
+    words = ["--config-file", "quick/ssss_320_cpu.yaml", "--input", str(video), "--output", "out"]
     with pytest.raises(ValueError, match=r"needs PyAV: pip install 'yolor_d2\[video\]'"):
         arguments.check_inputs(arguments.parse_args(words))
 

@@ -1,4 +1,4 @@
-"""What is written of films and images, whatever ends the process, and how it is gone on with."""
+"""What is written of videos and images, whatever ends the process, and how it is gone on with."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 pytest.importorskip("av")
 
 import av
-from predict_commands import SIGNALS, write_film, write_images
+from predict_commands import SIGNALS, write_images, write_video
 
 
 def outputs(folder: Path) -> list[str]:
@@ -49,20 +49,20 @@ def check_whole(folder: Path, killed: bool) -> None:
     assert len(images) == len(records)
     assert sum(len(x["detections"]) for x in records) == len(results)
     for path in (folder / "drawn").glob("*.mp4"):
-        of_film = [x for x in records if Path(x["file_name"]).stem == path.stem]
-        with av.open(path) as film:
-            shown = [frame.time for frame in film.decode(video=0)]
-        assert shown == pytest.approx([x["seconds"] for x in of_film], abs=1e-6)
+        of_video = [x for x in records if Path(x["file_name"]).stem == path.stem]
+        with av.open(path) as video:
+            shown = [frame.time for frame in video.decode(video=0)]
+        assert shown == pytest.approx([x["seconds"] for x in of_video], abs=1e-6)
 
 
 def test_interrupted_runs_end_with_the_files_of_an_undisturbed_one(predict, tmp_path):
-    film = write_film(tmp_path / "film.mp4", 300)
+    video = write_video(tmp_path / "video.mp4", 300)
     images = write_images(tmp_path / "images", 150)
     (images / "broken.jpg").write_bytes(b"no image")
-    inputs = ["--input", film, images, "--batch-size", 4]
+    inputs = ["--input", video, images, "--batch-size", 4]
     code, text = predict(*inputs, *outputs(tmp_path / "whole"))
     assert code == 1 and "1 could not be read" in text, text[-2000:]
-    # In the first part of the film and in the second, in the images, in the middle of a batch.
+    # In the first part of the video and in the second, in the images, in the middle of a batch.
     for number, (kill_after, name) in enumerate(
         [(90, "SIGKILL"), (150, "SIGINT"), (275, "SIGTERM"), (20, "SIGKILL"), (85, "SIGINT")]
     ):
@@ -86,9 +86,9 @@ def test_interrupted_runs_end_with_the_files_of_an_undisturbed_one(predict, tmp_
 
 @pytest.mark.parametrize("name", ["found.jsonl", "found.json", "found.csv"])
 def test_every_kind_of_file_is_cut_at_its_last_record(predict, tmp_path, name):
-    film = write_film(tmp_path / "film.mp4", 60)
+    video = write_video(tmp_path / "video.mp4", 60)
     option = f"--{Path(name).suffix[1:].replace('jsonl', 'json')}"
-    command = ["--input", film, option, tmp_path / "whole" / name]
+    command = ["--input", video, option, tmp_path / "whole" / name]
     assert predict(*command)[0] == 0
     command[-1] = tmp_path / "again" / name
     assert predict(*command, kill_after=30)[0] == -9
@@ -99,8 +99,8 @@ def test_every_kind_of_file_is_cut_at_its_last_record(predict, tmp_path, name):
 
 
 def test_other_command_lines_are_refused(predict, tmp_path):
-    film = write_film(tmp_path / "film.mp4", 40)
-    command = ["--input", film, "--csv", tmp_path / "found.csv"]
+    video = write_video(tmp_path / "video.mp4", 40)
+    command = ["--input", video, "--csv", tmp_path / "found.csv"]
     assert predict(*command, kill_after=20, signal="SIGTERM")[0] == 143
     before = (tmp_path / "found.csv").read_bytes()
     code, text = predict(*command)
@@ -108,7 +108,7 @@ def test_other_command_lines_are_refused(predict, tmp_path):
     code, text = predict(*command, "--threshold", 0.85, "--resume")
     assert code == 1 and "--threshold is 0.85, was 0.25" in text
     assert (tmp_path / "found.csv").read_bytes() == before
-    write_film(film, 41)
+    write_video(video, 41)
     code, text = predict(*command, "--resume")
     assert code == 1 and "the list of inputs has changed" in text
     assert predict(*command, "--overwrite")[0] == 0
@@ -120,8 +120,8 @@ def test_other_command_lines_are_refused(predict, tmp_path):
 
 
 def test_files_changed_by_hand_are_not_gone_on_with(predict, tmp_path):
-    film = write_film(tmp_path / "film.mp4", 40)
-    command = ["--input", film, "--csv", tmp_path / "found.csv"]
+    video = write_video(tmp_path / "video.mp4", 40)
+    command = ["--input", video, "--csv", tmp_path / "found.csv"]
     assert predict(*command, kill_after=20, signal="SIGTERM")[0] == 143
     text = (tmp_path / "found.csv").read_text()
     (tmp_path / "found.csv").write_text(text.replace("person", "parson"))
@@ -134,8 +134,8 @@ def test_files_changed_by_hand_are_not_gone_on_with(predict, tmp_path):
 
 def test_identities_go_on(predict, tmp_path):
     pytest.importorskip("trackers")
-    film = write_film(tmp_path / "film.mp4", 120)
-    command = ["--input", film, "--track", "--json", tmp_path / "whole.json"]
+    video = write_video(tmp_path / "video.mp4", 120)
+    command = ["--input", video, "--track", "--json", tmp_path / "whole.json"]
     code, text = predict(*command)
     assert code == 0, text[-2000:]
     command[-1] = tmp_path / "again.json"
@@ -160,10 +160,10 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("option", ["--output", "--json", "--csv", "--crops"])
 def test_a_full_disk_is_one_line_and_what_fits_is_whole(predict, tmp_path, small_disk, option):
-    film = write_film(tmp_path / "film.mp4", 1200)
+    video = write_video(tmp_path / "video.mp4", 1200)
     target = small_disk / {"--json": "found.json", "--csv": "found.csv"}.get(option, "found")
     (small_disk / "other").write_bytes(bytes(90_000))
-    code, text = predict("--input", film, option, target)
+    code, text = predict("--input", video, option, target)
     last = text.strip().splitlines()[-1]
     assert code == 1 and "Traceback" not in text
     assert "No space left on device" in last and str(target) in last and "--resume" in last
@@ -172,18 +172,18 @@ def test_a_full_disk_is_one_line_and_what_fits_is_whole(predict, tmp_path, small
     (small_disk / "other").unlink()
     if option in ("--json", "--csv"):
         subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-        assert predict("--input", film, option, target, "--resume")[0] == 0
+        assert predict("--input", video, option, target, "--resume")[0] == 0
         whole = tmp_path / target.name
-        assert predict("--input", film, option, whole)[0] == 0
+        assert predict("--input", video, option, whole)[0] == 0
         assert target.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.slow
-def test_a_long_film_is_looked_at_in_flat_memory(predict, tmp_path):
+def test_a_long_video_is_looked_at_in_flat_memory(predict, tmp_path):
     """YOLOR_D2_FRAMES sets its length; killed at random, it ends with the same files."""
     frames = int(os.environ.get("YOLOR_D2_FRAMES", "3000"))
-    film = write_film(tmp_path / "film.mp4", frames)
-    inputs = ["--input", film]
+    video = write_video(tmp_path / "video.mp4", frames)
+    inputs = ["--input", video]
     files = ["drawn", "found.csv", "found.json", "coco.json"]
 
     def options(folder: Path) -> list:
@@ -193,7 +193,7 @@ def test_a_long_film_is_looked_at_in_flat_memory(predict, tmp_path):
     code, text = predict(*inputs, *options(tmp_path / "whole"), report_memory=frames // 10)
     assert code == 0, text[-2000:]
     memory = [float(line.split()[2]) for line in text.splitlines() if line.startswith("memory ")]
-    print("peak memory in MiB, every tenth of the film:", memory)
+    print("peak memory in MiB, every tenth of the video:", memory)
     assert len(memory) == 10
     assert memory[-1] - memory[1] < 30
     random.seed(os.environ.get("YOLOR_D2_SEED", "1"))

@@ -19,7 +19,7 @@ def summary(sources: list[Source]) -> list[tuple[str, str]]:
     return [(source.kind, str(source.place)) for source in sources]
 
 
-def test_a_folder_stands_for_its_images_and_films_with_their_subfolders(tmp_path):
+def test_a_folder_stands_for_its_images_and_videos_with_their_subfolders(tmp_path):
     touch(tmp_path / "a.jpg", tmp_path / "x/a.JPG", tmp_path / "x/y/a.mkv", tmp_path / "b.flv")
     touch(tmp_path / "labels.txt", tmp_path / "code.ts", tmp_path / "unknown")
     touch(tmp_path / "stream.ts", tmp_path / "no_suffix", content=TS)
@@ -54,10 +54,10 @@ def test_patterns_mirror_what_is_below_their_fixed_part(tmp_path):
 
 
 def test_addresses_stay_as_they_are_and_lose_their_passwords_in_what_is_written():
-    live, file = expand(["rtsp://me:secret@cam.local:554/one", "https://host/films/two.mp4?x=1"])
+    live, file = expand(["rtsp://me:secret@cam.local:554/one", "https://host/videos/two.mp4?x=1"])
     assert live.name == "rtsp://me:secret@cam.local:554/one" and live.kind == "live"
     assert live.shown == "rtsp://cam.local:554/one" and str(live.place) == "cam.local_one"
-    assert file.name == file.shown == "https://host/films/two.mp4?x=1" and file.kind == "video"
+    assert file.name == file.shown == "https://host/videos/two.mp4?x=1" and file.kind == "video"
     assert "secret" not in str(live.place)
 
 
@@ -81,7 +81,7 @@ def test_what_is_not_there_is_named(tmp_path, name):
 
 def test_a_folder_without_images_is_named(tmp_path):
     touch(tmp_path / "notes.txt")
-    with pytest.raises(ValueError, match=r"no images in .*, and no films"):
+    with pytest.raises(ValueError, match=r"no images in .*, and no videos"):
         expand([tmp_path])
 
 
@@ -101,7 +101,7 @@ def test_a_folder_without_images_is_named(tmp_path):
         (b"", False),
     ],
 )
-def test_films_are_known_by_their_first_bytes(start, is_video):
+def test_videos_are_known_by_their_first_bytes(start, is_video):
     assert is_video_content(start[:400]) == is_video
 
 

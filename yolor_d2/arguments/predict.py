@@ -1,10 +1,10 @@
 r"""Detect objects in images, folders of images, videos, or what a camera sees.
 
-    yolor-d2 predict output/mine photo.jpg folder/ film.mp4
+    yolor-d2 predict output/mine photo.jpg folder/ video.mp4
     yolor-d2 predict output/mine photos/ --output found/ --csv found.csv --threshold 0.4
     yolor-d2 predict --config-file yolor_p6_paper.yaml --weights yolor-p6.pt --input photos/
 
-Inputs are images, films, folders of both, patterns such as "photos/*.jpg", addresses such as
+Inputs are images, videos, folders of both, patterns such as "photos/*.jpg", addresses such as
 rtsp://camera/stream, or the number of a camera. Drawn copies go to the output folder; --json,
 --coco-json, --csv, --yolo-txt and --crops write the detections as well (or, without --output,
 alone). Without all of these, drawn copies go to predictions/. Everything is written as it comes:
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="images, films, folders, patterns, addresses, cameras",
+        help="images, videos, folders, patterns, addresses, cameras",
     )
     action.completer = complete_file_or_key
     add_paths(parser, "--input", type=str, default=[], help="the same")
@@ -64,12 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch", dest="batch_size", type=int, default=8, help="images at a time")
     parser.add_argument("--classes", nargs="+", help="names or numbers of those to report")
-    parser.add_argument("--frames", type=int, help="most frames of a film or camera to look at")
+    parser.add_argument("--frames", type=int, help="most frames of a video or camera to look at")
     parser.add_argument(
-        "--stride", type=int, default=1, help="of a film look at every so many frames"
+        "--stride", type=int, default=1, help="of a video look at every so many frames"
     )
     parser.add_argument(
-        "--track", action="store_true", help="give objects identities over the frames of a film"
+        "--track", action="store_true", help="give objects identities over the frames of a video"
     )
     parser.add_argument(
         "--tile",
@@ -105,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_outputs(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--output", type=Path, help="folder for drawn images and films")
+    group.add_argument("--output", type=Path, help="folder for drawn images and videos")
     group.add_argument(
         "--no-labels", dest="labels", action="store_false", help="draw boxes without words"
     )
@@ -187,7 +187,7 @@ def check_inputs(args: argparse.Namespace) -> None:
         require_readable(args.coco_images)
     sources = expand(args.input)
     if args.output is not None and any(source.kind != "image" for source in sources):
-        require_pyav("--output with films")
+        require_pyav("--output with videos")
     if args.track:
         require_trackers()
     check_weights(args)

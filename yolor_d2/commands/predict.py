@@ -1,4 +1,4 @@
-"""Detect objects in images, folders, films, and what a camera or a stream shows."""
+"""Detect objects in images, folders, videos, and what a camera or a stream shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.catalog import class_names
 from yolor_d2.evaluation.report import read_thresholds
 from yolor_d2.prediction import outputs, state
-from yolor_d2.prediction.run import FilmOptions, Prediction, Run, Stopped
+from yolor_d2.prediction.run import Prediction, Run, Stopped, VideoOptions
 from yolor_d2.prediction.sources import Source, expand
 from yolor_d2.prediction.tracking import LOW_SCORE
 from yolor_d2.predictor import BatchPredictor
@@ -103,7 +103,7 @@ def prepare_outputs(args: argparse.Namespace, sources: Sequence[Source]) -> None
         return
     inputs = {Path(x.name).resolve() for x in sources if x.kind != "live"}
     for source in sources:
-        to_file = outputs.drawn_image if source.kind == "image" else outputs.drawn_film
+        to_file = outputs.drawn_image if source.kind == "image" else outputs.drawn_video
         target = to_file(args.output, source)
         if target.resolve() in inputs:
             raise ValueError(f"--output: {str(target)!r} is an input and would be overwritten")
@@ -114,7 +114,7 @@ def check_tracking(sources: Sequence[Source]) -> None:
     images = sum(source.kind == "image" for source in sources)
     if images == len(sources):
         raise ValueError(
-            "--track follows objects over the frames of films and cameras; all inputs are images"
+            "--track follows objects over the frames of videos and cameras; all inputs are images"
         )
     if images:
         logger.warning("--track: the objects of %d images get no identities", images)
@@ -173,7 +173,7 @@ def main(args: argparse.Namespace) -> int:
         least=min(args.threshold, LOW_SCORE) if args.track else None,
     )
     style = {"labels": args.labels, "line_width": args.line_width}
-    film = FilmOptions(args.frames, args.stride, args.output, style, args.track)
+    video = VideoOptions(args.frames, args.stride, args.output, style, args.track)
     try:
         with state.StopSignals() as stop, contextlib.ExitStack() as files:
             marks = progress.content["outputs"] if progress else {}
@@ -181,7 +181,7 @@ def main(args: argparse.Namespace) -> int:
             for file in texts.values():
                 files.callback(file.close)
             folders = folder_outputs(args, style)
-            run = Run(prediction, sources, texts, folders, image_ids, film, progress, stop)
+            run = Run(prediction, sources, texts, folders, image_ids, video, progress, stop)
             run.note(now=True)
             try:
                 run.work()

@@ -34,13 +34,13 @@ FRAME_DIGITS = 8
 
 @dataclass(frozen=True)
 class Result:
-    """Detections of an image or of a frame of a film.
+    """Detections of an image or of a frame of a video.
 
     Attributes:
         source: where it comes from.
         image_id: see `ImageIds`.
-        frame: its number in the film; 0 for images.
-        seconds: since the film's first frame; 0 for images.
+        frame: its number in the video; 0 for images.
+        seconds: since the video's first frame; 0 for images.
         size: (H, W).
         boxes: (M, 4) xyxy in pixels.
         scores: M.
@@ -368,12 +368,12 @@ def drawn_image(folder: Path, source: Source) -> Path:
     return folder / f"{source.place}.jpg"
 
 
-def drawn_film(folder: Path, source: Source) -> Path:
+def drawn_video(folder: Path, source: Source) -> Path:
     return folder / f"{source.place}.mp4"
 
 
 class DrawnImages:
-    """Images with their boxes; films have `video.FilmWriter`."""
+    """Images with their boxes; videos have `video.VideoWriter`."""
 
     def __init__(self, folder: Path, **style: object):
         self.folder = folder

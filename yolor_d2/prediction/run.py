@@ -25,14 +25,14 @@ from . import outputs, state
 from .outputs import Result
 from .sources import Source
 from .tracking import Tracker
-from .video import FilmWriter, Frame, Mark, OpenCVFilm, PyAVFilm, open_film, remove_parts
+from .video import Frame, Mark, OpenCVVideo, PyAVVideo, VideoWriter, open_video, remove_parts
 
 logger = logging.getLogger("yolor_d2.predict")
 
 # Seconds between two notes of how far it is, and between two writings of what has been found.
 NOTE_PERIOD = 1.0
-# Frames of a part of a film at least, and seconds of a part of a camera's: what a killed process
-# loses of a film, and what is done again when it goes on.
+# Frames of a part of a video at least, and seconds of a part of a camera's: what a killed process
+# loses of a video, and what is done again when it goes on.
 PART_FRAMES, PART_SECONDS = 250, 10.0
 # Batches of images that are computed on their own, so that those behind them are the same whether
 # the command was interrupted before them or not.
@@ -114,13 +114,13 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class FilmOptions:
-    """What is done with films.
+class VideoOptions:
+    """What is done with videos.
 
     Attributes:
         frames: most frames to look at; None looks at all.
         stride: looks at every so many frames.
-        folder: of the drawn films; None draws none.
+        folder: of the drawn videos; None draws none.
         style: options of the drawing.
         track: whether objects get identities.
     """
@@ -136,15 +136,15 @@ class Run:
     """All inputs, one after the other, and everything that is written of them.
 
     How far it is is noted only where the batches of an undisturbed run begin, and where the part of
-    a film ends. Who goes on cuts the files there and does the rest again: they become the same.
+    a video ends. Who goes on cuts the files there and does the rest again: they become the same.
 
     Args:
         prediction: finds the objects.
         sources: the inputs.
         files: outputs of text by name.
-        folders: the other outputs; a film has its own.
+        folders: the other outputs; a video has its own.
         image_ids: numbers of images and frames.
-        film: what is done with films.
+        video: what is done with videos.
         progress: where it is noted how far it is; None where nothing can go on.
         stop: signals.
     """
@@ -156,7 +156,7 @@ class Run:
         files: dict[str, Any],
         folders: list[Any],
         image_ids: outputs.ImageIds,
-        film: FilmOptions,
+        video: VideoOptions,
         progress: state.State | None,
         stop: state.StopSignals,
     ):
@@ -165,14 +165,14 @@ class Run:
         self.files = files
         self.folders = folders
         self.image_ids = image_ids
-        self.film = film
+        self.video = video
         self.progress = progress
         self.stop = stop
         self.batch_size = prediction.predictor.batch_size
         begin = (progress.content["position"] if progress else None) or {}
         self.index: int = begin.get("source", 0)
         self.count: int = begin.get("count", 0)  # images and frames before
-        self.inside: dict | None = begin.get("film")
+        self.inside: dict | None = begin.get("video")
         self.failures: int = progress.content["failures"] if progress else 0
         self.noted = time.monotonic()
 
@@ -191,7 +191,7 @@ class Run:
                     self.images(self.block(), bar)
                     self.note()
                 else:
-                    self.run_film(source)
+                    self.run_video(source)
                     self.index += 1
                     self.inside = None
                     bar.update()
@@ -201,10 +201,10 @@ class Run:
                     raise Stopped(f"after {source.shown!r}")
 
     def clear(self) -> None:
-        """Delete the parts of the last film: it is noted that they are not needed any more."""
+        """Delete the parts of the last video: it is noted that they are not needed any more."""
         source = self.sources[self.index - 1]
-        if self.film.folder is not None and source.kind != "image":
-            remove_parts(outputs.drawn_film(self.film.folder, source))
+        if self.video.folder is not None and source.kind != "image":
+            remove_parts(outputs.drawn_video(self.video.folder, source))
 
     def fail(self, message: str) -> None:
         logger.error("%s", message)
@@ -213,7 +213,7 @@ class Run:
     # ---- Images
 
     def block(self) -> list[Source]:
-        """The next images without a film between them, no more than are computed together."""
+        """The next images without a video between them, no more than are computed together."""
         most = islice(self.sources, self.index, self.index + BLOCK_BATCHES * self.batch_size)
         found = []
         for source in most:
@@ -237,20 +237,20 @@ class Run:
             if self.stop.received and source is not block[-1]:
                 raise Stopped(f"after {source.shown!r}")
 
-    # ---- Films
+    # ---- Videos
 
-    def run_film(self, source: Source) -> None:
+    def run_video(self, source: Source) -> None:
         inside = self.inside or {}
         tracker = writer = None
         try:
-            film = open_film(source)
-            if self.film.track:
-                rate = float(film.rate) / self.film.stride
+            video = open_video(source)
+            if self.video.track:
+                rate = float(video.rate) / self.video.stride
                 tracker = Tracker(self.prediction.threshold, rate, inside.get("tracker"))
-            if self.film.folder is not None:
-                target = outputs.drawn_film(self.film.folder, source)
-                writer = FilmWriter(target, film.time_base, film.rate, inside.get("parts", 0))
-            if not self.frames(film, tracker, writer):
+            if self.video.folder is not None:
+                target = outputs.drawn_video(self.video.folder, source)
+                writer = VideoWriter(target, video.time_base, video.rate, inside.get("parts", 0))
+            if not self.frames(video, tracker, writer):
                 raise ImageReadError(f"video {source.shown!r} has no frame that can be read")
         except ImageReadError as error:
             self.fail(str(error))  # what was found before stays
@@ -268,27 +268,27 @@ class Run:
 
     def frames(
         self,
-        film: PyAVFilm | OpenCVFilm,
+        video: PyAVVideo | OpenCVVideo,
         tracker: Tracker | None,
-        writer: FilmWriter | None,
+        writer: VideoWriter | None,
     ) -> int:
         """Look at the frames that are left; returns how many there were with those before."""
-        source = film.source
+        source = video.source
         inside = self.inside or {}
         after = Mark(**inside["mark"]) if inside else None
         taken: int = inside.get("taken", 0)
         live = source.kind == "live"
         waiting: deque[Frame] = deque()
-        most = self.film.frames
+        most = self.video.frames
 
         def frames() -> Iterator[np.ndarray]:
             left = None if most is None else max(most - taken, 0)
-            with contextlib.closing(film.frames(self.film.stride, after)) as found:
+            with contextlib.closing(video.frames(self.video.stride, after)) as found:
                 for frame in islice(found, left):
                     waiting.append(frame)
                     yield frame.pixels
 
-        total = film.count and -(-film.count // self.film.stride)
+        total = video.count and -(-video.count // self.video.stride)
         total = min(filter(None, (total, most)), default=None)
         part_begin = time.monotonic()
         options = {"unit": "frame", "desc": Path(source.shown).name, "leave": False}
@@ -303,7 +303,7 @@ class Run:
                 result = self.result(source, found, read, frame, tracker)
                 self.write(result)
                 if writer is not None:
-                    writer.add(frame, result.drawn(**self.film.style))
+                    writer.add(frame, result.drawn(**self.video.style))
                 taken += 1
                 bar.update()
                 self.flush_at_times()
@@ -317,9 +317,9 @@ class Run:
                     writer.end_part()
                     part_begin = time.monotonic()
                 if aligned and not live and (writer is None or full):
-                    assert film.origin is not None
+                    assert video.origin is not None
                     self.inside = {
-                        "mark": vars(Mark(frame.number, frame.time, film.origin)),
+                        "mark": vars(Mark(frame.number, frame.time, video.origin)),
                         "taken": taken,
                         "parts": 0 if writer is None else len(writer.parts),
                     }
@@ -377,11 +377,11 @@ class Run:
             for file in self.files.values():
                 file.flush(sync=self.progress is not None)
             if self.progress is not None:
-                film = self.inside
-                if film is not None and tracker is not None:
-                    film = {**film, "tracker": tracker.state()}
+                video = self.inside
+                if video is not None and tracker is not None:
+                    video = {**video, "tracker": tracker.state()}
                 self.progress.save(
-                    position={"source": self.index, "count": self.count, "film": film},
+                    position={"source": self.index, "count": self.count, "video": video},
                     outputs={name: file.mark() for name, file in self.files.items()},
                     failures=self.failures,
                 )

@@ -1,4 +1,4 @@
-"""Images, films, cameras and addresses that a user names: found, told apart, or told to be missing.
+"""Images, videos, cameras and addresses that a user names: found and told apart, or missing.
 
 Needs neither torch nor a decoder, as it is asked before they are imported.
 """
@@ -23,7 +23,7 @@ VIDEO_SUFFIXES = {
     *(".mjpg", ".mjpeg", ".h264", ".264", ".h265", ".265", ".hevc", ".ivf", ".y4m", ".gif"),
     *(".rm", ".rmvb", ".dv", ".nut"),
 }
-# What lies beside images and films and is never worth a look.
+# What lies beside images and videos and is never worth a look.
 OTHER_SUFFIXES = {".txt", ".json", ".jsonl", ".xml", ".csv", ".yaml", ".yml", ".md", ".log", ".py"}
 # Where the packets of MPEG transport streams begin, each with the same byte; `.m2ts` puts four
 # bytes in front of each.
@@ -85,7 +85,7 @@ def without_password(address: str) -> str:
 
 
 def is_video_content(start: bytes) -> bool:
-    """Whether a file that begins so is a film.
+    """Whether a file that begins so is a video.
 
     Args:
         start: its first 400 bytes, or all of it.
@@ -144,7 +144,7 @@ def from_address(address: str) -> Source:
     if Path(parts.path).suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(
             f"--input: {without_password(address)!r} is the address of an image; download it "
-            "first, only films and streams are read from addresses"
+            "first, only videos and streams are read from addresses"
         )
     words = f"{parts.hostname or ''}{Path(parts.path).with_suffix('')}"
     place = re.sub(r"[^\w.-]+", "_", words).strip("_") or "stream"
@@ -153,7 +153,7 @@ def from_address(address: str) -> Source:
 
 
 def expand(inputs: Iterable[str | Path]) -> list[Source]:
-    """What to work on: folders stand for the images and films in them.
+    """What to work on: folders stand for the images and videos in them.
 
     Raises:
         FileNotFoundError: when an input does not exist.
@@ -176,7 +176,7 @@ def expand(inputs: Iterable[str | Path]) -> list[Source]:
         else:
             raise FileNotFoundError(f"--input: no such file or folder {text!r}")
     if not sources:
-        raise ValueError(f"--input: no images in {', '.join(inputs)}, and no films")
+        raise ValueError(f"--input: no images in {', '.join(inputs)}, and no videos")
     return apart(sources)
 
 

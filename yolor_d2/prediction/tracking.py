@@ -1,4 +1,4 @@
-"""Identities over the frames of a film, by ByteTrack of the package `trackers`."""
+"""Identities over the frames of a video, by ByteTrack of the package `trackers`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StateUnpickler(pickle.Unpickler):
 
 
 class Tracker:
-    """Gives the detections of one film identities, counted from 1.
+    """Gives the detections of one video identities, counted from 1.
 
     Args:
         threshold: least score of what is reported; such a detection may begin a new object.

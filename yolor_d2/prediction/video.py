@@ -1,4 +1,4 @@
-"""Films: frames with their numbers and times, and H.264 that is written part by part.
+"""Videos: frames with their numbers and times, and H.264 that is written part by part.
 
 PyAV (the extra "video") reads and writes; where it is missing, OpenCV reads, and nothing writes.
 """
@@ -36,7 +36,7 @@ ENCODER_OPTIONS = {"crf": "23", "preset": "veryfast", "bf": "0", "g": "100"}
 BT709, LIMITED_RANGE = 1, 1
 # Ticks of cameras, which have no clock of their own.
 CAMERA_TIME_BASE = Fraction(1, 90_000)
-# Where a film does not say it.
+# Where a video does not say it.
 USUAL_RATE = Fraction(25)
 # Seconds to wait for a stream to open, and for its next packet.
 PATIENCE = (15.0, 15.0)
@@ -47,11 +47,11 @@ PART = re.compile(r"\d{6,}_\d+_\d+\.mp4")
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of a film.
+    """A frame of a video.
 
     Attributes:
-        number: from 0, counted in the film.
-        time: since the first frame, in the film's time base.
+        number: from 0, counted in the video.
+        time: since the first frame, in the video's time base.
         seconds: the same in seconds.
         pixels: (H, W, 3) uint8 RGB, upright as players show it.
     """
@@ -77,23 +77,23 @@ class Mark:
     origin: int
 
 
-def open_film(source: Source) -> PyAVFilm | OpenCVFilm:
-    """Open a film, camera or stream.
+def open_video(source: Source) -> PyAVVideo | OpenCVVideo:
+    """Open a video, camera or stream.
 
     Raises:
         ImageReadError: when it cannot be read.
     """
     if source.is_camera or not has_pyav():
-        return OpenCVFilm(source)
-    return PyAVFilm(source)
+        return OpenCVVideo(source)
+    return PyAVVideo(source)
 
 
-class PyAVFilm:
-    """A film that FFmpeg reads.
+class PyAVVideo:
+    """A video that FFmpeg reads.
 
     Attributes:
         rate: frames per second, on average.
-        count: of frames as the film claims, None if it does not.
+        count: of frames as the video claims, None if it does not.
         time_base: seconds of a unit of time.
         origin: time stamp of the first frame; known when that has been read.
     """
@@ -138,7 +138,7 @@ class PyAVFilm:
         """Every frame whose number is a multiple of the stride, behind a mark if there is one.
 
         Raises:
-            ImageReadError: when reading fails, or the film no longer has the marked frame.
+            ImageReadError: when reading fails, or the video no longer has the marked frame.
         """
         try:
             yield from self.read(stride, after)
@@ -159,7 +159,7 @@ class PyAVFilm:
                 self.origin = stamp or 0
             moment = None if stamp is None else stamp - self.origin
             if last is not None and (moment is None or moment <= last):
-                moment = last + step  # some films repeat time stamps, or have none
+                moment = last + step  # some videos repeat time stamps, or have none
             last = moment = moment or 0
             if number % stride == 0:
                 seconds = float(moment * self.time_base)
@@ -205,14 +205,14 @@ class PyAVFilm:
 
 
 def upright(frame: Any) -> np.ndarray:
-    """Pixels as players show them: turned as the film's metadata say."""
+    """Pixels as players show them: turned as the video's metadata say."""
     pixels = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90) % 4  # counter-clockwise
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
-class OpenCVFilm:
-    """A camera, or a film where PyAV is missing; see `PyAVFilm`."""
+class OpenCVVideo:
+    """A camera, or a video where PyAV is missing; see `PyAVVideo`."""
 
     def __init__(self, source: Source):
         self.source = source
@@ -256,14 +256,14 @@ class OpenCVFilm:
 # ---- Writing
 
 
-class FilmWriter:
-    """Writes a film in parts, whole files each, which `finish` joins without encoding them again.
+class VideoWriter:
+    """Writes a video in parts, whole files each, which `finish` joins without encoding them again.
 
     A part is encoded in memory and appears under its name when it is on the disk: whatever ends the
     process, the parts are whole, and a full disk is an error with the file's name.
 
     Args:
-        target: the film, .mp4; its parts lie in a folder beside it until it is finished.
+        target: the video, .mp4; its parts lie in a folder beside it until it is finished.
         time_base: seconds of a unit of time.
         rate: frames per second, on average.
         parts: that are there already; others are deleted.
@@ -284,7 +284,7 @@ class FilmWriter:
                 path.unlink()
         if len(self.parts) < parts:
             raise FileNotFoundError(
-                f"--resume: {str(self.folder)!r} has {len(self.parts)} parts of the film, "
+                f"--resume: {str(self.folder)!r} has {len(self.parts)} parts of the video, "
                 f"expected {parts}"
             )
         self.told = False  # that sizes differ
@@ -301,7 +301,7 @@ class FilmWriter:
         if self.container is None:
             self.begin_part(frame, pixels)
         assert self.size is not None
-        if even_size(pixels) != self.size:  # a stream may change its size, a film may not
+        if even_size(pixels) != self.size:  # a stream may change its size, a video may not
             if not self.told:
                 logger.warning(
                     "%s: frame %d is %d x %d; from there frames are scaled to %d x %d",
@@ -347,7 +347,7 @@ class FilmWriter:
         self.parts.append(path)
 
     def finish(self) -> None:
-        """Join the parts; the film appears whole, with its index in front.
+        """Join the parts; the video appears whole, with its index in front.
 
         Raises:
             OSError: when it cannot be written, or does not hold every frame.
@@ -359,7 +359,7 @@ class FilmWriter:
         temporary = self.target.with_name(f".{self.target.name}.tmp")
         try:
             frames = join(self.parts, temporary, self.time_base)
-            check_film(temporary, self.target, frames)
+            check_video(temporary, self.target, frames)
             descriptor = os.open(temporary, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -383,7 +383,7 @@ def own_files(folder: Path) -> list[Path]:
 
 
 def remove_parts(target: Path) -> None:
-    """Delete the parts of a film that is finished."""
+    """Delete the parts of a video that is finished."""
     folder = parts_folder(target)
     for path in own_files(folder):
         path.unlink()
@@ -392,7 +392,7 @@ def remove_parts(target: Path) -> None:
 
 
 def even_size(pixels: np.ndarray) -> tuple[int, int]:
-    """(W, H) of a film of such pictures: yuv420p has one colour for two by two of them."""
+    """(W, H) of a video of such pictures: yuv420p has one colour for two by two of them."""
     height, width = pixels.shape[:2]
     return width + width % 2, height + height % 2
 
@@ -400,8 +400,8 @@ def even_size(pixels: np.ndarray) -> tuple[int, int]:
 def read_size(path: Path) -> tuple[int, int]:
     import av
 
-    with av.open(path) as film:
-        context = film.streams.video[0].codec_context
+    with av.open(path) as video:
+        context = video.streams.video[0].codec_context
         return context.width, context.height
 
 
@@ -415,18 +415,18 @@ def find_encoder() -> str:
 
 
 def join(parts: list[Path], target: Path, time_base: Fraction) -> int:
-    """Copy the packets of parts into one film, each at its time; returns how many frames."""
+    """Copy the packets of parts into one video, each at its time; returns how many frames."""
     import av
 
     written = 0
-    with av.open(target, "w", format="mp4", options={"movflags": "faststart"}) as film:
+    with av.open(target, "w", format="mp4", options={"movflags": "faststart"}) as video:
         stream: Any = None
         for path in parts:
             _, begin, frames = map(int, path.stem.split("_"))
             before = written
             with av.open(path) as part:
                 if stream is None:
-                    stream = film.add_stream_from_template(part.streams.video[0])
+                    stream = video.add_stream_from_template(part.streams.video[0])
                     stream.time_base = time_base
                 for packet in part.demux(part.streams.video[0]):
                     if packet.pts is None:
@@ -437,20 +437,20 @@ def join(parts: list[Path], target: Path, time_base: Fraction) -> int:
                     packet.duration = round(packet.duration * packet.time_base / time_base)
                     packet.time_base = time_base
                     packet.stream = stream
-                    film.mux(packet)
+                    video.mux(packet)
                     written += 1
             if written - before != frames:
                 raise OSError(f"{str(path)!r} has {written - before} frames, expected {frames}")
     return written
 
 
-def check_film(path: Path, target: Path, frames: int) -> None:
-    """Raise an OSError unless a film's index has so many frames."""
+def check_video(path: Path, target: Path, frames: int) -> None:
+    """Raise an OSError unless a video's index has so many frames."""
     import av
 
     try:
-        with av.open(path) as film:
-            found = film.streams.video[0].frames
+        with av.open(path) as video:
+            found = video.streams.video[0].frames
     except av.FFmpegError as error:
         raise OSError(f"{str(target)!r} was not written whole: {error}") from error
     if found != frames:
