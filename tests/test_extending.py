@@ -23,6 +23,7 @@ from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.export import export_model
+from yolor_d2.export.graph import FileOptions
 from yolor_d2.export.verify import Batch
 from yolor_d2.layers.fuse import fuse_for_inference
 from yolor_d2.modeling import YOLOR_HEAD_REGISTRY
@@ -127,7 +128,7 @@ def test_the_page_trains_saves_loads_folds_and_exports(page, tmp_path, head):
         loaded,
         tmp_path / "mine.torchscript",
         file_format="torchscript",
-        suppress=False,
+        options=FileOptions(suppress=False),
         batches=[Batch("noise", [image])],
     )
     assert report["checks"]

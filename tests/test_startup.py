@@ -145,7 +145,7 @@ MISSING = {
     "analyze --config-file none.yaml": "no configuration 'none.yaml'",
     "predict --config-file none.yaml --input {images} --output {out}": "no configuration 'none",
     f"train {CONFIG} --train {{none_json}} {{images}}": "no annotation file '{none_json}'",
-    f"train {CONFIG} --train {{a_json}} {{none}}": "no such path '{none}'",
+    f"train {CONFIG} --train {{a_json}} {{none}}": "--train: no folder '{none}'",
     f"train {CONFIG} --train {{a_json}} {{images}} MODEL.WEIGHTS {{none_pth}} DATASETS.CHECK False "
     "OUTPUT_DIR {out}": "MODEL.WEIGHTS or last checkpoint: no such file '{none_pth}'",
     f"eval {CONFIG} --test {{a_json}} {{images}} MODEL.WEIGHTS {{none_pth}} DATASETS.CHECK False "
@@ -159,7 +159,7 @@ MISSING = {
     "convert-data {none} --output {out}": "no such file or folder '{none}'",
     "convert-data {images} --output {out} --names {none_txt}": "'{none_txt}': No such file",
     f"anchors {CONFIG} --train {{none_json}} {{images}}": "no annotation file '{none_json}'",
-    f"samples {CONFIG} --train {{a_json}} {{none}} --output {{out}}": "no such path '{none}'",
+    f"samples {CONFIG} --train {{a_json}} {{none}} --output {{out}}": "--train: no folder '{none}'",
     "report {empty}": "'{empty}' is no run: it has no config.yaml",
     "report {empty} {a_json}": "'{empty}' is no run: it has no config.yaml",
     "report --results {none_json} --annotations {a_json} {images} --output {out}": "no such path",

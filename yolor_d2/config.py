@@ -514,6 +514,7 @@ def save_config(cfg: CfgNode, path: Path) -> None:
     cfg.defrost()
     if find_device() == cfg.MODEL.DEVICE:
         del cfg.MODEL["DEVICE"]
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write(cfg.dump().encode())
 

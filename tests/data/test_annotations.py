@@ -270,7 +270,7 @@ def test_of_a_large_file_some_images_are_checked(write, copies, tmp_path, monkey
     monkeypatch.setattr(quick, "FROM_LARGE", 10)
     images = [{**IMAGE, "id": i, "file_name": f"{i}.png"} for i in range(100)]
     path = write(content({**OBJECT, "image_id": 0}, images=images))
-    with pytest.raises(ValueError, match=r"'set'.*\.png.*\(10 such findings\).*yolor_d2 check"):
+    with pytest.raises(ValueError, match=r"'set'.*\.png.*\(10 such findings\).*yolor-d2 check"):
         quick.quick_check("set", str(path), str(tmp_path), train=True)
 
 

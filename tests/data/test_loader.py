@@ -308,8 +308,8 @@ def test_memory_of_a_worker_does_not_grow(cfg):
     ],
 )
 def test_values_out_of_range_are_named(cfg, key, value):
-    cfg.merge_from_list([key, value])
-    with pytest.raises(ValueError, match=rf"{key} is .*expected"):
+    with pytest.raises(ValueError, match=rf"{key} is .*expected"):  # NaN is never merged
+        cfg.merge_from_list([key, value])
         loader.build_train_loader(cfg)
 
 

@@ -268,8 +268,12 @@ class _Words:
             self.set_key(key, given, shown, words)
             return
         values = self.split(action, given, shown, words)
+        # As it was written, as a switch has another word that turns it off.
+        name = shown if shown in action.option_strings else action.option_strings[0]
         if values is not None:  # a switch that is on, or no switch
-            self.options += [action.option_strings[0], *values]
+            self.options += [name, *values]
+        elif isinstance(action, argparse.BooleanOptionalAction):
+            self.options.append(action.option_strings[-1])
 
     def values(self, action: argparse.Action, words: list[str]) -> list[str]:
         """The values of an option, as many as it takes, away from the words behind it."""
