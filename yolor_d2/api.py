@@ -8,7 +8,6 @@ model("photo.jpg").save("found.jpg")
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import logging
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from .config import load_config
 from .d2.structures import Instances
-from .data.catalog import class_names
+from .data.catalog import class_names, class_numbers
 from .data.image import ImageReadError, check_channel_order, read_image
 from .inputs import IMAGE_SUFFIXES
 from .prediction.sources import kind_of
@@ -443,18 +442,8 @@ class Model:
 
     def _class_numbers(self, classes: Sequence[str | int]) -> Tensor:
         """Classes by name or number as numbers."""
-        numbers = []
-        for given in [classes] if isinstance(classes, (str, int)) else classes:
-            if isinstance(given, str) and given in self.names:
-                numbers.append(self.names.index(given))
-            elif isinstance(given, str):
-                near = difflib.get_close_matches(given, self.names, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"no class {given!r}, expected one of {self.names}{hint}")
-            elif 0 <= given < len(self.names):
-                numbers.append(int(given))
-            else:
-                raise ValueError(f"no class {given}, expected 0 to {len(self.names) - 1}")
+        given = [classes] if isinstance(classes, (str, int)) else classes
+        numbers = class_numbers(given, self.names)
         return torch.tensor(numbers, dtype=torch.int64)
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from . import __version__, completion
 from .commands import execute
 from .commands.shell import run
-from .words import nearest
+from .wording import nearest
 
 PROGRAM = "yolor-d2"
 

@@ -16,7 +16,7 @@ from .data.image import DEFAULT_MAX_PIXELS, limit_pixels
 from .inputs import require_pairs
 from .model_zoo import find_config
 from .runs import require_run
-from .words import did_you_mean
+from .wording import did_you_mean
 
 # Keys and the least value that makes sense.
 LEAST_VALUES = {

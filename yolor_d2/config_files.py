@@ -14,7 +14,7 @@ import yaml
 from .config_node import BASE
 from .d2.config import CfgNode
 from .model_zoo import find_base
-from .words import did_you_mean
+from .wording import did_you_mean
 
 # Far beyond any configuration: values after all aliases are expanded, and nesting.
 MAX_VALUES = 100_000

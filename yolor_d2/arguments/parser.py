@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from ..completion import list_keys
 from ..inputs import IMAGE_SUFFIXES
 from ..prediction.sources import VIDEO_SUFFIXES
-from ..words import nearest
+from ..wording import nearest
 from . import words as foreign
 
 CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from yolor_d2.commands.shell import NO_SPACE
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.utils import setup_logger
-from yolor_d2.data.catalog import class_names
+from yolor_d2.data.catalog import class_names, class_numbers
 from yolor_d2.evaluation.report import read_thresholds
 from yolor_d2.prediction import outputs, state
 from yolor_d2.prediction.run import Prediction, Run, Stopped, VideoOptions
@@ -25,27 +24,6 @@ from yolor_d2.prediction.tracking import LOW_SCORE
 from yolor_d2.predictor import BatchPredictor
 
 logger = logging.getLogger("yolor_d2.predict")
-
-
-def find_classes(wanted: Sequence[str] | None, names: Sequence[str]) -> list[int] | None:
-    """Numbers of classes that are given by name or number.
-
-    Raises:
-        ValueError: when there is no such class.
-    """
-    if wanted is None:
-        return None
-    found = []
-    for word in wanted:
-        if word in names:
-            found.append(names.index(word))
-        elif word.isdecimal() and int(word) < len(names):
-            found.append(int(word))
-        else:
-            near = difflib.get_close_matches(word, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names[:20])}"
-            raise ValueError(f"--classes: no class {word!r}; {hint}")
-    return found
 
 
 def text_outputs(args: argparse.Namespace) -> dict[str, Path]:
@@ -144,7 +122,7 @@ def main(args: argparse.Namespace) -> int:
     names = class_names(cfg)
     if args.thresholds is not None:
         cfg.MODEL.YOLOR.CLASS_SCORE_THRESHOLDS = read_thresholds(args.thresholds, names)
-    classes = find_classes(args.classes, names)
+    classes = None if args.classes is None else class_numbers(args.classes, names)
     sources = expand(args.input)
     live = any(source.kind == "live" for source in sources)
     if live and args.resume:

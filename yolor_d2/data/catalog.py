@@ -15,7 +15,7 @@ from ..d2.data import (
     load_coco_json,
 )
 from ..inputs import dataset_name, require_registered, require_source
-from ..words import did_you_mean
+from ..wording import did_you_mean
 from .annotations import IDENTITY_KEY, Annotations, open_annotations, read_annotations
 from .check.entries import check_category_names
 from .formats import convert_to_coco, has_split
@@ -205,6 +205,24 @@ def class_names(cfg: CfgNode, datasets: Sequence[str] | None = None) -> list[str
     names = list(cfg.MODEL.YOLOR.CLASS_NAMES or known or [])
     numbers = [str(i) for i in range(cfg.MODEL.YOLOR.NUM_CLASSES)]
     return names if len(names) == len(numbers) else numbers
+
+
+def class_numbers(wanted: Sequence[str | int], names: Sequence[str]) -> list[int]:
+    """Numbers of classes that somebody gives by name or by number.
+
+    Raises:
+        ValueError: when there is no such class.
+    """
+    found = []
+    for word in wanted:
+        if word in names:
+            found.append(names.index(str(word)))
+        elif str(word).isdecimal() and int(word) < len(names):
+            found.append(int(word))
+        else:
+            known = f"known are {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+            raise ValueError(f"no class {word!r}{did_you_mean(str(word), names, known)}")
+    return found
 
 
 def check_classes(cfg: CfgNode, name: str) -> None:

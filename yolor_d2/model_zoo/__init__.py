@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..words import nearest
+from ..wording import nearest
 
 if TYPE_CHECKING:
     from torch import nn
