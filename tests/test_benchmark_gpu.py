@@ -57,7 +57,7 @@ def test_a_dry_run_measures_every_part(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     table = (tmp_path / "table.md").read_text()
-    assert table.startswith("## On a GPU\n\n    python tools/benchmark.py gpu --output")
+    assert table.startswith("## On a GPU\n\n    yolor-d2 benchmark gpu --output")
     for name, part in gpu.PARTS.items():
         content = json.loads((tmp_path / f"{name}.json").read_text())
         assert content["dry_run"] and content["error"] is None

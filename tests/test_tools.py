@@ -237,7 +237,7 @@ def test_anchors_are_fitted_and_can_be_trained_with(data, tmp_path):
     assert warning not in succeed(*run, "OUTPUT_DIR", tmp_path / "fitted")
     output = succeed(*run, "OUTPUT_DIR", tmp_path / "small", "MODEL.YOLOR.ANCHORS", small)
     assert warning in output
-    assert f"yolor_d2 anchors --config-file {tmp_path}/small/config.yaml" in output
+    assert f"yolor-d2 anchors --config-file {tmp_path}/small/config.yaml" in output
 
 
 def test_a_number_of_anchors_that_levels_cannot_share_is_refused(data):

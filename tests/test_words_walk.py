@@ -50,7 +50,8 @@ def test_from_a_data_set_to_boxes_in_the_words_of_ultralytics(toy: ToyDataset, t
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "weights runs/exp/model_best.pth" in done.stderr
-    drawn = {path.stem for path in (tmp_path / "runs" / "found").iterdir()}
+    found = tmp_path / "runs" / "found"
+    drawn = {path.stem for path in found.iterdir() if not path.name.startswith(".")}
     assert drawn == {path.stem for path in toy.val_images.iterdir()}
     assert len(json.loads((tmp_path / "found.json").read_text())) == len(drawn)
     config = (tmp_path / "runs" / "exp" / "config.yaml").read_text()

@@ -46,7 +46,7 @@ def choose_device(dry: bool) -> torch.device:
 
 def command_line(args: argparse.Namespace) -> str:
     """The command that was given, for the table."""
-    words = ["python", "yolor-d2 benchmark", "gpu", "--output", str(args.output)]
+    words = ["yolor-d2", "benchmark", "gpu", "--output", str(args.output)]
     words += ["--golden", str(args.golden)] if args.golden else []
     words += ["--parts", *args.parts] if args.parts else []
     words += ["--dry-run"] * args.dry_run
