@@ -207,5 +207,5 @@ def test_video_and_images_of_12_megapixels(toy, walker, tmp_path):
     lines = commands(text.partition("## In code")[0])
     assert {"video.mp4", "scene.tif"} <= {word for line in lines for word in line.split()}
     walker.walk(lines)
-    assert size_of(next((folder / "found").glob("scene.*"))) == (4000, 3000)
+    assert size_of(next((folder / "tiled").glob("scene.*"))) == (4000, 3000)
     assert (folder / "found" / "video.mp4").stat().st_size > 0

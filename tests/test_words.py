@@ -355,6 +355,10 @@ def test_predictions_have_a_place_of_their_own(home, capsys):
     check_config(args)
     assert capsys.readouterr().err.endswith("predict: --output predictions\n")
     assert parse("yolor-d2 predict output/mine photos --csv a.csv").output is None
+    for name in ("predictions", "predictions_2"):  # those of earlier commands
+        (home / name).mkdir()
+    assert parse("yolor-d2 predict output/mine photos").output == Path("predictions_3")
+    assert parse("yolor-d2 predict output/mine photos --resume").output == Path("predictions_2")
 
 
 def test_exports_lie_beside_the_weights(home, capsys):

@@ -7,7 +7,7 @@ r"""Detect objects in images, folders of images, videos, or what a camera sees.
 Inputs are images, videos, folders of both, patterns such as "photos/*.jpg", addresses such as
 rtsp://camera/stream, or the number of a camera. Drawn copies go to the output folder; --json,
 --coco-json, --csv, --yolo-txt and --crops write the detections as well (or, without --output,
-alone). Without all of these, drawn copies go to predictions/. Everything is written as it comes:
+alone). Without all of these, drawn copies go to predictions/, predictions_2/ and so on. Everything is written as it comes:
 after Ctrl-C or a crash the same command with --resume goes on, and ends with the same files.
 --tile looks at large images piece by piece.
 """
@@ -15,6 +15,7 @@ after Ctrl-C or a crash the same command with --resume goes on, and ends with th
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -144,6 +145,17 @@ def take_inputs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     args.input = [*rest, *args.input]
 
 
+def default_output(*, anew: bool) -> Path:
+    """The first of predictions, predictions_2, ... that is not there yet, or the last that is."""
+    numbered = (Path(f"{DEFAULT_OUTPUT}_{i}") for i in itertools.count(2))
+    last = DEFAULT_OUTPUT
+    for path in itertools.chain([DEFAULT_OUTPUT], numbered):
+        if not path.exists():
+            return path if anew else last
+        last = path
+    raise AssertionError("numbers do not end")
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -152,8 +164,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if not args.input:
         parser.error("nothing to look at: give files, folders, patterns, or a camera's number")
     if not any((args.output, args.json, args.coco_json, args.csv, args.yolo_txt, args.crops)):
-        args.output = DEFAULT_OUTPUT
-        tell(parser, args, f"--output {DEFAULT_OUTPUT}")
+        args.output = default_output(anew=not (args.resume or args.overwrite))
+        tell(parser, args, f"--output {args.output}")
     files = [path for path in (args.json, args.coco_json, args.csv) if path is not None]
     if len(set(files)) < len(files):
         parser.error(f"two outputs are the same file, {str(files[0])!r}")
