@@ -7,9 +7,9 @@ r"""Detect objects in images, folders of images, videos, or what a camera sees.
 Inputs are images, videos, folders of both, patterns such as "photos/*.jpg", addresses such as
 rtsp://camera/stream, or the number of a camera. Drawn copies go to the output folder; --json,
 --coco-json, --csv, --yolo-txt and --crops write the detections as well (or, without --output,
-alone). Without all of these, drawn copies go to predictions/, predictions_2/ and so on. Everything is written as it comes:
-after Ctrl-C or a crash the same command with --resume goes on, and ends with the same files.
---tile looks at large images piece by piece.
+alone). Without all of these, drawn copies go to predictions/, predictions_2/ and so on. Everything
+is written as it comes: after Ctrl-C or a crash the same command with --resume goes on, and ends
+with the same files. --tile looks at large images piece by piece.
 """
 
 from __future__ import annotations
