@@ -14,7 +14,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ git \
     && rm -rf /var/lib/apt/lists/*
 
-# pip reads it: torch without CUDA is 5 GB smaller.
+# pip reads it: torch for CPUs alone, without 4 GB of libraries for GPUs.
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 ARG PIP_NO_CACHE_DIR=1
 WORKDIR /opt/yolor_d2

@@ -236,3 +236,16 @@ def test_labels_that_cannot_be_read_are_said_before_training(yolo, tmp_path):
     with pytest.raises(ValueError, match=r"a.txt:1: class '7'.*yolor-d2 check --train .*data.yaml"):
         use_data(config_for(tmp_path), [str(yolo / "data.yaml")], None)
     assert not (tmp_path / "annotations").exists()
+
+
+def test_a_part_that_is_not_there_is_no_reason_to_take_all(yolo, voc):
+    (yolo / "data.yaml").unlink()
+    (yolo / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(ValueError, match=r"no part 'trian'; it has train, val"):
+        read_labelled(yolo / "images", "trian", names=["cat", "dog"])
+    lists = voc / "ImageSets/Main"
+    lists.mkdir(parents=True)
+    for name in ("train", "trainval"):
+        (lists / f"{name}.txt").write_text("a\n")
+    with pytest.raises(ValueError, match=r"no part 'val'; it has train, trainval"):
+        read_labelled(voc, "val")

@@ -82,7 +82,13 @@ class WarmupCosine(LRScheduler):
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> WarmupCosine:
-    """The schedule of the configuration."""
+    """The schedule of the configuration.
+
+    Raises:
+        ValueError: when SOLVER.BASE_LR, of which all other rates are fractions, is not positive.
+    """
+    if cfg.SOLVER.BASE_LR <= 0:
+        raise ValueError(f"SOLVER.BASE_LR is {cfg.SOLVER.BASE_LR}, expected above 0")
     return WarmupCosine(
         optimizer,
         max_iter=cfg.SOLVER.MAX_ITER,

@@ -75,6 +75,9 @@ def read_voc(
         raise ValueError(f"{str(folder)!r} is not in VOC's format: it has no .xml files")
     stems = sorted(x.stem for x in place.glob("*.xml"))
     listed = split_file(folder, split)
+    parts = sorted(path.stem for path in listed.parent.glob("*.txt"))
+    if parts and split not in parts:
+        raise ValueError(f"{str(folder)!r} has no part {split!r}; it has {', '.join(parts)}")
     if listed.is_file():
         lines = [line.split() for line in read_text(listed).splitlines()]
         stems = [words[0] for words in lines if words]

@@ -15,6 +15,8 @@ from .labels import LabelFault, LabelledSet, list_images, read_names, read_text
 
 # Names of the file with the names, one a line.
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt")
+# Folders by whose names images are parts of a data set.
+PARTS = ("train", "val", "valid", "test")
 
 
 def read_yolo(path: Path, split: str = "train", *, names: Sequence[str] | None = None):
@@ -42,6 +44,11 @@ def read_yolo(path: Path, split: str = "train", *, names: Sequence[str] | None =
             )
         images = list_images(folder / "images" if (folder / "images").is_dir() else folder)
         part = [x for x in images if split in x.relative_to(folder).parts]
+        found_parts = {y for x in images for y in x.relative_to(folder).parts} & set(PARTS)
+        if found_parts and not part:
+            raise ValueError(
+                f"{str(path)!r} has no part {split!r}; it has {', '.join(sorted(found_parts))}"
+            )
         images = part or images
         names = list(names or read_names(found))  # pyright: ignore[reportArgumentType]
     else:
