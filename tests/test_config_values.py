@@ -157,3 +157,21 @@ def test_the_file_of_anchors_can_be_taken_elsewhere(tmp_path):
     assert base_from(tmp_path / "anchors.yaml", zoo) == "quick/fast_start.yaml"
     own = tmp_path / "a" / "own.yaml"
     assert base_from(tmp_path / "b" / "anchors.yaml", own) == "../a/own.yaml"
+
+
+def test_a_word_in_place_of_a_number_is_for_anybodys_script(tmp_path):
+    """Of two values the last counts, whatever their types."""
+    from yolor_d2.config import add_yolor_config
+    from yolor_d2.d2.config import get_cfg
+
+    cfg = get_cfg()
+    add_yolor_config(cfg)
+    (tmp_path / "mine.yaml").write_text("SOLVER:\n  IMS_PER_BATCH: auto\n")
+    cfg.merge_from_file(str(tmp_path / "mine.yaml"))
+    assert cfg.SOLVER.IMS_PER_BATCH == "auto"
+    cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", "8", "SOLVER.IMS_PER_BATCH", "auto"])
+    assert cfg.SOLVER.IMS_PER_BATCH == "auto"
+    cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", "auto", "SOLVER.IMS_PER_BATCH", "8"])
+    assert cfg.SOLVER.IMS_PER_BATCH == 8
+    with pytest.raises(ValueError, match=r"SOLVER.IMS_PER_BATCH is 'many', expected a whole"):
+        cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", "many"])

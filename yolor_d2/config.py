@@ -10,7 +10,7 @@ import torch
 
 from .checkpoint.files import atomic_write
 from .config_files import check_config_file
-from .config_node import ProjectNode
+from .config_node import WORDS, ProjectNode
 from .d2.config import CfgNode, get_cfg
 from .data.image import DEFAULT_MAX_PIXELS, limit_pixels
 from .inputs import require_pairs
@@ -35,8 +35,6 @@ LEAST_VALUES = {
     "TEST.DETECTIONS_PER_IMAGE": 1,
     "TEST.IMS_PER_BATCH": 1,
 }
-# Keys of another type that also take a word.
-WORDS = {"SOLVER.IMS_PER_BATCH": "auto"}
 
 
 def add_yolor_config(cfg: CfgNode) -> None:
@@ -391,8 +389,6 @@ def read_config(config_file: str | Path) -> CfgNode:
     cfg = get_yolor_cfg()
     path = find_config(config_file)
     check_config_file(path, cfg)
-    content = cfg.load_yaml_with_base(str(path), allow_unsafe=False)
-    make_room_for_words(cfg, {key: look_up(content, key) for key in WORDS})
     try:
         # YAML is data: tags that construct Python objects are refused.
         cfg.merge_from_file(str(path), allow_unsafe=False)
@@ -428,30 +424,10 @@ def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
     for key in opts[::2]:
         if key not in known:
             raise KeyError(f"unknown configuration key {key!r}{did_you_mean(key, sorted(known))}")
-    given = dict(zip(opts[::2], opts[1::2]))
-    make_room_for_words(cfg, {key: given.get(key) for key in WORDS})
     cfg.merge_from_list(list(opts))
     replace_auto(cfg)
     check_values(cfg)
     limit_pixels(cfg.INPUT.MAX_PIXELS)
-
-
-def look_up(content: dict, key: str) -> object:
-    """The value of a key such as "SOLVER.MAX_ITER" in nested dicts; None where there is none."""
-    for name in key.split("."):
-        content = content.get(name) if isinstance(content, dict) else None
-    return content
-
-
-def make_room_for_words(cfg: CfgNode, given: dict[str, object]) -> None:
-    """Let the type of each key of `WORDS` follow the value that it is about to get, if any."""
-    for key, value in given.items():
-        *above, name = key.split(".")
-        node = functools.reduce(getattr, above, cfg)
-        if value == WORDS[key]:
-            node[name] = value
-        elif value is not None and node[name] == WORDS[key]:
-            node[name] = look_up(get_yolor_cfg(), key)
 
 
 def check_values(cfg: CfgNode) -> None:

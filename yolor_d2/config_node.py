@@ -6,6 +6,7 @@ Detectron2's node takes the type of a default literally, so `SOLVER.CLIP_NORM 10
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -15,6 +16,8 @@ from .d2.config import CfgNode
 from .model_zoo import find_base
 
 BASE = "_BASE_"
+# Keys of whole numbers that also take a word.
+WORDS = {"SOLVER.IMS_PER_BATCH": "auto"}
 # What a value of the type of a default is called.
 EXPECTED = {
     bool: "True or False",
@@ -36,30 +39,42 @@ class ProjectNode(CfgNode):
             ValueError: when one has the wrong type; it names the key and what was expected.
             KeyError: when a key is unknown.
         """
+        for key in WORDS:
+            self._make_room(key, self._value_in(cfg_other, key))
         super().merge_from_other_cfg(CfgNode(self._fit_all(cfg_other, self)))
 
     def merge_from_list(self, cfg_list: list) -> None:
         """Take KEY VALUE pairs; errors as in `merge_from_other_cfg`."""
-        pairs = list(cfg_list)
-        for i in range(0, len(pairs) - 1, 2):
-            default = self._default_of(pairs[i])
-            if default is not None:
-                pairs[i + 1] = self._fit(pairs[i], pairs[i + 1], default)
-        super().merge_from_list(pairs)
+        for i in range(0, len(cfg_list), 2):
+            pair = list(cfg_list[i : i + 2])  # the last may lack its value, which is an error
+            if len(pair) == 2:
+                self._make_room(*pair)
+                default = self._value_in(self, pair[0])
+                if default is not None:
+                    pair[1] = self._fit(*pair, default)
+            super().merge_from_list(pair)
+
+    def _make_room(self, key: Any, given: Any) -> None:
+        """Let the type of a key of `WORDS` follow the value that it is about to get, if any."""
+        word, now = WORDS.get(key), self._value_in(self, key)
+        if word is None or given is None or now is None or (given == word) == (now == word):
+            return
+        section, _, name = key.rpartition(".")
+        functools.reduce(getattr, section.split("."), self)[name] = word if given == word else 0
 
     @classmethod
     def _decode_cfg_value(cls, value: Any) -> Any:
         # The nodes below the root stay Detectron2's: types are compared literally.
         return CfgNode(value) if isinstance(value, dict) else super()._decode_cfg_value(value)
 
-    def _default_of(self, key: Any) -> Any:
-        """The value of a key now; None where there is none, or where it is no single value."""
-        node: Any = self
+    @staticmethod
+    def _value_in(node: Any, key: Any) -> Any:
+        """The single value of a key in a node; None where there is none."""
         for name in str(key).split("."):
-            if not isinstance(node, CfgNode) or name not in node:
+            if not isinstance(node, dict) or name not in node:
                 return None
             node = node[name]
-        return None if isinstance(node, CfgNode) else node
+        return None if isinstance(node, dict) else node
 
     @classmethod
     def _fit_all(cls, given: dict, known: CfgNode, prefix: str = "") -> dict[str, Any]:

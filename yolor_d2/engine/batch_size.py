@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..config import WORDS, read_config
+from ..config import read_config
+from ..config_node import WORDS
 from ..d2.config import CfgNode
 from ..d2.utils import EventStorage, comm
 from ..data.loader import build_training_dataset, count_training_images
