@@ -181,7 +181,7 @@ def test_photos_with_labels_of_yolo_to_a_report(toy, walker):
     assert "0 errors" in checked and "val:" in checked  # both parts
     assert "_BASE_" in (folder / "anchors.yaml").read_text()
     report = json.loads((folder / "output/mine/report.json").read_text())
-    assert report["images"] == 6 or report["dataset"]
+    assert report["counts"]["images"] == 6 and report["dataset"]["name"].endswith("/val")
     assert list((folder / "output/samples").glob("*.png"))
     assert (folder / "found.csv").is_file() and (folder / "mine.onnx").is_file()
 
