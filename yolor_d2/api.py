@@ -27,6 +27,7 @@ from .d2.structures import Instances
 from .data.catalog import class_names, class_numbers
 from .data.image import ImageReadError, check_channel_order, read_image
 from .inputs import IMAGE_SUFFIXES
+from .prediction.outputs import detection_records
 from .prediction.sources import kind_of
 from .predictor import BatchPredictor, FailedInput
 from .runs import CONFIG_NAME, find_run
@@ -164,16 +165,7 @@ class Result(Sequence[Detection]):
 
     def to_records(self) -> list[dict[str, Any]]:
         """Plain data as `yolor-d2 predict --json` writes them: bbox is x, y, width, height."""
-        return [
-            {
-                "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-                "score": round(score, 5),
-                "class": name,
-            }
-            for (x1, y1, x2, y2), score, name in zip(
-                self.boxes.tolist(), self.scores.tolist(), self.names
-            )
-        ]
+        return detection_records(self.boxes, self.scores.tolist(), self.names)
 
     def to_json(self) -> str:
         """`to_records` with the file's name, as text."""

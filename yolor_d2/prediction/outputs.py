@@ -16,7 +16,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +32,26 @@ CSV_COLUMNS = ("file_name", "frame", "seconds", "class", "score", "x", "y", "wid
 OWN_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 # Digits in the names of files of frames: seven days at 25 frames per second.
 FRAME_DIGITS = 8
+
+
+def detection_records(
+    boxes: np.ndarray, scores: Sequence[float], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Detections as plain data, as everything that is written has them.
+
+    Args:
+        boxes: (M, 4) xyxy in pixels; a record has x, y, width, height.
+        scores: M.
+        names: M, of their classes.
+    """
+    return [
+        {
+            "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
+            "score": round(score, 5),
+            "class": name,
+        }
+        for (x1, y1, x2, y2), score, name in zip(boxes.tolist(), scores, names)
+    ]
 
 
 @dataclass(frozen=True)
@@ -68,16 +90,10 @@ class Result:
         place = str(self.source.place)
         return place if self.source.kind == "image" else f"{place}_{self.frame:0{FRAME_DIGITS}d}"
 
+    @cached_property
     def detections(self) -> list[dict]:
-        """As plain data; boxes are x, y, width, height in pixels."""
-        records = [
-            {
-                "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-                "score": round(score, 5),
-                "class": self.names[label],
-            }
-            for (x1, y1, x2, y2), score, label in zip(self.boxes.tolist(), self.scores, self.labels)
-        ]
+        """See `detection_records`; with identities where objects are followed."""
+        records = detection_records(self.boxes, self.scores, [self.names[x] for x in self.labels])
         for record, identity in zip(records, self.identities):
             record["identity"] = identity
         return records
@@ -89,7 +105,7 @@ class Result:
             "seconds": round(self.seconds, 6),
             "height": self.size[0],
             "width": self.size[1],
-            "detections": self.detections(),
+            "detections": self.detections,
         }
 
     def drawn(self, *, labels: bool = True, line_width: int | None = None) -> np.ndarray:
@@ -252,7 +268,7 @@ class CsvFile(StreamedText):
     def add(self, result: Result) -> None:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        for record in result.detections():
+        for record in result.detections:
             place = (result.source.shown, result.frame, round(result.seconds, 6))
             row = [*place, record["class"], record["score"], *record["bbox"]]
             table.writerow(row + ([record["identity"]] if "identity" in record else []))
@@ -268,9 +284,9 @@ class CocoResults(StreamedText):
         self.categories = categories
 
     def add(self, result: Result) -> None:
-        for record, label in zip(result.detections(), result.labels):
-            del record["class"]
+        for record, label in zip(result.detections, result.labels):
             entry = {"image_id": result.image_id, "category_id": self.categories[label], **record}
+            del entry["class"]
             self.write(json.dumps(entry))
 
 
