@@ -1,8 +1,8 @@
-"""Convolution, batch normalisation and activation as one block, and the two published block forms.
+"""Convolution, batch normalisation and activation as one block, and the published block forms.
 
-The authors published every network in two forms that differ in where batch normalisation sits
-inside a CSP block and in its epsilon. `BlockForm` carries that choice (and the activation) through
-all blocks.
+The authors published every YOLOR network in two forms that differ in where batch normalisation sits
+inside a CSP block and in its epsilon; YOLOv7 and YOLOv5 have a third. `BlockForm` carries that
+choice (and the activation) through all blocks.
 """
 
 from __future__ import annotations
@@ -31,10 +31,21 @@ class Mish(nn.Mish):
         return F.mish(input, inplace=not torch.is_grad_enabled())
 
 
+class LeakyReLU(nn.LeakyReLU):
+    """Slope 0.1, as in YOLOv7-tiny; see `SiLU`."""
+
+    def __init__(self):
+        super().__init__(0.1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.leaky_relu(input, self.negative_slope, inplace=not torch.is_grad_enabled())
+
+
 # What makes an activation without arguments.
 ACTIVATIONS: Registry[Callable[[], nn.Module]] = Registry("activation", "MODEL.YOLOR.ACTIVATION")
 ACTIVATIONS.add("silu", SiLU)
 ACTIVATIONS.add("mish", Mish)
+ACTIVATIONS.add("leaky_relu", LeakyReLU)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,9 @@ FORM_D = BlockForm(merge_norm=False, norm_eps=1e-4)
 # The yaml form: its parameter counts are those of the paper's E6, D6 and of the small SSS / SSSS
 # models.
 FORM_Y = BlockForm(merge_norm=True, norm_eps=1e-3)
-FORMS = {"D": FORM_D, "Y": FORM_Y}
+# YOLOv7 and YOLOv5 release 5: the norms of form D, the epsilon of form Y.
+FORM_V7 = BlockForm(merge_norm=False, norm_eps=1e-3)
+FORMS = {"D": FORM_D, "Y": FORM_Y, "V7": FORM_V7}
 
 
 class ConvNormAct(nn.Module):
@@ -107,14 +120,24 @@ class Residual(nn.Module):
     Args:
         channels: channels of input and output.
         hidden: channels between the two convolutions; equal to `channels` inside CSP blocks.
+        shortcut: add x; otherwise the two convolutions alone, as in the neck of YOLOv5.
         form: norm and activation.
     """
 
-    def __init__(self, channels: int, hidden: int | None = None, *, form: BlockForm):
+    def __init__(
+        self,
+        channels: int,
+        hidden: int | None = None,
+        *,
+        shortcut: bool = True,
+        form: BlockForm,
+    ):
         super().__init__()
         hidden = channels if hidden is None else hidden
         self.reduce = ConvNormAct(channels, hidden, 1, form=form)
         self.expand = ConvNormAct(hidden, channels, 3, form=form)
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.expand(self.reduce(x))
+        processed = self.expand(self.reduce(x))
+        return x + processed if self.shortcut else processed

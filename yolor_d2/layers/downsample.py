@@ -27,6 +27,24 @@ class SpaceToDepth(nn.Module):
         return x.permute(0, 5, 3, 1, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
 
 
+class Focus(nn.Module):
+    """Space to depth, then a 3x3 convolution: the stem of YOLOv5.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the output.
+        form: norm and activation.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, form: BlockForm):
+        super().__init__()
+        self.rearrange = SpaceToDepth()
+        self.conv = ConvNormAct(4 * in_channels, out_channels, 3, form=form)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.rearrange(x))
+
+
 class HaarTransform(nn.Module):
     """One level of the Haar wavelet transform: (N, C, H, W) to (N, 4C, H/2, W/2).
 
@@ -130,14 +148,18 @@ class CSPDownsample(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output, even.
+        reduced: channels in front of the 3x3 convolution; None takes those of the input.
         form: norm and activation.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, form: BlockForm):
+    def __init__(
+        self, in_channels: int, out_channels: int, reduced: int | None = None, *, form: BlockForm
+    ):
         super().__init__()
         half = out_channels // 2
-        self.reduce = ConvNormAct(in_channels, in_channels, 1, form=form)
-        self.down = ConvNormAct(in_channels, half, 3, 2, form=form)
+        reduced = reduced or in_channels
+        self.reduce = ConvNormAct(in_channels, reduced, 1, form=form)
+        self.down = ConvNormAct(reduced, half, 3, 2, form=form)
         self.pooled = ConvNormAct(in_channels, half, 1, form=form)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,9 +168,17 @@ class CSPDownsample(nn.Module):
         )
 
 
+class MP(CSPDownsample):
+    """YOLOv7's: half the width of the output in front of the 3x3 convolution too."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, form: BlockForm):
+        super().__init__(in_channels, out_channels, reduced=out_channels // 2, form=form)
+
+
 # Called with channels of input and output, and the form by keyword.
 DOWNSAMPLES: Registry[Callable[..., nn.Module]] = Registry("downsample", "MODEL.YOLOR.DOWNSAMPLE")
 DOWNSAMPLES.add("csp", CSPDownsample)
+DOWNSAMPLES.add("mp", MP)
 
 
 @DOWNSAMPLES.register("conv")
@@ -157,14 +187,25 @@ def strided_conv(in_channels: int, out_channels: int, *, form: BlockForm) -> nn.
     return ConvNormAct(in_channels, out_channels, 3, 2, form=form)
 
 
+@DOWNSAMPLES.register("pool")
+def max_pool(in_channels: int, out_channels: int, *, form: BlockForm) -> nn.Module:
+    """A 2x2 max-pool, which keeps the width (YOLOv7-tiny)."""
+    if in_channels != out_channels:
+        raise ValueError(
+            f"downsample 'pool' keeps its width, {in_channels} channels, but {out_channels} are "
+            "wanted (MODEL.YOLOR.DOWNSAMPLE_WIDTH 'same' wants no others)"
+        )
+    return nn.MaxPool2d(2)
+
+
 def build_downsample(
     kind: str, in_channels: int, out_channels: int, *, form: BlockForm
 ) -> nn.Module:
     """What halves the resolution between stages and on the way up the neck.
 
     Args:
-        kind: "conv" for a 3x3 convolution at stride 2, "csp" for `CSPDownsample`, or another name
-            of `DOWNSAMPLES`.
+        kind: "conv" for a 3x3 convolution at stride 2, "csp" for `CSPDownsample`, "mp" for `MP`,
+            "pool", or another name of `DOWNSAMPLES`.
         in_channels: channels of the input.
         out_channels: channels of the output.
         form: norm and activation.

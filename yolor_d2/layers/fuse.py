@@ -1,5 +1,8 @@
 """Fold away, for inference, what the layers beside a convolution do (paper section 4.4).
 
+What training alone needs, such as auxiliary heads, goes; parallel branches of convolutions become
+one (`RepConv`).
+
 A batch norm behind a convolution, an implicit addition in front of one or behind it, and an
 implicit multiplication around one are all part of one affine map, so the convolution can do them:
 
@@ -34,6 +37,7 @@ from .conv import ConvNormAct
 from .csp import CSPStage
 from .implicit import AnchorwiseConv, FixedImplicit, Implicit
 from .operators import Affine, checked_affine
+from .repconv import RepConv
 
 # The report on what was done stays with the module.
 REPORT = "fusion_report"
@@ -46,13 +50,18 @@ class FusionReport:
     Attributes:
         folded: folded into a convolution, and gone.
         kept: what is still computed, with the reason.
+        dropped: what training alone needs, such as auxiliary heads, and is gone.
     """
 
     folded: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.folded)} layers folded into convolutions, {len(self.kept)} kept"]
+        dropped = f", {len(self.dropped)} of training alone dropped" if self.dropped else ""
+        lines = [
+            f"{len(self.folded)} layers folded into convolutions, {len(self.kept)} kept{dropped}"
+        ]
         return "\n".join([*lines, *(f"  {name}: {why}" for name, why in self.kept.items())])
 
 
@@ -72,7 +81,7 @@ def fuse_for_inference(module: nn.Module) -> nn.Module:
     """
     earlier = getattr(module, REPORT, FusionReport())
     root = nn.ModuleList([copy.deepcopy(module).eval().requires_grad_(False)])
-    report = FusionReport(list(earlier.folded), dict(earlier.kept))
+    report = FusionReport(list(earlier.folded), dict(earlier.kept), list(earlier.dropped))
     _Fusion(root, report).run()
     fused = root[0]
     setattr(fused, REPORT, report)
@@ -98,7 +107,11 @@ class _Fusion:
 
     def run(self) -> None:
         for module in list(self.root.modules()):
-            if isinstance(module, AnchorwiseConv) and computes_as(module, AnchorwiseConv):
+            self.drop_training_only(module)
+        for module in list(self.root.modules()):
+            if isinstance(module, RepConv) and computes_as(module, RepConv):
+                self.merge_branches(module)
+            elif isinstance(module, AnchorwiseConv) and computes_as(module, AnchorwiseConv):
                 self.swap(module, plain_conv(*module.folded(), like=module))
                 self.report.folded.append(f"{self.names[module]}.implicit")
             elif isinstance(module, CSPStage) and computes_as(module, CSPStage):
@@ -125,6 +138,45 @@ class _Fusion:
     def drop(self, module: nn.Module) -> None:
         self.report.folded.append(self.names[module])
         self.swap(module, nn.Identity())
+
+    def drop_training_only(self, module: nn.Module) -> None:
+        """Empty the lists that a module names in `training_only`, where its class's own `forward`
+        is known to have no use for them in evaluation mode."""
+        kind = type(module)
+        if not hasattr(kind, "training_only"):
+            return
+        if issubclass(owner(kind, "training_only"), owner(kind, "forward")):
+            for name in kind.training_only:
+                parts = getattr(module, name)
+                self.report.dropped += [self.names[part] for part in parts]
+                setattr(module, name, nn.ModuleList())
+
+    def merge_branches(self, module: RepConv) -> None:
+        """The branches of a `RepConv` as one convolution."""
+        branches = list(module.branches())
+        layers = [layer for branch in branches for layer in branch if layer is not None]
+        if self.shared & {module, *layers} or not all(map(is_plain, layers)):
+            return
+        if not all(tracks(norm) for _, norm in branches):
+            return
+        like = branches[0][0]
+        assert like is not None
+        weight = torch.zeros_like(like.weight, dtype=torch.float64)
+        bias = bias_of(like)
+        centre = weight.shape[-1] // 2
+        for conv, norm in branches:
+            scale, shift = affine_of(norm)
+            bias = bias + shift
+            if conv is None:
+                weight[:, :, centre, centre] += torch.diag(scale)
+            else:
+                margin = centre - conv.weight.shape[-1] // 2
+                kernel = conv.weight.double() * scale.view(-1, 1, 1, 1)
+                weight += torch.nn.functional.pad(kernel, [margin] * 4)
+        merged = nn.Sequential(plain_conv(weight, bias, like=like), module.act)
+        # The 3x3 convolution stays, all others are gone.
+        self.report.folded += [self.names[layer] for layer in layers if layer is not like]
+        self.swap(module, merged)
 
     def keep(self, module: Implicit, why: str) -> None:
         """An implicit module becomes a constant, if nothing but its tensor is learned."""

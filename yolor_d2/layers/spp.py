@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .conv import BlockForm, ConvNormAct
+from .registry import Registry
+
+# What the neck does to the deepest map: called with channels of input and output, what else the
+# configuration gives it, and the form by keyword.
+SPPS: Registry[Callable[..., nn.Module]] = Registry("pyramid pooling", "MODEL.YOLOR.SPP")
 
 
 class SpatialPyramidPooling(nn.Module):
@@ -34,3 +41,31 @@ class SpatialPyramidPooling(nn.Module):
         for step in self.steps:
             maps.append(F.max_pool2d(maps[-1], step, stride=1, padding=step // 2))
         return torch.cat(maps[::-1] if self.coarse_first else maps, dim=1)
+
+
+@SPPS.register("spp")
+class SPP(nn.Module):
+    """Pyramid pooling between two 1x1 convolutions, at half the width of the input (YOLOv5).
+
+    Args:
+        in_channels: channels of the input, even.
+        out_channels: channels of the output.
+        sizes: see `SpatialPyramidPooling`.
+        form: norm and activation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        sizes: Sequence[int] = (5, 9, 13),
+        *,
+        form: BlockForm,
+    ):
+        super().__init__()
+        self.before = ConvNormAct(in_channels, in_channels // 2, 1, form=form)
+        self.pool = SpatialPyramidPooling(sizes, coarse_first=False)
+        self.after = ConvNormAct((1 + len(sizes)) * (in_channels // 2), out_channels, 1, form=form)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.pool(self.before(x)))

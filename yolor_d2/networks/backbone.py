@@ -1,4 +1,4 @@
-"""Bottom-up backbone: a stem, then CSP stages, each at half the resolution of the one before."""
+"""Bottom-up backbone: a stem, then stages, each at half the resolution of the one before."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ..layers import (
+    BLOCKS,
     BlockForm,
     ConvNormAct,
     CSPDownsample,
-    CSPStage,
-    Residual,
+    Focus,
     SpaceToDepth,
+    build_block,
     build_downsample,
     build_wavelet_transform,
 )
+from ..layers.blocks import Block
 from ..layers.registry import OWN_PART, Registry, origin
 
 # One layer of a stem: its kind and its arguments, e.g. ("conv", 64, 3, 2); see `build_stem_layer`.
 StemLayer = Sequence[str | int]
-# One stage: (width, units), or (width, units, kind); see `build_stage`.
-Stage = Sequence[int | str]
+# The blocks that stages are made of; the neck has the same (`layers.blocks`).
+STAGES = BLOCKS
+STAGES_KEY = "stage (MODEL.YOLOR.STAGES)"
+
+# Values of MODEL.YOLOR.DOWNSAMPLE_WIDTH: whether what halves the resolution already gives the width
+# of what follows it, or keeps that of what it follows.
+NEXT, SAME = "next", "same"
 
 
 def level_name(prefix: str, stride: int) -> str:
@@ -88,11 +95,21 @@ def stem_conv(
     return ConvNormAct(in_channels, channels, kernel_size, stride, form=form), channels, stride
 
 
-@register_stem_layer("csp", "['csp', channels]", has_width=True)
-def stem_csp(in_channels: int, channels: int, *, form: BlockForm) -> tuple[nn.Module, int, int]:
+def require_width(channels: int) -> None:
     if not isinstance(channels, int):
         raise TypeError(f"the width is {channels!r}, expected a whole number")
+
+
+@register_stem_layer("csp", "['csp', channels]", has_width=True)
+def stem_csp(in_channels: int, channels: int, *, form: BlockForm) -> tuple[nn.Module, int, int]:
+    require_width(channels)
     return CSPDownsample(in_channels, channels, form=form), channels, 2
+
+
+@register_stem_layer("focus", "['focus', channels]", has_width=True)
+def stem_focus(in_channels: int, channels: int, *, form: BlockForm) -> tuple[nn.Module, int, int]:
+    require_width(channels)
+    return Focus(in_channels, channels, form=form), channels, 2
 
 
 def build_stem_layer(
@@ -103,7 +120,8 @@ def build_stem_layer(
     Args:
         spec: ("s2d",) space to depth; ("dwt",) or ("dwt", name) wavelet transform, Haar unless
             named; ("conv", channels, kernel, stride); ("csp", channels) CSP convolution at
-            stride 2; or another name of `STEM_LAYERS` and its arguments.
+            stride 2; ("focus", channels) space to depth and a 3x3 convolution; or another name of
+            `STEM_LAYERS` and its arguments.
         in_channels: channels that reach the layer.
         form: norm and activation.
 
@@ -124,52 +142,22 @@ def build_stem_layer(
         raise ValueError(f"{message} ({error})") from error
 
 
-# Kinds of stages beside the CSP block: called with channels of the input, width and units, and
-# transition and form by keyword; gives a module of that width that keeps the resolution.
-STAGES: Registry[Callable[..., nn.Module]] = Registry("stage", "MODEL.YOLOR.STAGES")
-
-
-@STAGES.register("residual")
-def residual_stage(
-    in_channels: int, width: int, units: int, *, transition: bool, form: BlockForm
-) -> nn.Module:
-    """Residual units, half as wide inside, on the input itself (stage B1 of YOLOv4-CSP)."""
-    if width != in_channels:
-        raise ValueError(f"it keeps its width, and {in_channels} channels reach it")
-    return nn.Sequential(*(Residual(width, width // 2, form=form) for _ in range(units)))
-
-
 def build_stage(
-    spec: Stage, in_channels: int, *, transition: bool, form: BlockForm
+    spec: Block, in_channels: int, *, transition: bool, form: BlockForm
 ) -> tuple[nn.Module, int]:
-    """Build the block of one stage, which keeps the resolution.
+    """Build the block of one stage, see `layers.build_block`."""
+    return build_block(spec, in_channels, transition=transition, form=form, key=STAGES_KEY)
 
-    Args:
-        spec: (width, units) for a CSP block; (width, units, kind) for another kind, see `STAGES`.
-        in_channels: channels that reach the block.
-        transition: see `layers.CSPStage`.
-        form: norm and activation.
 
-    Returns:
-        The module and its width.
+def check_word(word: str, expected: Sequence[str], key: str) -> str:
+    """A word of the configuration, if it is one of those expected.
 
     Raises:
-        ValueError: when the kind is unknown or its arguments do not fit.
+        ValueError: when it is another one.
     """
-    reason = ""
-    match list(spec):
-        case [int(width), int(units)]:
-            return CSPStage(in_channels, width, units, transition=transition, form=form), width
-        case [int(width), int(units), str(kind)] if kind in STAGES:
-            try:
-                build = STAGES[kind]
-                return build(in_channels, width, units, transition=transition, form=form), width
-            except ValueError as error:
-                reason = f" ({error})"
-    raise ValueError(
-        f"stage (MODEL.YOLOR.STAGES) is {list(spec)}, expected [width, units] or "
-        f"[width, units, kind] with a kind of {sorted(STAGES)}{reason}; {OWN_PART}"
-    )
+    if word not in expected:
+        raise ValueError(f"MODEL.YOLOR.{key} is {word!r}, expected one of {list(expected)}")
+    return word
 
 
 class YOLORBackbone(nn.Module):
@@ -181,6 +169,8 @@ class YOLORBackbone(nn.Module):
         stages: see `build_stage`; every stage but the first halves the resolution first.
         transition: see `layers.CSPStage`.
         downsample: how stages halve the resolution, see `layers.build_downsample`.
+        downsample_width: whether that gives the width of the stage ("next") or keeps that of the
+            stage before ("same").
         form: norm and activation.
         min_stride: stages of at least this stride are the outputs.
 
@@ -197,13 +187,15 @@ class YOLORBackbone(nn.Module):
         *,
         in_channels: int,
         stem: Sequence[StemLayer],
-        stages: Sequence[Stage],
+        stages: Sequence[Block],
         transition: bool,
         form: BlockForm,
         downsample: str = "conv",
+        downsample_width: str = NEXT,
         min_stride: int = 8,
     ):
         super().__init__()
+        check_word(downsample_width, (NEXT, SAME), "DOWNSAMPLE_WIDTH")
         width, stride = in_channels, 1
         layers = []
         for layer_spec in stem:
@@ -219,9 +211,9 @@ class YOLORBackbone(nn.Module):
         for index, stage_spec in enumerate(stages):
             down: nn.Module = nn.Identity()
             if index > 0:
-                stage_width = int(stage_spec[0])
-                down = build_downsample(downsample, width, stage_width, form=form)
-                width, stride = stage_width, 2 * stride
+                wider = int(stage_spec[0]) if downsample_width == NEXT else width
+                down = build_downsample(downsample, width, wider, form=form)
+                width, stride = wider, 2 * stride
             block, width = build_stage(stage_spec, width, transition=transition, form=form)
             self.stages.append(nn.Sequential(down, block))
             self.stage_strides.append(stride)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import ConvNormAct
+from ..layers import ConvNormAct, RepConv
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,15 @@ class Complexity:
         macs: multiply-accumulate operations of the convolutions.
         flops: the paper's figure: 2 * (macs + bias additions + 2 * outputs of batch norms).
             Activations, pooling, resizing, sums and implicit knowledge count nothing.
+        fused_flops: the figure of YOLOv7's and YOLOv5's tables: 2 * (macs + bias additions) once
+            norms are merged into convolutions and the branches of `layers.RepConv` into one.
     """
 
     parameters: int
     fused_parameters: int
     macs: int
     flops: int
+    fused_flops: int
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -37,9 +41,16 @@ def count_parameters(module: nn.Module) -> int:
 
 def count_fused_parameters(module: nn.Module) -> int:
     """Learnable scalars once convolutions have a bias in place of their norm."""
-    # Of the norm's scale and shift, one number per channel is left: the bias.
-    norms = [part.norm for part in module.modules() if isinstance(part, ConvNormAct)]
-    return count_parameters(module) - sum(norm.num_features for norm in norms)
+    saved = 0
+    for part in module.modules():
+        if isinstance(part, ConvNormAct) and isinstance(part.norm, nn.BatchNorm2d):
+            # Of the norm's scale and shift, one number per channel is left: the bias.
+            saved += part.norm.num_features
+        elif isinstance(part, RepConv):
+            conv = part.dense[0]
+            assert isinstance(conv, nn.Conv2d)
+            saved += count_parameters(part) - conv.weight.numel() - conv.out_channels
+    return count_parameters(module) - saved
 
 
 def measure_complexity(module: nn.Module, *inputs: Tensor | Sequence) -> dict[str, Complexity]:
@@ -52,17 +63,16 @@ def measure_complexity(module: nn.Module, *inputs: Tensor | Sequence) -> dict[st
     Returns:
         By name of the child, and "total".
     """
-    macs: dict[nn.Module, int] = {}
-    extra: dict[nn.Module, int] = {}
+    macs: Counter[nn.Module] = Counter()
+    biases: Counter[nn.Module] = Counter()  # additions of biases
+    norms: Counter[nn.Module] = Counter()  # outputs of batch norms
 
     def count(layer: nn.Module, _: tuple, output: Tensor) -> None:
         if isinstance(layer, nn.Conv2d):
-            per_output = layer.weight[0].numel()
-            macs[layer] = macs.get(layer, 0) + output.numel() * per_output
-            bias = output.numel() if layer.bias is not None else 0
-            extra[layer] = extra.get(layer, 0) + bias
+            macs[layer] += output.numel() * layer.weight[0].numel()
+            biases[layer] += output.numel() if layer.bias is not None else 0
         elif isinstance(layer, nn.BatchNorm2d):
-            extra[layer] = extra.get(layer, 0) + 2 * output.numel()
+            norms[layer] += output.numel()
 
     handles = [layer.register_forward_hook(count) for layer in module.modules()]
     try:
@@ -72,14 +82,32 @@ def measure_complexity(module: nn.Module, *inputs: Tensor | Sequence) -> dict[st
         for handle in handles:
             handle.remove()
 
+    # Branches that go into the 3x3 convolution beside them.
+    merged = {
+        layer
+        for part in module.modules()
+        if isinstance(part, RepConv)
+        for layer in (*part.pointwise, part.identity)
+    }
+
     def total(part: nn.Module) -> Complexity:
-        part_macs = sum(macs.get(layer, 0) for layer in part.modules())
-        part_extra = sum(extra.get(layer, 0) for layer in part.modules())
+        layers = list(part.modules())
+        part_macs, part_biases, part_norms = (
+            sum(counter[layer] for layer in layers) for counter in (macs, biases, norms)
+        )
+        # A norm leaves a bias behind.
+        fused = sum(
+            counter[layer]
+            for layer in layers
+            if layer not in merged
+            for counter in (macs, biases, norms)
+        )
         return Complexity(
             parameters=count_parameters(part),
             fused_parameters=count_fused_parameters(part),
             macs=part_macs,
-            flops=2 * (part_macs + part_extra),
+            flops=2 * (part_macs + part_biases + 2 * part_norms),
+            fused_flops=2 * fused,
         )
 
     return {**{name: total(part) for name, part in module.named_children()}, "total": total(module)}

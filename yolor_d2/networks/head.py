@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +31,16 @@ class AnchorHead(nn.Module):
         num_classes: classes K, at least 1.
         implicit: implicit knowledge on the outputs, see `layers.parse_implicit`; the published
             models multiply. "sizes" refines tw and th alone (a name of `layers.implicit.SCOPES`).
-            One for all levels, or one each with
-            commas, fine to coarse.
+            One for all levels, or one each with commas, fine to coarse.
         alignment: implicit knowledge on the inputs for each anchor ("per_anchor", see
             `layers.AnchorwiseConv`), or "none"; any other alignment is the neck's.
+        auxiliary: widths of the features of auxiliary heads, one a level, or none. They have no
+            implicit knowledge and work in training alone.
         options: what all implicit knowledge shares.
     """
+
+    # Parts without effect at inference, see `layers.fuse`.
+    training_only: ClassVar = ("auxiliary",)
 
     def __init__(
         self,
@@ -45,6 +51,7 @@ class AnchorHead(nn.Module):
         num_classes: int,
         implicit: str = "mul",
         alignment: str = "none",
+        auxiliary: Sequence[int] = (),
         options: ImplicitOptions = ImplicitOptions(),
     ):
         super().__init__()
@@ -76,6 +83,7 @@ class AnchorHead(nn.Module):
         self.refine = nn.ModuleList(
             refinement(words) for words in split_levels(implicit, num_levels)
         )
+        self.auxiliary = nn.ModuleList(nn.Conv2d(c, outputs, 1) for c in auxiliary)
         self.init_biases()
 
     @torch.no_grad()
@@ -84,7 +92,8 @@ class AnchorHead(nn.Module):
 
         About 8 objects in a 640 px image for objectness, and 0.6 of them spread over the classes.
         """
-        for conv, stride in zip(self.predict, self.strides):
+        levels = chain(zip(self.predict, self.strides), zip(self.auxiliary, self.strides))
+        for conv, stride in levels:
             assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             bias = conv.bias.view(self.num_anchors, 5 + self.num_classes)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
@@ -99,10 +108,14 @@ class AnchorHead(nn.Module):
         """Features (N, Ci, Hi, Wi) to logits (N, A, Hi, Wi, 5 + K), fine to coarse.
 
         The last axis is tx, ty, tw, th, objectness, classes; `ops.decode` turns it into boxes.
+        In training the features of auxiliary heads, and their logits, follow those of all levels.
         """
-        levels = []
-        for x, predict, refine in zip(features, self.predict, self.refine):
-            x = refine(predict(x))
-            n, _, h, w = x.shape
-            levels.append(x.view(n, self.num_anchors, -1, h, w).permute(0, 1, 3, 4, 2))
-        return levels
+        num_levels = len(self.strides)
+        logits = [
+            refine(predict(x)) for x, predict, refine in zip(features, self.predict, self.refine)
+        ]
+        logits += [predict(x) for x, predict in zip(features[num_levels:], self.auxiliary)]
+        return [
+            x.view(x.shape[0], self.num_anchors, -1, *x.shape[2:]).permute(0, 1, 3, 4, 2)
+            for x in logits
+        ]

@@ -16,7 +16,7 @@ from ..ops.decode import decode
 from .backbone import YOLORBackbone
 from .head import AnchorHead
 from .neck import PANNeck
-from .variants import Anchors, Variant, get_variant, scale
+from .variants import Anchors, Variant, compound_scale, get_variant, scale
 
 
 def anchors_tensor(anchors: Anchors, num_levels: int) -> Tensor:
@@ -61,6 +61,7 @@ def build_backbone(variant: Variant, in_channels: int) -> YOLORBackbone:
         stages=variant.stages,
         transition=variant.transition,
         downsample=variant.downsample,
+        downsample_width=variant.downsample_width,
         form=variant.form,
         min_stride=variant.min_stride,
     )
@@ -82,8 +83,16 @@ def build_neck(variant: Variant, in_channels: Sequence[int]) -> PANNeck:
         widths=variant.neck_widths,
         num_units=variant.neck_units,
         form=variant.form,
-        downsample=variant.downsample,
-        spp_extra_pairs=variant.spp_extra_pairs,
+        block=variant.neck_block,
+        hidden=variant.neck_hidden,
+        downsample=variant.neck_downsample or variant.downsample,
+        downsample_width=variant.neck_downsample_width,
+        spp=variant.spp,
+        lateral=variant.neck_lateral,
+        order=variant.neck_order,
+        joins=variant.neck_joins,
+        output=variant.neck_output,
+        auxiliary_widths=variant.auxiliary_widths,
         implicit=split_alignment(variant)[0],
         implicit_top_down=variant.top_down,
         implicit_bottom_up=variant.bottom_up,
@@ -98,20 +107,22 @@ def customise(
     activation: str | None = None,
     width_factor: float = 1.0,
     depth_factor: float = 1.0,
+    compound_depth: float = 1.0,
     **fields: Any,
 ) -> Variant:
     """A variant with some of its values replaced; None keeps the published one.
 
     Args:
         variant: a name of `VARIANTS`, or a row.
-        form: "D" or "Y", see `layers.BlockForm`.
+        form: a name of `layers.FORMS`.
         activation: key of `layers.conv.ACTIVATIONS`.
         width_factor: see `variants.scale`.
         depth_factor: see `variants.scale`.
-        **fields: of `Variant`, replaced after the scaling.
+        compound_depth: see `variants.compound_scale`; 1 changes nothing.
+        **fields: of `Variant`, replaced after `scale` and before `compound_scale`.
 
     Raises:
-        ValueError: when the variant's name or the form is unknown.
+        ValueError: when the variant's name or the form is unknown, or the network cannot be scaled.
     """
     row = get_variant(variant) if isinstance(variant, str) else variant
     if form is not None:
@@ -121,7 +132,8 @@ def customise(
     if activation is not None:
         row = replace(row, form=replace(row.form, activation=activation))
     row = scale(row, width_factor, depth_factor)
-    return replace(row, **{name: value for name, value in fields.items() if value is not None})
+    row = replace(row, **{name: value for name, value in fields.items() if value is not None})
+    return row if compound_depth == 1 else compound_scale(row, compound_depth)
 
 
 class YOLORNetwork(nn.Module):
@@ -165,6 +177,8 @@ class YOLORNetwork(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, C, H, W) RGB images in 0-1 to logits (N, A, H / stride, W / stride, 5 + K) per level.
 
+        In training those of the auxiliary heads follow, where the network has any.
+
         Raises:
             ValueError: when H or W is not a multiple of `size_divisibility`.
         """
@@ -177,8 +191,9 @@ class YOLORNetwork(nn.Module):
         return self.head(self.neck(self.backbone(images)))
 
     def decode(self, levels: Sequence[Tensor]) -> Tensor:
-        """Logits of all levels to (N, R, 5 + K) rows, see `ops.decode.decode`."""
-        return decode(levels, self.anchors, self.strides)
+        """Logits of all levels to (N, R, 5 + K) rows, see `ops.decode.decode`; auxiliary heads
+        are left out."""
+        return decode(levels[: len(self.strides)], self.anchors, self.strides)
 
 
 def build_network(
@@ -200,8 +215,8 @@ def build_network(
         in_channels: channels of the image.
         anchors: (width, height) pairs in input pixels per level, fine to coarse; None takes the
             variant's.
-        form: "D" or "Y", see `layers.BlockForm`; None takes the variant's.
-        activation: "silu" or "mish"; None takes the variant's.
+        form: a name of `layers.FORMS`; None takes the variant's.
+        activation: a name of `layers.ACTIVATIONS`; None takes the variant's.
         feature_alignment: implicit knowledge on the neck's outputs, such as "none", "add", "mul
             network" or "mul per_anchor", see `layers.parse_implicit`.
         prediction_refinement: implicit knowledge on the head's outputs ("none", "add", "mul",
@@ -228,6 +243,7 @@ def build_network(
         num_classes=num_classes,
         implicit=row.prediction_refinement,
         alignment=split_alignment(row)[1],
+        auxiliary=row.auxiliary_widths,
         options=row.implicit_options,
     )
     return YOLORNetwork(backbone=backbone, neck=neck, head=head, anchors=anchor_sizes)

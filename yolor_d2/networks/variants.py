@@ -11,8 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ..layers import FORM_D, FORM_Y, BlockForm, ImplicitOptions
-from .backbone import STEM_LAYERS, Stage, StemLayer
+from ..layers import BLOCKS, FORM_D, FORM_V7, FORM_Y, BlockForm, ImplicitOptions
+from ..layers.blocks import DEFAULT_BLOCK, Block
+from .backbone import NEXT, SAME, STEM_LAYERS, StemLayer
+from .neck import JOINS_BLOCK, JOINS_REDUCED, LATERAL_FIRST, UPSAMPLED_FIRST
 
 Anchors = Sequence[Sequence[Sequence[float]]]
 
@@ -24,16 +26,19 @@ class Variant:
     Attributes:
         form: where norms sit in CSP blocks and their epsilon, see `layers.BlockForm`.
         stem: layers before the first stage, see `networks.backbone.build_stem_layer`.
-        stages: backbone stages, see `networks.backbone.build_stage`; each but the first halves the
-            resolution.
+        stages: backbone stages, see `layers.build_block`; each but the first halves the resolution.
         transition: whether the processed branch of a backbone CSP block ends with a 1x1
             convolution.
         neck_widths: neck width of each level, fine to coarse.
-        neck_units: convolution pairs in each CSP block of the neck.
+        neck_units: units in each block of the neck, such as convolution pairs of a CSP block.
         anchors: (width, height) in input pixels, per level, fine to coarse.
-        downsample: between stages and on the way up the neck, see `layers.build_downsample`.
-        spp_extra_pairs: see `layers.CSPSPP`.
+        downsample: between stages, see `layers.build_downsample`.
+        downsample_width: "next" or "same", see `networks.YOLORBackbone`.
         min_stride: stages of at least this stride feed the neck.
+        spp, neck_block, neck_hidden, neck_lateral, neck_order, neck_joins, neck_output,
+            auxiliary_widths: see `networks.PANNeck`.
+        neck_downsample: on the way up the neck; "" is the same as between stages.
+        neck_downsample_width: "next" or "same", see `networks.PANNeck`.
         feature_alignment: implicit knowledge on the neck's outputs, see `layers.parse_implicit`.
         prediction_refinement: implicit knowledge on the head's outputs.
         top_down: implicit knowledge on the maps of the neck's way down.
@@ -43,14 +48,24 @@ class Variant:
 
     form: BlockForm
     stem: Sequence[StemLayer]
-    stages: Sequence[Stage]
+    stages: Sequence[Block]
     transition: bool
     neck_widths: Sequence[int]
     neck_units: int
     anchors: Anchors
     downsample: str = "conv"
-    spp_extra_pairs: int = 0
+    downsample_width: str = NEXT
     min_stride: int = 8
+    spp: Sequence[str | int] = ("csp",)
+    neck_block: str = "csp_neck"
+    neck_hidden: Sequence[int] = ()
+    neck_downsample: str = ""
+    neck_downsample_width: str = NEXT
+    neck_lateral: str = "conv"
+    neck_order: str = LATERAL_FIRST
+    neck_joins: str = JOINS_BLOCK
+    neck_output: str = "conv"
+    auxiliary_widths: Sequence[int] = ()
     feature_alignment: str = "add"
     prediction_refinement: str = "mul"
     top_down: str = "none"
@@ -63,6 +78,21 @@ def scale_width(channels: int, factor: float) -> int:
     return channels if factor == 1 else math.ceil(channels * factor / 8) * 8
 
 
+def deeper(units: int, factor: float) -> int:
+    """Repetitions times a factor, to the nearest whole number, at least 1."""
+    return max(round(units * factor), 1)
+
+
+def wider_stem(stem: Sequence[StemLayer], factor: float) -> tuple[StemLayer, ...]:
+    def wider(layer: StemLayer) -> StemLayer:
+        if layer[0] in STEM_LAYERS and not STEM_LAYERS[str(layer[0])].has_width:
+            return layer
+        kind, channels, *rest = layer
+        return (kind, scale_width(int(channels), factor), *rest)
+
+    return tuple(wider(layer) for layer in stem)
+
+
 def scale(variant: Variant, width: float = 1.0, depth: float = 1.0) -> Variant:
     """A variant with all widths and repetitions multiplied by these factors.
 
@@ -71,30 +101,81 @@ def scale(variant: Variant, width: float = 1.0, depth: float = 1.0) -> Variant:
     if (width, depth) == (1, 1):
         return variant
 
-    def deeper(units: int) -> int:
-        return max(round(units * depth), 1)
+    def scaled(block: Block) -> Block:
+        channels, units, *kind = block
+        if len(kind) > 1 and BLOCKS.traits_of(str(kind[0])).has_hidden:
+            kind[1] = scale_width(int(kind[1]), width)
+        return (scale_width(int(channels), width), deeper(int(units), depth), *kind)
 
-    def wider(layer: StemLayer) -> StemLayer:
-        if layer[0] in STEM_LAYERS and not STEM_LAYERS[str(layer[0])].has_width:
-            return layer
-        kind, channels, *rest = layer
-        return (kind, scale_width(int(channels), width), *rest)
+    def wider(widths: Sequence[int]) -> tuple[int, ...]:
+        return tuple(scale_width(channels, width) for channels in widths)
 
     return replace(
         variant,
-        stem=tuple(wider(layer) for layer in variant.stem),
+        stem=wider_stem(variant.stem, width),
+        stages=tuple(scaled(block) for block in variant.stages),
+        neck_widths=wider(variant.neck_widths),
+        neck_units=deeper(variant.neck_units, depth),
+        neck_hidden=wider(variant.neck_hidden),
+        auxiliary_widths=wider(variant.auxiliary_widths),
+    )
+
+
+def compound_scale(variant: Variant, depth: float) -> Variant:
+    """A variant scaled as YOLOv7 scales concatenation-based networks (arXiv 2207.02696, section
+    3.2 and figure 3).
+
+    With the depth of a block its concatenation grows, and by the same factor all that follows: the
+    block's output, stem, down-sampling, neck, heads. The width inside blocks stays. Blocks whose
+    concatenation does not depend on their depth, such as CSP blocks, grow in depth alone.
+
+    Args:
+        depth: factor for the repetitions; 1.5 makes YOLOv7-E6 of W6, 2 makes D6 of it.
+
+    Raises:
+        ValueError: when the concatenations of the blocks do not grow by one factor.
+    """
+
+    def growth(kind: str, units: int) -> float:
+        concatenated = BLOCKS.traits_of(kind).concatenated
+        return concatenated(deeper(units, depth)) / concatenated(units) if concatenated else 1.0
+
+    stages = [(int(c), int(n), *(kind or [DEFAULT_BLOCK])) for c, n, *kind in variant.stages]
+    factors = {growth(str(stage[2]), stage[1]) for stage in stages}
+    factors.add(growth(variant.neck_block, variant.neck_units))
+    if len(factors) > 1:
+        raise ValueError(
+            f"compound scaling by {depth} (MODEL.YOLOR.COMPOUND_DEPTH): the concatenations of the "
+            f"blocks grow by different factors, {sorted(factors)}; MODEL.YOLOR.WIDTH_FACTOR and "
+            "DEPTH_FACTOR scale any network"
+        )
+    (width,) = factors
+
+    def wider(widths: Sequence[int]) -> tuple[int, ...]:
+        return tuple(scale_width(channels, width) for channels in widths)
+
+    return replace(
+        variant,
+        stem=wider_stem(variant.stem, width),
         stages=tuple(
-            (scale_width(int(channels), width), deeper(int(units)), *kind)
+            (scale_width(int(channels), width), deeper(int(units), depth), *kind)
             for channels, units, *kind in variant.stages
         ),
-        neck_widths=tuple(scale_width(channels, width) for channels in variant.neck_widths),
-        neck_units=deeper(variant.neck_units),
+        neck_widths=wider(variant.neck_widths),
+        neck_units=deeper(variant.neck_units, depth),
+        auxiliary_widths=wider(variant.auxiliary_widths),
     )
 
 
 def without_implicit(variant: Variant) -> Variant:
     """The variant without its implicit knowledge."""
     return replace(variant, feature_alignment="none", prediction_refinement="none")
+
+
+def for_deployment(variant: Variant) -> Variant:
+    """The variant without what its authors' files for inference lack: implicit knowledge, folded
+    into the predictions there, and auxiliary heads."""
+    return replace(without_implicit(variant), auxiliary_widths=())
 
 
 # ---- Anchors for COCO, from the authors' configurations
@@ -111,6 +192,13 @@ ANCHORS_1280 = (
     ((96, 68), (86, 152), (180, 137)),
     ((140, 301), (303, 264), (238, 542)),
     ((436, 615), (739, 380), (925, 792)),
+)
+
+# Three levels of YOLOv5 and YOLOv7-tiny at 640 px; their networks with four have `ANCHORS_1280`.
+ANCHORS_640_V5 = (
+    ((10, 13), (16, 30), (33, 23)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((116, 90), (156, 198), (373, 326)),
 )
 
 # ---- Stems, named as in the paper's figure A2
@@ -141,7 +229,7 @@ YOLOR_CSP_X = replace(
     stages=((80, 1, "residual"), (160, 3), (320, 10), (640, 10), (1280, 5)),
     neck_widths=(160, 320, 640),
     neck_units=3,
-    spp_extra_pairs=1,
+    spp=("csp", 1),
 )
 YOLOR_CSP_FAST = replace(YOLOR_CSP, stem=STEM_B)
 
@@ -219,6 +307,109 @@ SCALED_YOLOV4_P7 = replace(
 )
 
 
+# ---- YOLOv7 (arXiv 2207.02696), which ends in YOLOR's implicit knowledge
+
+YOLOV7 = Variant(
+    form=FORM_V7,
+    stem=(("conv", 32, 3, 1), ("conv", 64, 3, 2), ("conv", 64, 3, 1), ("conv", 128, 3, 2)),
+    stages=(
+        (256, 4, "elan", 64),
+        (512, 4, "elan", 128),
+        (1024, 4, "elan", 256),
+        (1024, 4, "elan", 256),
+    ),
+    transition=False,
+    downsample="mp",
+    downsample_width=SAME,
+    spp=("sppcspc",),
+    neck_block="elan_h",
+    neck_units=4,
+    neck_widths=(128, 256, 512),
+    neck_hidden=(128, 256, 512),
+    neck_output="repconv",
+    anchors=ANCHORS_640,
+)
+# The rule scales all but the neck, which has the backbone's block, and the outputs.
+YOLOV7_X = replace(compound_scale(YOLOV7, 1.5), neck_block="elan", neck_output="conv")
+YOLOV7_TINY = Variant(
+    form=replace(FORM_V7, activation="leaky_relu"),
+    stem=(("conv", 32, 3, 2), ("conv", 64, 3, 2)),
+    stages=((64, 2, "elan_t"), (128, 2, "elan_t"), (256, 2, "elan_t"), (512, 2, "elan_t")),
+    transition=False,
+    downsample="pool",
+    downsample_width=SAME,
+    spp=("spp_t",),
+    neck_block="elan_t",
+    neck_units=2,
+    neck_widths=(64, 128, 256),
+    neck_downsample="conv",
+    anchors=ANCHORS_640_V5,
+)
+YOLOV7_W6 = Variant(
+    form=FORM_V7,
+    stem=STEM_D,
+    stages=(
+        (128, 4, "elan", 64),
+        (256, 4, "elan", 128),
+        (512, 4, "elan", 256),
+        (768, 4, "elan", 384),
+        (1024, 4, "elan", 512),
+    ),
+    transition=False,
+    spp=("sppcspc",),
+    neck_block="elan_h",
+    neck_units=4,
+    neck_widths=(128, 256, 384, 512),
+    neck_hidden=(128, 256, 384, 512),
+    auxiliary_widths=(320, 640, 960, 1280),
+    anchors=ANCHORS_1280,
+)
+# W6 has the auxiliary widths of E6, and the rule knows no other down-sampling.
+YOLOV7_E6 = replace(
+    compound_scale(replace(YOLOV7_W6, stem=STEM_E, downsample="csp"), 1.5),
+    auxiliary_widths=YOLOV7_W6.auxiliary_widths,
+)
+YOLOV7_D6 = replace(
+    compound_scale(replace(YOLOV7_W6, stem=STEM_E, downsample="csp"), 2),
+    auxiliary_widths=(384, 768, 1152, 1536),
+)
+YOLOV7_E6E = replace(
+    YOLOV7_E6,
+    stages=tuple(
+        (width, units, f"e_{kind}", *rest) for width, units, kind, *rest in YOLOV7_E6.stages
+    ),
+    neck_block="e_elan_h",
+)
+
+# ---- YOLOv5 release 5, with which the YOLOR paper compares (tables A1 and A2)
+
+YOLOV5_L = without_implicit(
+    Variant(
+        form=FORM_V7,
+        stem=(("focus", 64), ("conv", 128, 3, 2)),
+        stages=((128, 3, "c3"), (256, 9, "c3"), (512, 9, "c3"), (1024, 3, "spp_c3", 5, 9, 13)),
+        transition=False,
+        spp=("none",),
+        neck_block="c3_plain",
+        neck_units=3,
+        neck_widths=(256, 512, 1024),
+        neck_downsample_width=SAME,
+        neck_lateral="none",
+        neck_order=UPSAMPLED_FIRST,
+        neck_joins=JOINS_REDUCED,
+        neck_output="none",
+        anchors=ANCHORS_640_V5,
+    )
+)
+YOLOV5_L6 = replace(
+    YOLOV5_L,
+    stages=(*YOLOV5_L.stages[:3], (768, 3, "c3"), (1024, 3, "spp_c3", 3, 5, 7)),
+    neck_widths=(256, 512, 768, 1024),
+    anchors=ANCHORS_1280,
+)
+YOLOV5_S = scale(YOLOV5_L, width=0.5, depth=0.33)
+
+
 def in_form(variant: Variant, form: BlockForm, activation: str = "silu") -> Variant:
     """The variant in another block form."""
     return replace(variant, form=replace(form, activation=activation))
@@ -254,6 +445,29 @@ VARIANTS: dict[str, Variant] = {
     "scaled_yolov4_p5": SCALED_YOLOV4_P5,
     "scaled_yolov4_p6": SCALED_YOLOV4_P6,
     "scaled_yolov4_p7": SCALED_YOLOV4_P7,
+    "yolov7_tiny": YOLOV7_TINY,
+    "yolov7": YOLOV7,
+    "yolov7_x": YOLOV7_X,
+    "yolov7_w6": YOLOV7_W6,
+    "yolov7_e6": YOLOV7_E6,
+    "yolov7_d6": YOLOV7_D6,
+    "yolov7_e6e": YOLOV7_E6E,
+    "yolov7_tiny_deploy": for_deployment(YOLOV7_TINY),
+    "yolov7_deploy": for_deployment(YOLOV7),
+    "yolov7_x_deploy": for_deployment(YOLOV7_X),
+    "yolov7_w6_deploy": for_deployment(YOLOV7_W6),
+    "yolov7_e6_deploy": for_deployment(YOLOV7_E6),
+    "yolov7_d6_deploy": for_deployment(YOLOV7_D6),
+    "yolov7_e6e_deploy": for_deployment(YOLOV7_E6E),
+    "yolov5_s": YOLOV5_S,
+    "yolov5_m": scale(YOLOV5_L, width=0.75, depth=0.67),
+    "yolov5_l": YOLOV5_L,
+    "yolov5_x": scale(YOLOV5_L, width=1.25, depth=1.33),
+    "yolov5_s6": scale(YOLOV5_L6, width=0.5, depth=0.33),
+    "yolov5_m6": scale(YOLOV5_L6, width=0.75, depth=0.67),
+    "yolov5_l6": YOLOV5_L6,
+    "yolov5_x6": scale(YOLOV5_L6, width=1.25, depth=1.33),
+    "yolov5_s_implicit": replace(YOLOV5_S, feature_alignment="add", prediction_refinement="mul"),
 }
 
 
