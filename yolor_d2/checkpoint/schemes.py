@@ -2,7 +2,8 @@
 
 The authors number the layers of a whole network, in two ways:
 
-- "yaml" (branch `paper`, YOLOv7): `model.<layer>.<field>`, one number for each block of ours;
+- "yaml" (branch `paper`, YOLOv7, YOLOv5): `model.<layer>.<field>`, one number for each block of
+  ours, but for the blocks of YOLOv7, whose layers have a number each;
 - "cfg" (branch `main`, darknet): `module_list.<layer>.<kind>`, one number for each convolution,
   sum, concatenation, pool and so on.
 
@@ -13,16 +14,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeGuard
 
 from torch import nn
 
 from ..layers import (
+    C3,
     CSPSPP,
+    EELAN,
+    ELAN,
+    MP,
+    SPP,
+    SPPCSPC,
+    SPPT,
     ConvNormAct,
     CSPDownsample,
     CSPNeckBlock,
     CSPStage,
+    Focus,
     Implicit,
+    RepConv,
     Residual,
 )
 from ..networks import AnchorHead, PANNeck, YOLORBackbone
@@ -35,6 +46,16 @@ Walk = Iterator[tuple[str, nn.Module] | None]
 # ---- One number per block
 
 
+SPP_FIELDS = {
+    "before.0": "cv1",
+    "before.1": "cv3",
+    "before.2": "cv4",
+    "after.0": "cv5",
+    "after.1": "cv6",
+    "split": "cv2",
+    "merge.norm_act.0": "bn",
+    "merge.output": "cv7",
+}
 # Fields of a block, ours to the authors'; {} stands for the number of a repeated unit.
 YAML_FIELDS: dict[type[nn.Module], dict[str, str]] = {
     CSPStage: {
@@ -54,42 +75,90 @@ YAML_FIELDS: dict[type[nn.Module], dict[str, str]] = {
         "units.{}.0": "m.{}.cv1",
         "units.{}.1": "m.{}.cv2",
     },
-    CSPSPP: {
-        "before.0": "cv1",
-        "before.1": "cv3",
-        "before.2": "cv4",
-        "after.0": "cv5",
-        "after.1": "cv6",
+    C3: {
+        "entry": "cv1",
         "split": "cv2",
-        "merge.norm_act.0": "bn",
-        "merge.output": "cv7",
+        "merge.output": "cv3",
+        "units.{}.reduce": "m.{}.cv1",
+        "units.{}.expand": "m.{}.cv2",
     },
+    CSPSPP: SPP_FIELDS,
+    SPPCSPC: SPP_FIELDS,
+    SPP: {"before": "cv1", "after": "cv2"},
+    Focus: {"conv": "conv"},
+    RepConv: {"dense": "rbr_dense", "pointwise": "rbr_1x1", "identity": "rbr_identity"},
     CSPDownsample: {"reduce": "cv1", "down": "cv2", "pooled": "cv3"},
     Residual: {"reduce": "cv1", "expand": "cv2"},
 }
 
 
+def yaml_rows(path: str, module: nn.Module) -> Walk:
+    """What of a block has a number of its own."""
+    if isinstance(module, EELAN):
+        yield from yaml_rows(f"{path}.first", module.first)
+        yield from yaml_rows(f"{path}.second", module.second)
+        yield None  # sum
+    elif isinstance(module, ELAN):
+        yield f"{path}.skip", module.skip
+        yield f"{path}.entry", module.entry
+        for i, conv in enumerate(module.chain):
+            yield f"{path}.chain.{i}", conv
+        yield None  # concatenation
+        yield f"{path}.output", module.output
+    elif isinstance(module, SPPT):
+        yield f"{path}.split", module.split
+        yield f"{path}.before.0", module.before[0]
+        yield from [None] * 4  # three pools, concatenation
+        yield f"{path}.after.0", module.after[0]
+        yield None  # concatenation
+        yield f"{path}.merge.output", module.merge.output
+    elif isinstance(module, MP):
+        yield None  # pool
+        yield f"{path}.pooled", module.pooled
+        yield f"{path}.reduce", module.reduce
+        yield f"{path}.down", module.down
+    elif is_pooled_stage(module):
+        for i, part in enumerate(module):
+            yield from yaml_rows(f"{path}.{i}", part)
+    elif not isinstance(module, nn.Identity):
+        yield path, module
+
+
+def is_pooled_stage(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Whether a stage is YOLOv5's last one, `SPP` and `C3`."""
+    return isinstance(module, nn.Sequential) and isinstance(module[0], SPP)
+
+
 def yaml_walk(backbone: YOLORBackbone, neck: PANNeck) -> Walk:
     """Blocks in the order of the yaml files; the head, which follows, is one layer."""
+    # YOLOR's files have an output convolution right behind its block, YOLOv7's have all at the end.
+    outputs_last = not all(isinstance(block, CSPNeckBlock) for block in neck.bottom_up)
     for i, layer in enumerate(backbone.stem):
         yield f"backbone.stem.{i}", layer
     for i, stage in enumerate(backbone.stages):
         for j, block in enumerate(stage):
-            if not isinstance(block, nn.Identity):
-                yield f"backbone.stages.{i}.{j}", block
-    yield "neck.spp", neck.spp
+            yield from yaml_rows(f"backbone.stages.{i}.{j}", block)
+            if isinstance(block, MP):
+                yield None  # concatenation
+    yield from yaml_rows("neck.spp", neck.spp)
     for i in reversed(range(len(neck.top_down))):
         yield f"neck.reduce.{i}", neck.reduce[i]
         yield None  # up-sampling
-        yield f"neck.lateral.{i}", neck.lateral[i]
+        yield from yaml_rows(f"neck.lateral.{i}", neck.lateral[i])
         yield None  # concatenation
-        yield f"neck.top_down.{i}", neck.top_down[i]
-    yield "neck.output.0", neck.output[0]
+        yield from yaml_rows(f"neck.top_down.{i}", neck.top_down[i])
+    if not outputs_last:
+        yield from yaml_rows("neck.output.0", neck.output[0])
     for i, block in enumerate(neck.bottom_up):
-        yield f"neck.down.{i}", neck.down[i]
+        yield from yaml_rows(f"neck.down.{i}", neck.down[i])
         yield None  # concatenation
-        yield f"neck.bottom_up.{i}", block
-        yield f"neck.output.{i + 1}", neck.output[i + 1]
+        yield from yaml_rows(f"neck.bottom_up.{i}", block)
+        if not outputs_last:
+            yield from yaml_rows(f"neck.output.{i + 1}", neck.output[i + 1])
+    ends = {"output": neck.output if outputs_last else [], "auxiliary": neck.auxiliary}
+    for name, convs in ends.items():
+        for i, conv in enumerate(convs):
+            yield from yaml_rows(f"neck.{name}.{i}", conv)
 
 
 def yaml_leaves(path: str, module: nn.Module, theirs: str) -> Iterator[tuple[str, str]]:
@@ -123,7 +192,7 @@ def yaml_names(backbone: YOLORBackbone, neck: PANNeck, head: AnchorHead) -> dict
     Raises:
         ValueError: when this network has no such names.
     """
-    if not neck.spp.merge.has_norm:
+    if type(neck.spp) is CSPSPP and not neck.spp.merge.has_norm:
         raise ValueError("it is in form Y, the network in form D (MODEL.YOLOR.FORM changes that)")
     names = {}
     number = 0
@@ -135,6 +204,7 @@ def yaml_names(backbone: YOLORBackbone, neck: PANNeck, head: AnchorHead) -> dict
         names[f"head.predict.{i}"] = f"model.{last}.m.{i}"
         names[f"neck.align.{i}"] = f"model.{last}.ia.{i}"
         names[f"head.refine.{i}"] = f"model.{last}.im.{i}"
+        names[f"head.auxiliary.{i}"] = f"model.{last}.m2.{i}"
     return names
 
 
@@ -214,7 +284,7 @@ def cfg_walk(backbone: YOLORBackbone, neck: PANNeck, head: AnchorHead) -> Walk:
     Raises:
         ValueError: when this network has no such order.
     """
-    if neck.spp.merge.has_norm:
+    if isinstance(neck.spp, CSPSPP) and neck.spp.merge.has_norm:
         raise ValueError("it is in form D, the network in form Y (MODEL.YOLOR.FORM changes that)")
     yield from cfg_block_walk("backbone.stem", backbone.stem)
     yield from cfg_block_walk("backbone.stages", nn.Sequential(*backbone.stages))
