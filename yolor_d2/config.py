@@ -59,21 +59,53 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # All widths of the row, and all its repetitions, are multiplied by these.
     cfg.MODEL.YOLOR.WIDTH_FACTOR = 1.0
     cfg.MODEL.YOLOR.DEPTH_FACTOR = 1.0
+    # Compound scaling of YOLOv7: repetitions are multiplied by this, and all widths that follow a
+    # concatenation by what it grows. 1.5 makes YOLOv7-E6 of W6. Applied to the network as the keys
+    # below describe it.
+    cfg.MODEL.YOLOR.COMPOUND_DEPTH = 1.0
     # Layers before the first stage: ["s2d"], ["dwt"], ["dwt", wavelet],
-    # ["conv", channels, kernel, stride] or ["csp", channels].
+    # ["conv", channels, kernel, stride], ["csp", channels] or ["focus", channels].
     cfg.MODEL.YOLOR.STEM = []
-    # Backbone stages [width, units]; every stage but the first halves the resolution.
+    # Backbone stages [width, units] of CSP blocks, or [width, units, kind, ...] of another kind:
+    # "csp", "residual", "c3", "c3_plain", "elan", "elan_h", "elan_t", their sums of two "e_elan",
+    # "e_elan_h", "e_elan_t" (all six may be followed by the width inside), or "spp_c3" and window
+    # sizes. Every stage but the first halves the resolution.
     cfg.MODEL.YOLOR.STAGES = []
     # The neck takes the stages with at least this stride.
     cfg.MODEL.YOLOR.MIN_STRIDE = 0
     # Where the CSP blocks of the backbone join their branches: "first" (P6 family) or "last",
     # after another 1x1 convolution (CSP family).
     cfg.MODEL.YOLOR.CSP_FUSION = ""
-    # Between stages and on the way up the neck: "conv" or "csp".
+    # Between stages, and on the way up the neck unless NECK_DOWNSAMPLE says otherwise: "conv",
+    # "csp", "mp" or "pool". It gives the width of the stage that follows ("next"), or keeps that of
+    # the stage before ("same").
     cfg.MODEL.YOLOR.DOWNSAMPLE = ""
-    # Width of the neck on each level, fine to coarse, and convolution pairs in each of its blocks.
+    cfg.MODEL.YOLOR.DOWNSAMPLE_WIDTH = ""
+    # Pyramid pooling on the deepest map: ["csp"], ["csp", more convolution pairs], ["sppcspc"],
+    # ["spp_t"], ["spp"] or ["none"].
+    cfg.MODEL.YOLOR.SPP = []
+    # Width of the neck on each level, fine to coarse, and units in each of its blocks.
     cfg.MODEL.YOLOR.NECK_WIDTHS = []
     cfg.MODEL.YOLOR.NECK_UNITS = 0
+    # Kind of these blocks, "csp_neck" or one that STAGES can have, and the width inside them on
+    # each level; [] leaves that to the row or the kind.
+    cfg.MODEL.YOLOR.NECK_BLOCK = ""
+    cfg.MODEL.YOLOR.NECK_HIDDEN = []
+    # As DOWNSAMPLE and DOWNSAMPLE_WIDTH, on the way up.
+    cfg.MODEL.YOLOR.NECK_DOWNSAMPLE = ""
+    cfg.MODEL.YOLOR.NECK_DOWNSAMPLE_WIDTH = ""
+    # On the way down: a 1x1 convolution on the backbone's maps ("conv") or "none", and which map is
+    # the first in a concatenation, "lateral_first" or "upsampled_first".
+    cfg.MODEL.YOLOR.NECK_LATERAL = ""
+    cfg.MODEL.YOLOR.NECK_ORDER = ""
+    # The way up joins what the blocks of the way down give ("block"), or that after its width was
+    # reduced for the next one ("reduced").
+    cfg.MODEL.YOLOR.NECK_JOINS = ""
+    # What ends the neck, to twice its width: "conv", "repconv" or "none".
+    cfg.MODEL.YOLOR.NECK_OUTPUT = ""
+    # Width of the map in front of the auxiliary head of each level, fine to coarse; [0] leaves
+    # these heads out. They exist in training alone.
+    cfg.MODEL.YOLOR.AUXILIARY_WIDTHS = []
     # Classes of the data set.
     cfg.MODEL.YOLOR.NUM_CLASSES = 80
     # Start from MODEL.WEIGHTS that fit in part: what they lack stays random, what they have beyond
@@ -81,9 +113,9 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.MODEL.YOLOR.PARTIAL_WEIGHTS = False
     # Names of the classes for pictures and reports; [] takes those of the data set.
     cfg.MODEL.YOLOR.CLASS_NAMES = []
-    # Form of the blocks, "D" or "Y", see yolor_d2.layers.BlockForm.
+    # Form of the blocks, "D", "Y" or "V7", see yolor_d2.layers.BlockForm.
     cfg.MODEL.YOLOR.FORM = ""
-    # "silu" or "mish".
+    # "silu", "mish" or "leaky_relu".
     cfg.MODEL.YOLOR.ACTIVATION = ""
     # Weight of the newest batch in the running statistics of batch norm.
     cfg.MODEL.YOLOR.NORM_MOMENTUM = 0.03
@@ -157,6 +189,12 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # The gain of the classes is meant for 80 classes and is multiplied by NUM_CLASSES / 80, as in
     # the reference.
     cfg.MODEL.YOLOR.LOSS.SCALE_CLASSES = True
+    # The gain of objectness is meant for 640 px and is multiplied by the square of
+    # INPUT.MAX_SIZE_TRAIN / 640, as YOLOv7 and YOLOv5 do; without it by 1.4 from four levels on, as
+    # YOLOR does.
+    cfg.MODEL.YOLOR.LOSS.SCALE_OBJECTNESS = False
+    # Weight of the losses of auxiliary heads, added to those of the lead heads.
+    cfg.MODEL.YOLOR.LOSS.AUXILIARY = 0.25
     # Exponent of the focal factor on objectness and classes; 0 is off.
     cfg.MODEL.YOLOR.LOSS.FOCAL_GAMMA = 0.0
     # Targets of classes are 1 - x / 2 and x / 2 in place of 1 and 0.

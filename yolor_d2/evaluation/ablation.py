@@ -14,7 +14,7 @@ from .. import model_zoo
 from ..config import list_keys, read_config
 from ..d2.config import CfgNode
 from ..engine.lengths import get_key
-from ..modeling.backbone import variant_from_config
+from ..modeling.backbone import FIELDS, OTHER_KEYS, variant_from_config
 from ..networks.complexity import Complexity
 
 TABLES = "ablations/tables.json"
@@ -110,19 +110,7 @@ class Scale:
 
 
 # Keys of MODEL.YOLOR that describe a network, and those of IMPLICIT that describe its places.
-NETWORK_KEYS = (
-    "VARIANT",
-    "FORM",
-    "ACTIVATION",
-    "STEM",
-    "STAGES",
-    "CSP_FUSION",
-    "DOWNSAMPLE",
-    "NECK_WIDTHS",
-    "NECK_UNITS",
-    "MIN_STRIDE",
-    "ANCHORS",
-)
+NETWORK_KEYS = (*OTHER_KEYS, *FIELDS.values())
 PLACES = ("FEATURE_ALIGNMENT", "PREDICTION_REFINEMENT", "TOP_DOWN", "BOTTOM_UP")
 
 

@@ -16,6 +16,33 @@ from ..networks.network import build_backbone, build_neck, customise
 # Values of MODEL.YOLOR.CSP_FUSION: whether the processed branch has a transition convolution.
 TRANSITION = {"": None, "first": False, "last": True}
 
+# Fields of `Variant` that are keys of MODEL.YOLOR under the same name.
+FIELDS = {
+    name: name.upper()
+    for name in (
+        "stem",
+        "stages",
+        "downsample",
+        "downsample_width",
+        "min_stride",
+        "spp",
+        "neck_widths",
+        "neck_units",
+        "neck_block",
+        "neck_hidden",
+        "neck_downsample",
+        "neck_downsample_width",
+        "neck_lateral",
+        "neck_order",
+        "neck_joins",
+        "neck_output",
+        "auxiliary_widths",
+        "anchors",
+    )
+}
+# What else of MODEL.YOLOR describes a network.
+OTHER_KEYS = ("VARIANT", "FORM", "ACTIVATION", "CSP_FUSION", "COMPOUND_DEPTH")
+
 
 def variant_from_config(cfg: CfgNode) -> Variant:
     """The network that MODEL.YOLOR describes: a published row with the config's changes."""
@@ -24,20 +51,15 @@ def variant_from_config(cfg: CfgNode) -> Variant:
         raise ValueError(
             f"MODEL.YOLOR.CSP_FUSION is {node.CSP_FUSION!r}, expected one of {list(TRANSITION)}"
         )
+    fields = {field: node[key] or None for field, key in FIELDS.items()}
     row = customise(
         node.VARIANT,
         form=node.FORM or None,
         activation=node.ACTIVATION or None,
         width_factor=node.WIDTH_FACTOR,
         depth_factor=node.DEPTH_FACTOR,
-        stem=node.STEM or None,
-        stages=node.STAGES or None,
-        min_stride=node.MIN_STRIDE or None,
+        compound_depth=node.COMPOUND_DEPTH,
         transition=TRANSITION[node.CSP_FUSION],
-        downsample=node.DOWNSAMPLE or None,
-        neck_widths=node.NECK_WIDTHS or None,
-        neck_units=node.NECK_UNITS or None,
-        anchors=node.ANCHORS or None,
         feature_alignment=node.IMPLICIT.FEATURE_ALIGNMENT or None,
         prediction_refinement=node.IMPLICIT.PREDICTION_REFINEMENT or None,
         top_down=node.IMPLICIT.TOP_DOWN or None,
@@ -47,7 +69,10 @@ def variant_from_config(cfg: CfgNode) -> Variant:
             prior_factor=node.IMPLICIT.PRIOR_FACTOR,
             sparsity=node.IMPLICIT.SPARSITY,
         ),
+        **fields,
     )
+    if list(row.auxiliary_widths) == [0]:
+        row = replace(row, auxiliary_widths=())
     return replace(row, form=replace(row.form, norm_momentum=node.NORM_MOMENTUM))
 
 
@@ -105,9 +130,11 @@ class YOLORPAN(Backbone):
         return self.strides[-1]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, C, H, W) normalised images to features by name, fine to coarse."""
+        """(N, C, H, W) normalised images to features by name, fine to coarse; in training those of
+        the auxiliary heads too, a3, a4, ..."""
         features = self.bottom_up(x)
-        return dict(zip(self.output_shape(), self.neck([features[f] for f in self.in_features])))
+        names = [level_name(prefix, stride) for prefix in "pa" for stride in self.strides]
+        return dict(zip(names, self.neck([features[f] for f in self.in_features])))
 
 
 @BACKBONE_REGISTRY.register()

@@ -11,7 +11,9 @@ from .backbone import variant_from_config
 YOLOR_HEAD_REGISTRY = Registry("YOLOR_HEAD")
 YOLOR_HEAD_REGISTRY.__doc__ = """
 Heads of the YOLOR meta-architecture. A head is called with the config and a list of `ShapeSpec`,
-fine to coarse, and maps a list of features to logits (N, A, H, W, 5 + K) per level.
+fine to coarse, and maps a list of features to logits (N, A, H, W, 5 + K) per level. In training
+features of auxiliary heads, where the neck has any, follow those of all levels; their logits, if
+the head gives any, follow the others.
 """
 
 
@@ -34,6 +36,7 @@ class ImplicitAnchorHead(AnchorHead):
             "num_classes": cfg.MODEL.YOLOR.NUM_CLASSES,
             "implicit": variant.prediction_refinement,
             "alignment": split_alignment(variant)[1],
+            "auxiliary": variant.auxiliary_widths,
             "options": variant.implicit_options,
         }
 

@@ -15,8 +15,17 @@ from ..d2.utils import comm, get_event_storage, has_event_storage
 from ..layers import implicit_penalty
 from ..layers.fuse import computes_as
 from ..networks import AnchorHead, PANNeck, TaskBranches
+from ..networks.backbone import level_name
 from ..networks.network import anchors_tensor
-from ..ops import Detections, LossGains, assign, decode_passing, detect, detection_losses
+from ..ops import (
+    DetectionLosses,
+    Detections,
+    LossGains,
+    assign,
+    decode_passing,
+    detect,
+    detection_losses,
+)
 from ..ops.batch import EFFORTS, BatchDetections, Effort, choose, detect_batch, pad_detections
 from ..ops.device import constant, shapes_may_depend_on_values
 from ..ops.padding import Padding
@@ -67,6 +76,7 @@ class YOLOR(nn.Module):
         head: list of features to logits (N, A, H, W, 5 + K) per level.
         anchors: (L, A, 2) widths and heights in input pixels.
         gains: weights of the loss terms.
+        auxiliary_gain: weight of the losses of auxiliary heads beside those of the lead heads.
         assign_max_ratio: see `ops.assign.assign`.
         score_threshold: see `ops.nms.select_candidates`.
         nms_threshold: IoU above which the worse of two boxes is dropped.
@@ -102,6 +112,7 @@ class YOLOR(nn.Module):
         head: nn.Module,
         anchors: Tensor,
         gains: LossGains = LossGains(),
+        auxiliary_gain: float = 0.25,
         assign_max_ratio: float = 4.0,
         score_threshold: float = 0.001,
         nms_threshold: float = 0.65,
@@ -128,7 +139,9 @@ class YOLOR(nn.Module):
         shapes = backbone.output_shape()
         self.in_features = sorted(shapes, key=lambda name: shapes[name].stride)
         self.strides = [shapes[name].stride for name in self.in_features]
+        self.auxiliary_features = [level_name("a", stride) for stride in self.strides]
         self.gains = gains
+        self.auxiliary_gain = auxiliary_gain
         self.assign_max_ratio = assign_max_ratio
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
@@ -175,9 +188,11 @@ class YOLOR(nn.Module):
                 balance=tuple(node.LOSS.BALANCE) or None,
                 classes=node.LOSS.CLASSES,
                 scale_classes=node.LOSS.SCALE_CLASSES,
+                train_size=cfg.INPUT.MAX_SIZE_TRAIN if node.LOSS.SCALE_OBJECTNESS else None,
                 focal_gamma=node.LOSS.FOCAL_GAMMA,
                 label_smoothing=node.LOSS.LABEL_SMOOTHING,
             ),
+            "auxiliary_gain": node.LOSS.AUXILIARY,
             "assign_max_ratio": node.ASSIGN_MAX_RATIO,
             "score_threshold": node.SCORE_THRESHOLD,
             "nms_threshold": node.NMS_THRESHOLD,
@@ -252,10 +267,12 @@ class YOLOR(nn.Module):
             compare_classes(self.head.num_classes, self.training_sets)
 
     def run_network(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Normalised pixels (N, C, H, W) to the backbone's features and the head's logits."""
+        """Normalised pixels (N, C, H, W) to the backbone's features and the head's logits; those of
+        auxiliary heads follow the latter in training."""
         by_name = self.backbone(pixels)
         features = [by_name[name] for name in self.in_features]
-        return features, self.head(features)
+        auxiliary = [by_name[name] for name in self.auxiliary_features if name in by_name]
+        return features, self.head([*features, *auxiliary])
 
     @property
     def stride(self) -> int:
@@ -336,6 +353,8 @@ class YOLOR(nn.Module):
         Returns:
             Means over the batch by name, and (L,) positives of each level.
         """
+        num_levels = len(self.strides)
+        levels, auxiliary = levels[:num_levels], levels[num_levels:]
         targets = assign(
             truth.image,
             truth.boxes,
@@ -346,6 +365,10 @@ class YOLOR(nn.Module):
             self.assign_max_ratio,
         )
         terms = detection_losses(levels, targets, self.anchors, self.strides, self.gains)
+        if auxiliary:
+            further = detection_losses(auxiliary, targets, self.anchors, self.strides, self.gains)
+            pairs = zip(terms, further)
+            terms = DetectionLosses(*(lead + self.auxiliary_gain * aux for lead, aux in pairs))
         losses = {
             "loss_box": terms.box,
             "loss_objectness": terms.objectness,

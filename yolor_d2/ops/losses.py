@@ -40,6 +40,9 @@ class LossGains:
             published one, see `OBJECTNESS_BALANCE`.
         classes: gain of the class term.
         scale_classes: `classes` is meant for 80 classes and is multiplied by K / 80.
+        train_size: side of the training images in pixels; `objectness` is meant for 640 and is
+            multiplied by (train_size / 640)^2 (YOLOv7, YOLOv5). None multiplies it by 1.4 from four
+            levels on (YOLOR).
         focal_gamma: exponent of the focal factor on both cross entropies; 0 switches it off.
         label_smoothing: class targets are 1 - label_smoothing / 2 and label_smoothing / 2 in place
             of 1 and 0.
@@ -50,6 +53,7 @@ class LossGains:
     balance: tuple[float, ...] | None = None
     classes: float = 0.5
     scale_classes: bool = True
+    train_size: int | None = None
     focal_gamma: float = 0.0
     label_smoothing: float = 0.0
 
@@ -241,7 +245,11 @@ def detection_losses(
 
     num_classes = levels[0].shape[-1] - 5
     per_level = 3 / num_levels
-    objectness_gain = gains.objectness * per_level * (1.4 if num_levels >= 4 else 1.0)
+    if gains.train_size is None:
+        objectness_factor = 1.4 if num_levels >= 4 else 1.0
+    else:
+        objectness_factor = (gains.train_size / 640) ** 2
+    objectness_gain = gains.objectness * per_level * objectness_factor
     classes_gain = gains.classes * per_level * (num_classes / 80 if gains.scale_classes else 1.0)
     return DetectionLosses(
         box=box * gains.box * per_level,
