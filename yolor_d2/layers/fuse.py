@@ -143,10 +143,9 @@ class _Fusion:
         """Empty the lists that a module names in `training_only`, where its class's own `forward`
         is known to have no use for them in evaluation mode."""
         kind = type(module)
-        if not hasattr(kind, "training_only"):
-            return
-        if issubclass(owner(kind, "training_only"), owner(kind, "forward")):
-            for name in kind.training_only:
+        names: tuple[str, ...] = getattr(kind, "training_only", ())
+        if names and issubclass(owner(kind, "training_only"), owner(kind, "forward")):
+            for name in names:
                 parts = getattr(module, name)
                 self.report.dropped += [self.names[part] for part in parts]
                 setattr(module, name, nn.ModuleList())
