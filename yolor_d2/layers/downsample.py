@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,10 @@ class Focus(nn.Module):
         super().__init__()
         self.rearrange = SpaceToDepth()
         self.conv = ConvNormAct(4 * in_channels, out_channels, 3, form=form)
+
+    def chains(self) -> Iterator[list[nn.Module]]:
+        """Layers that follow each other directly, see `layers.fuse`."""
+        yield [self.rearrange, self.conv.conv, self.conv.norm]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.rearrange(x))

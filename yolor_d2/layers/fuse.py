@@ -12,6 +12,9 @@ implicit multiplication around one are all part of one affine map, so the convol
     y = (W x + b) * g    W' = diag(g) W, b' = g * b
     y = W [g, x] + b     b' = b + W_g g, W' = W_x
 
+Space to depth in front of a convolution only moves pixels: the convolution does the same with a
+kernel of twice the size at twice the stride.
+
 An operator says by `Operator.affine` which of these it is (`layers.operators`); one that is no
 affine map stays. An addition in front of a convolution that pads with zeros cannot be folded: at
 the border the convolution sees zeros, not g. Nor can anything behind an activation. Such implicit
@@ -35,6 +38,7 @@ from torch import Tensor, nn
 
 from .conv import ConvNormAct
 from .csp import CSPStage
+from .downsample import SpaceToDepth
 from .implicit import AnchorwiseConv, FixedImplicit, Implicit
 from .operators import Affine, checked_affine
 from .repconv import RepConv
@@ -243,6 +247,11 @@ class _Fusion:
             self.drop(layers.pop(i + 1))
         while i > 0:
             before = layers[i - 1]
+            if computes_as(before, SpaceToDepth) and can_gather(conv):
+                conv = gathering_conv(conv)
+                self.drop(layers.pop(i - 1))
+                i -= 1
+                continue
             affine = self.affine(before)
             if affine is None:
                 break
@@ -294,12 +303,19 @@ def chains_of(module: nn.Module) -> Iterator[list[nn.Module]]:
     kind = type(module)
     if isinstance(module, nn.Sequential):
         if kind.forward is nn.Sequential.forward:
-            yield list(module)
+            yield [layer for part in module for layer in layers_of(part)]
     elif isinstance(module, ConvNormAct):
         if kind.forward is ConvNormAct.forward:
             yield [module.conv, module.norm, module.act]
     elif hasattr(kind, "chains") and issubclass(owner(kind, "chains"), owner(kind, "forward")):
         yield from module.chains()  # type: ignore[operator]
+
+
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """The layers of a `ConvNormAct`; anything else is one layer."""
+    if isinstance(module, ConvNormAct) and computes_as(module, ConvNormAct):
+        return [module.conv, module.norm, module.act]
+    return [module]
 
 
 def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -314,15 +330,32 @@ def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def plain_conv(
-    weight: Tensor, bias: Tensor, *, like: nn.Conv2d, in_channels: int | None = None
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    like: nn.Conv2d,
+    in_channels: int | None = None,
+    finer: int = 1,
 ) -> nn.Conv2d:
-    """A convolution with these values and the geometry, type and device of another."""
+    """A convolution with these values and the geometry, type and device of another.
+
+    Args:
+        weight: of the new one.
+        bias: of the new one.
+        like: the other one.
+        in_channels: of the new one; None takes the other's.
+        finer: kernel, stride and padding are those of the other one, times this.
+    """
+    kernel_size, stride, padding = (
+        value if isinstance(value, str) else tuple(finer * size for size in value)
+        for value in (like.kernel_size, like.stride, like.padding)
+    )
     conv = nn.Conv2d(
         like.in_channels if in_channels is None else in_channels,
         like.out_channels,
-        like.kernel_size,  # type: ignore[arg-type]
-        like.stride,  # type: ignore[arg-type]
-        like.padding,  # type: ignore[arg-type]
+        kernel_size,  # type: ignore[arg-type]
+        stride,  # type: ignore[arg-type]
+        padding,  # type: ignore[arg-type]
         like.dilation,  # type: ignore[arg-type]
         like.groups,
         padding_mode=like.padding_mode,
@@ -382,3 +415,22 @@ def fed_conv(conv: nn.Conv2d, affine: Affine) -> nn.Conv2d:
         of_output = affine.scale.view(conv.groups, -1)[group]
         weight = weight * of_output[:, :, None, None]
     return plain_conv(weight, bias, like=conv, in_channels=weight.shape[1] * conv.groups)
+
+
+def can_gather(conv: nn.Conv2d) -> bool:
+    """Whether `gathering_conv` can be made of a convolution."""
+    return (
+        conv.groups == 1
+        and conv.dilation == (1, 1)
+        and conv.padding_mode == "zeros"
+        and (not isinstance(conv.padding, str))
+    )
+
+
+def gathering_conv(conv: nn.Conv2d) -> nn.Conv2d:
+    """The convolution that does on an image what another does on its `SpaceToDepth`."""
+    outputs, inputs, height, width = conv.weight.shape
+    # The channels are the four places in a block, column by column, each with those of the image.
+    places = conv.weight.view(outputs, 2, 2, inputs // 4, height, width)  # O, column, row, C, k, k
+    weight = places.permute(0, 3, 4, 2, 5, 1).reshape(outputs, inputs // 4, 2 * height, 2 * width)
+    return plain_conv(weight, bias_of(conv), like=conv, in_channels=inputs // 4, finer=2)
