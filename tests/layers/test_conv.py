@@ -49,7 +49,7 @@ def test_activation_is_a_choice():
 
 
 def test_an_unknown_activation_is_named_beside_the_known_ones():
-    with pytest.raises(ValueError, match=r"'relu'.*\['mish', 'silu'\]"):
+    with pytest.raises(ValueError, match=r"'relu'.*\['leaky_relu', 'mish', 'silu'\]"):
         replace(FORM_D, activation="relu").act()
 
 

@@ -95,5 +95,6 @@ def test_csp_downsample_halves_and_joins():
 
 
 def test_an_unknown_downsample_is_named():
-    with pytest.raises(ValueError, match=r"'pool', expected one of \['conv', 'csp'\]"):
-        build_downsample("pool", 4, 8, form=FORM_D)
+    expected = r"'haar', expected one of \['conv', 'csp', 'mp', 'pool'\]"
+    with pytest.raises(ValueError, match=expected):
+        build_downsample("haar", 4, 8, form=FORM_D)

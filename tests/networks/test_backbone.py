@@ -58,8 +58,8 @@ def test_a_residual_stage_is_half_as_wide_inside():
 
 
 def test_an_unknown_stem_layer_is_named():
-    with pytest.raises(ValueError, match="'focus'"):
-        tiny_backbone(stem=(("focus",),))
+    with pytest.raises(ValueError, match="'blur'"):
+        tiny_backbone(stem=(("blur",),))
 
 
 def test_level_names_come_from_the_stride():

@@ -165,7 +165,7 @@ def test_a_size_that_does_not_divide_is_named(size):
     ("options", "message"),
     [
         ({"variant": "yolor_x"}, "'yolor_x'"),
-        ({"form": "Z"}, r"'Z', expected one of \['D', 'Y'\]"),
+        ({"form": "Z"}, r"'Z', expected one of \['D', 'V7', 'Y'\]"),
         ({"activation": "relu"}, "'relu'"),
         ({"feature_alignment": "sub"}, "'sub' is not possible at this place"),
         ({"feature_alignment": "add mul"}, "two of operator"),
