@@ -156,12 +156,16 @@ class _Fusion:
         layers = [layer for branch in branches for layer in branch if layer is not None]
         if self.shared & {module, *layers} or not all(map(is_plain, layers)):
             return
+        if not all(
+            computes_as(branch, nn.Sequential) for branch in (module.dense, module.pointwise)
+        ):
+            return
         if not all(tracks(norm) for _, norm in branches):
             return
         like = branches[0][0]
         assert like is not None
         weight = torch.zeros_like(like.weight, dtype=torch.float64)
-        bias = bias_of(like)
+        bias = torch.zeros_like(weight[:, 0, 0, 0])
         centre = weight.shape[-1] // 2
         for conv, norm in branches:
             scale, shift = affine_of(norm)
@@ -172,6 +176,7 @@ class _Fusion:
                 margin = centre - conv.weight.shape[-1] // 2
                 kernel = conv.weight.double() * scale.view(-1, 1, 1, 1)
                 weight += torch.nn.functional.pad(kernel, [margin] * 4)
+                bias = bias + bias_of(conv) * scale
         merged = nn.Sequential(plain_conv(weight, bias, like=like), module.act)
         # The 3x3 convolution stays, all others are gone.
         self.report.folded += [self.names[layer] for layer in layers if layer is not like]
