@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from yolor_d2 import golden
-from yolor_d2.checkpoint.schemes import cfg_block_walk, rename_keys, yaml_leaves
+from yolor_d2.checkpoint.schemes import cfg_block_walk, rename_keys, yaml_leaves, yaml_rows
 from yolor_d2.golden import uniform, weight
 from yolor_d2.layers import Implicit
 from yolor_d2.networks.variants import ANCHORS_640, ANCHORS_1280
@@ -34,7 +34,8 @@ def block_state(case: str, keys: list, block: nn.Module) -> dict[str, Tensor]:
     if isinstance(block, Implicit):
         ours = {"implicit": "z"}
     else:
-        names = d_block_names(block) if case.startswith("D_") else y_block_names(block)
+        kinds = {"D_": d_block_names, "v7": v7_block_names}
+        names = kinds.get(case[:2], y_block_names)(block)
         theirs = rename_keys(list(block.state_dict()), names)
         ours = {name: key for key, name in theirs.items()}
     state = {}
@@ -61,6 +62,17 @@ def d_block_names(block: nn.Module) -> dict[str, str]:
             names[f"{path}.conv"] = f"module_list.{number}.Conv2d"
             names[f"{path}.norm"] = f"module_list.{number}.BatchNorm2d"
     return names
+
+
+def v7_block_names(block: nn.Module) -> dict[str, str]:
+    """Layers of a block of YOLOv7, ours to the reference's; row 0 is the input."""
+    names = {}
+    parts = block.named_children() if isinstance(block, nn.Sequential) else [("", block)]
+    rows = [step for path, part in parts for step in yaml_rows(f".{path}".rstrip("."), part)]
+    for number, step in enumerate(rows, start=1):
+        if step is not None:
+            names.update(yaml_leaves(*step, str(number)))
+    return {ours.removeprefix("."): theirs for ours, theirs in names.items()}
 
 
 # ---- Cases of assignment and losses

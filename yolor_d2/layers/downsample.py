@@ -197,7 +197,7 @@ def max_pool(in_channels: int, out_channels: int, *, form: BlockForm) -> nn.Modu
     if in_channels != out_channels:
         raise ValueError(
             f"downsample 'pool' keeps its width, {in_channels} channels, but {out_channels} are "
-            "wanted (MODEL.YOLOR.DOWNSAMPLE_WIDTH 'same' wants no others)"
+            "wanted (MODEL.YOLOR.DOWNSAMPLE_WIDTH or NECK_DOWNSAMPLE_WIDTH 'same' wants no others)"
         )
     return nn.MaxPool2d(2)
 

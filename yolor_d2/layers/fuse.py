@@ -104,8 +104,13 @@ class _Fusion:
         self.root = root
         self.report = report
         self.names = {m: name.partition(".")[2] for name, m in root.named_modules()}
-        places = Counter(m for _, m in root.named_modules(remove_duplicate=False))
-        self.shared = {m for m, count in places.items() if count > 1}
+        # Where each module stands, and what has taken its place.
+        self.places: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
+        for parent in root.modules():
+            self.note_children(parent)
+        self.successors: dict[nn.Module, nn.Module] = {}
+        counts = Counter(m for _, m in root.named_modules(remove_duplicate=False))
+        self.shared = {m for m, count in counts.items() if count > 1}
         # Why implicit modules cannot be folded wherever they stand.
         self.refusals: dict[nn.Module, str] = {}
 
@@ -133,11 +138,23 @@ class _Fusion:
 
     def swap(self, old: nn.Module, new: nn.Module) -> None:
         """Put a module in the place of another, wherever that stands."""
-        for parent in list(self.root.modules()):
-            for name, child in list(parent.named_children()):
-                if child is old:
-                    setattr(parent, name, new)
+        self.places[new] = self.places.pop(old, [])
+        for parent, name in self.places[new]:
+            setattr(parent, name, new)
+        self.note_children(new)
+        self.successors[old] = new
         self.names[new] = self.names.get(old, "")
+
+    def note_children(self, parent: nn.Module) -> None:
+        for name, child in parent._modules.items():
+            if child is not None:
+                self.places.setdefault(child, []).append((parent, name))
+
+    def latest(self, module: nn.Module) -> nn.Module:
+        """What stands in the place of a module by now."""
+        while module in self.successors:
+            module = self.successors[module]
+        return module
 
     def drop(self, module: nn.Module) -> None:
         self.report.folded.append(self.names[module])
@@ -160,12 +177,16 @@ class _Fusion:
         layers = [layer for branch in branches for layer in branch if layer is not None]
         if self.shared & {module, *layers} or not all(map(is_plain, layers)):
             return
+        if not all(
+            computes_as(branch, nn.Sequential) for branch in (module.dense, module.pointwise)
+        ):
+            return
         if not all(tracks(norm) for _, norm in branches):
             return
         like = branches[0][0]
         assert like is not None
         weight = torch.zeros_like(like.weight, dtype=torch.float64)
-        bias = bias_of(like)
+        bias = torch.zeros_like(weight[:, 0, 0, 0])
         centre = weight.shape[-1] // 2
         for conv, norm in branches:
             scale, shift = affine_of(norm)
@@ -176,6 +197,7 @@ class _Fusion:
                 margin = centre - conv.weight.shape[-1] // 2
                 kernel = conv.weight.double() * scale.view(-1, 1, 1, 1)
                 weight += torch.nn.functional.pad(kernel, [margin] * 4)
+                bias = bias + bias_of(conv) * scale
         merged = nn.Sequential(plain_conv(weight, bias, like=like), module.act)
         # The 3x3 convolution stays, all others are gone.
         self.report.folded += [self.names[layer] for layer in layers if layer is not like]
@@ -217,11 +239,7 @@ class _Fusion:
         self.drop(norm)
 
     def fold_chain(self, chain: list[nn.Module]) -> None:
-        # Modules that were replaced earlier are found by their names.
-        current = {name: m for m, name in self.names.items()}
-        present = set(self.root.modules())
-        layers = [m if m in present else current[self.names[m]] for m in chain]
-        layers = [m for m in layers if not isinstance(m, nn.Identity)]
+        layers = [m for m in map(self.latest, chain) if not isinstance(m, nn.Identity)]
         if self.shared & set(layers):
             return
         i = 0
