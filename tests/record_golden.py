@@ -2,11 +2,11 @@
 
     python tests/record_golden.py FOLDER
 
-FOLDER holds pairs of `<name>.npz` (numbers recorded from the reference implementation) and
-`<name>.json` (what they are). Inputs and weights follow the rules in `yolor_d2/golden.py`: they
-are not stored. Of the outputs of whole networks only every 13th number is kept (`flat[::13]`). 13
-and the 85 outputs of an anchor have no common factor, so that every channel and every cell is met.
-Everything else is kept whole.
+FOLDER, of YOLOR's records or of YOLOv7's, holds pairs of `<name>.npz` (numbers recorded from the
+reference implementation) and `<name>.json` (what they are). Inputs and weights follow the rules in
+`yolor_d2/golden.py`: they are not stored. Of the outputs of whole networks only every 13th number
+is kept (`flat[::13]`). 13 and the 85 outputs of an anchor have no common factor, so that every
+channel and every cell is met. Everything else is kept whole.
 """
 
 from __future__ import annotations
@@ -69,11 +69,28 @@ def record_ops(source: Path) -> None:
     save("ops", {key: full[key] for key in full.files}, info)
 
 
+def record_loss_v7(source: Path) -> None:
+    """YOLOv7's losses with plain assignment."""
+    full = np.load(source / "loss_v7.npz")
+    info = json.loads((source / "loss_v7.json").read_text())
+    kept = ("anchors", "image_hw", "batch", "nc", "hyp", "assigned_per_level")
+    cases = {
+        case: {key: values[key] for key in kept}
+        for case, values in info.items()
+        if case.startswith("plain_")
+    }
+    arrays = {key: full[key] for key in full.files if key.split("/")[0] in cases}
+    save("loss_v7", arrays, cases)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the compact records in tests/golden.")
     parser.add_argument("source", type=Path, help="folder with the full records")
     source = parser.parse_args().source
     GOLDEN.mkdir(exist_ok=True)
+    if (source / "loss_v7.npz").is_file():  # another folder of records
+        record_loss_v7(source)
+        return
     record_network(source, "yolor-p6", "yolor_p6_paper")
     record_network(source, "yolor_csp", "yolor_csp")
     record_network(source, "yolor-ssss-dwt", "yolor_ssss_dwt")
