@@ -83,6 +83,20 @@ def record_ops(source: Path) -> None:
     save("ops", {key: full[key] for key in full.files}, info)
 
 
+def record_loss_v7(source: Path) -> None:
+    """YOLOv7's losses with plain assignment."""
+    full = np.load(source / "loss_v7.npz")
+    info = json.loads((source / "loss_v7.json").read_text())
+    kept = ("anchors", "image_hw", "batch", "nc", "hyp", "assigned_per_level")
+    cases = {
+        case: {key: values[key] for key in kept}
+        for case, values in info.items()
+        if case.startswith("plain_")
+    }
+    arrays = {key: full[key] for key in full.files if key.split("/")[0] in cases}
+    save("loss_v7", arrays, cases)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the compact records in tests/golden.")
     parser.add_argument("sources", type=Path, nargs="+", help="folders with full records")
@@ -98,6 +112,8 @@ def main() -> None:
             record_blocks(source)
         if "loss_nms" in names:
             record_ops(source)
+        if "loss_v7" in names:
+            record_loss_v7(source)
 
 
 if __name__ == "__main__":
