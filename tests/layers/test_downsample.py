@@ -118,10 +118,10 @@ def test_focus_is_a_convolution_over_the_four_groups():
 
 
 def test_a_pool_keeps_its_width():
-    pool = build_downsample("pool", 4, 4, form=FORM_V7)
+    pool = build_downsample("max_pool", 4, 4, form=FORM_V7)
     assert pool(torch.arange(16.0).view(1, 1, 4, 4)).flatten().tolist() == [5, 7, 13, 15]
-    with pytest.raises(ValueError, match=r"'pool' keeps its width, 4 .* 8 .*DOWNSAMPLE_WIDTH"):
-        build_downsample("pool", 4, 8, form=FORM_V7)
+    with pytest.raises(ValueError, match=r"'max_pool' keeps its width, 4 .* 8 .*DOWNSAMPLE_WIDTH"):
+        build_downsample("max_pool", 4, 8, form=FORM_V7)
 
 
 @pytest.mark.parametrize("kind", ["conv", "csp", "mp"])
@@ -131,6 +131,6 @@ def test_kinds_halve_any_even_size(kind):
 
 
 def test_an_unknown_downsample_is_named():
-    expected = r"'haar', expected one of \['conv', 'csp', 'mp', 'pool'\]"
+    expected = r"'haar', expected one of \['conv', 'csp', 'max_pool', 'mp'\]"
     with pytest.raises(ValueError, match=expected):
         build_downsample("haar", 4, 8, form=FORM_D)

@@ -64,7 +64,7 @@ def test_width_of_what_halves_the_resolution(width, widths):
     assert [stage[0].conv.out_channels for stage in backbone.stages[1:]] == widths
     assert [stage[1].entry.conv.in_channels for stage in backbone.stages[1:]] == widths
     assert backbone.channels == [6, 8]
-    pooled = tiny_backbone(downsample="pool", downsample_width="same")
+    pooled = tiny_backbone(downsample="max_pool", downsample_width="same")
     assert [tuple(x.shape[1:]) for x in pooled(torch.zeros(2, 3, 32, 32))] == [(6, 4, 4), (8, 2, 2)]
 
 

@@ -96,7 +96,7 @@ def test_width_of_what_arrives_on_the_way_up(wide, arriving):
         x + own for x, own in zip(arriving, (6, 8))
     ]
     assert len(neck(features())) == 3
-    pooled = tiny_neck(downsample="pool", downsample_width="same")
+    pooled = tiny_neck(downsample="max_pool", downsample_width="same")
     assert not list(pooled.down.parameters())
 
 
@@ -201,8 +201,8 @@ def test_levels_must_agree():
         ({"spp": ("csp", 1, 2)}, r"MODEL\.YOLOR\.SPP.*\['csp', 1, 2\]"),
         ({"spp": ("spp", (4,))}, r"MODEL\.YOLOR\.SPP.*odd and rising, got \(4,\)"),
         (
-            {"downsample": "pool"},
-            r"'pool' keeps its width, 4 channels, but 6.*NECK_DOWNSAMPLE_WIDTH",
+            {"downsample": "max_pool"},
+            r"'max_pool' keeps its width, 4 channels, but 6.*NECK_DOWNSAMPLE_WIDTH",
         ),
         ({"downsample_width": "half"}, r"NECK_DOWNSAMPLE_WIDTH is 'half'.*'next', 'same'"),
         ({"lateral": "conv3"}, r"NECK_LATERAL is 'conv3'.*'conv', 'none'"),

@@ -292,7 +292,7 @@ def test_a_network_of_ones_own():
         ({"stages": [[128]]}, r"MODEL\.YOLOR\.STAGES.*\[128\]"),
         ({"stages": [[64, 1, "residual"]]}, "128 channels reach it"),
         ({"downsample": "haar"}, "'haar', expected one of"),
-        ({"downsample": "pool"}, r"keeps its width, 128 channels, but 256.*DOWNSAMPLE_WIDTH"),
+        ({"downsample": "max_pool"}, r"keeps its width, 128 channels, but 256.*DOWNSAMPLE_WIDTH"),
         ({"neck_widths": [64, 64]}, r"4 levels, but the neck 2 widths .*NECK_WIDTHS"),
         ({"min_stride": 512}, r"MIN_STRIDE.*\[4, 8, 16, 32, 64\]"),
     ],
