@@ -11,11 +11,12 @@ from .backbone import variant_from_config
 
 
 def config_complexity(cfg: CfgNode, size: int) -> dict[str, Complexity]:
-    """See `networks.complexity.measure_complexity`; for one square image with sides of `size`."""
+    """See `networks.complexity.measure_complexity`; for one square image with sides of `size`, at
+    inference: auxiliary heads have parameters, but do nothing."""
     channels = len(cfg.MODEL.PIXEL_MEAN)
     with torch.device("meta"):
         network = build_network(
             variant_from_config(cfg), cfg.MODEL.YOLOR.NUM_CLASSES, in_channels=channels
-        )
+        ).eval()
         image = torch.empty(1, channels, size, size)
     return measure_complexity(network, image)
