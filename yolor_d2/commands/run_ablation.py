@@ -43,12 +43,13 @@ LOG_LINES = 15
 
 
 def measure(cfg: CfgNode, *, detector_only: bool = False) -> Complexity:
-    """Parameters and FLOPs of what a configuration trains, at its own size and classes."""
+    """Parameters of what a configuration trains, and FLOPs of what is left of it at inference, at
+    its own size and classes."""
     channels, size = len(cfg.MODEL.PIXEL_MEAN), cfg.INPUT.MAX_SIZE_TEST
     with torch.device("meta"):
         network = build_network(
             variant_from_config(cfg), cfg.MODEL.YOLOR.NUM_CLASSES, in_channels=channels
-        )
+        ).eval()
         side = -(-size // network.size_divisibility) * network.size_divisibility
         image = torch.empty(1, channels, side, side)
         costs = [measure_complexity(network, image)["total"]]

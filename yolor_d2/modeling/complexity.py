@@ -12,7 +12,8 @@ from .backbone import variant_from_config
 
 
 def config_complexity(cfg: CfgNode, size: int, *, folded: bool = False) -> dict[str, Complexity]:
-    """See `networks.complexity.measure_complexity`.
+    """See `networks.complexity.measure_complexity`; operations are those of inference, where
+    auxiliary heads do nothing.
 
     Args:
         cfg: describes a network.
@@ -23,8 +24,8 @@ def config_complexity(cfg: CfgNode, size: int, *, folded: bool = False) -> dict[
     with torch.device("meta"):
         network = build_network(
             variant_from_config(cfg), cfg.MODEL.YOLOR.NUM_CLASSES, in_channels=channels
-        )
+        ).eval()
         image = torch.empty(1, channels, size, size)
         if folded:
-            network = fuse_for_inference(network.eval())
+            network = fuse_for_inference(network)
     return measure_complexity(network, image)

@@ -12,8 +12,8 @@ YOLOR_HEAD_REGISTRY = Registry("YOLOR_HEAD")
 YOLOR_HEAD_REGISTRY.__doc__ = """
 Heads of the YOLOR meta-architecture. A head is called with the config and a list of `ShapeSpec`,
 fine to coarse, and maps a list of features to logits (N, A, H, W, 5 + K) per level. In training
-features of auxiliary heads, where the neck has any, follow those of all levels; their logits, if
-the head gives any, follow the others.
+features of auxiliary heads, where the neck has any, follow those of all levels; the head has a part
+for each in its list `auxiliary`, and their logits follow the others.
 """
 
 

@@ -272,7 +272,24 @@ class YOLOR(nn.Module):
         by_name = self.backbone(pixels)
         features = [by_name[name] for name in self.in_features]
         auxiliary = [by_name[name] for name in self.auxiliary_features if name in by_name]
+        if self.training:
+            self.check_auxiliary(len(auxiliary))
         return features, self.head([*features, *auxiliary])
+
+    def check_auxiliary(self, num_features: int) -> None:
+        """Whether the head uses all features of auxiliary heads: what is trained by nothing is an
+        oversight, and an error of its own where several processes train.
+
+        Raises:
+            ValueError: when backbone and head do not agree.
+        """
+        num_heads = len(getattr(self.head, "auxiliary", ()))
+        if num_features != num_heads:
+            raise ValueError(
+                f"the backbone gives features for {num_features} auxiliary heads, but "
+                f"{type(self.head).__name__} (MODEL.YOLOR.HEAD) has {num_heads}, its `auxiliary`; "
+                "MODEL.YOLOR.AUXILIARY_WIDTHS [0] trains without auxiliary heads"
+            )
 
     @property
     def stride(self) -> int:

@@ -1,0 +1,240 @@
+"""Auxiliary heads in the meta-architecture: part of the loss, of nothing else."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+from modeling.test_meta_arch import LOSSES, ONE_BOX, find, freeze_norms, sample
+from modeling.test_tasks import BOTH, individual
+
+from yolor_d2.config import load_config
+from yolor_d2.d2.modeling import build_model
+from yolor_d2.engine.freeze import freeze
+from yolor_d2.engine.optimizer import parameter_groups, split_hidden
+from yolor_d2.layers import Implicit, RepConv
+from yolor_d2.layers.fuse import fuse_for_inference
+from yolor_d2.modeling import YOLOR_HEAD_REGISTRY
+from yolor_d2.modeling.complexity import config_complexity
+from yolor_d2.ops import assign_targets, detection_losses
+
+AUXILIARY = ("backbone.neck.auxiliary.", "head.auxiliary.")
+NAMES = ["yolov7_tiny", "yolov7", "yolov7_w6", "yolov7_e6e", "yolov5_s", "yolov5_s_implicit"]
+
+
+def config(variant, *opts):
+    common = ["MODEL.DEVICE", "cpu", "MODEL.YOLOR.NUM_CLASSES", "3"]
+    common += ["MODEL.YOLOR.VARIANT", variant, "MODEL.YOLOR.WIDTH_FACTOR", "0.25"]
+    return load_config("Base-YOLOR.yaml", [*common, *map(str, opts)])
+
+
+def build(variant, *opts):
+    torch.manual_seed(0)
+    return build_model(config(variant, *opts))
+
+
+def is_auxiliary(name):
+    return name.startswith(AUXILIARY)
+
+
+@pytest.mark.parametrize("batch", [[ONE_BOX, ONE_BOX], [[], []]], ids=["boxes", "no boxes"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_step_gives_the_same_losses_and_reaches_every_parameter(name, batch):
+    model = build(name)
+    assert any(map(is_auxiliary, model.state_dict())) == (name in ("yolov7_w6", "yolov7_e6e"))
+    losses = model([sample(boxes) for boxes in batch])
+    assert list(losses) == LOSSES
+    sum(losses.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_loss_is_that_of_the_leads_and_a_share_of_the_auxiliary_heads():
+    """Beside both computed apart, from what the network gives."""
+    batch = [sample(ONE_BOX), sample([])]
+    model = freeze_norms(build("yolov7_w6", "MODEL.YOLOR.LOSS.AUXILIARY", 0.5))
+    found = model(batch)
+    with torch.no_grad():
+        _, levels = model.run_network(model.preprocess(batch).tensor)
+    assert len(levels) == 8
+    shapes = [level.shape for level in levels]
+    assert shapes[:4] == shapes[4:]
+    image, box, label = (
+        torch.tensor([0]),
+        torch.tensor([[34.0, 34.0, 20.0, 20.0]]),
+        torch.tensor([0]),
+    )
+    sizes = [(shape[2], shape[3]) for shape in shapes[:4]]
+    targets = assign_targets(image, box, label, model.anchors, model.strides, sizes)
+    arguments = (targets, model.anchors, model.strides, model.gains)
+    lead, auxiliary = (
+        detection_losses(levels[:4], *arguments),
+        detection_losses(levels[4:], *arguments),
+    )
+    for loss, one, other in zip(found.values(), lead, auxiliary):
+        assert other > 0
+        torch.testing.assert_close(loss, 2 * (one + 0.5 * other))
+    # The leads alone give what the network gives that has nothing else.
+    alone = freeze_norms(build("yolov7_w6", "MODEL.YOLOR.AUXILIARY_WIDTHS", [0]))
+    alone.load_state_dict(
+        {name: x for name, x in model.state_dict().items() if not is_auxiliary(name)}
+    )
+    for loss, one in zip(alone(batch).values(), lead):
+        assert torch.equal(loss, 2 * one)
+
+
+def test_auxiliary_parts_learn_by_their_own_term_alone():
+    def gradients(gain):
+        model = freeze_norms(build("yolov7_e6e", "MODEL.YOLOR.LOSS.AUXILIARY", gain))
+        sum(model([sample(ONE_BOX)] * 2).values()).backward()
+        return {name: p.grad for name, p in model.named_parameters()}
+
+    none, quarter, half = map(gradients, (0.0, 0.25, 0.5))
+    parts = [name for name in none if is_auxiliary(name)]
+    assert len(parts) == 4 * (3 + 2)
+    for name in parts:
+        assert not none[name].any() and quarter[name].any()
+        torch.testing.assert_close(half[name], 2 * quarter[name])
+    # They teach the backbone and the way down, not the way up and the leads.
+    changed = {name for name in none if not torch.equal(none[name], quarter[name])}
+    assert any(name.startswith("backbone.bottom_up.") for name in changed)
+    assert not any(
+        name.startswith(("backbone.neck.bottom_up.", "backbone.neck.output.", "head.predict."))
+        for name in changed
+    )
+
+
+class Bomb(nn.Module):
+    def forward(self, x):
+        raise AssertionError("computed")
+
+
+def test_inference_computes_the_leads_alone():
+    model = build("yolov7_w6")
+    pixels = torch.rand(2, 3, 64, 64)
+    assert list(model.backbone(pixels)) == ["p3", "p4", "p5", "p6", "a3", "a4", "a5", "a6"]
+    assert list(model.backbone.output_shape()) == ["p3", "p4", "p5", "p6"]
+    model.eval()
+    assert list(model.backbone(pixels)) == ["p3", "p4", "p5", "p6"]
+    nn.init.normal_(model.head.predict[0].weight)
+    (expected,) = find(model, sample([]))
+    fused = fuse_for_inference(model)
+    assert not any("auxiliary" in name for name, _ in fused.named_parameters())
+    for parts in (model.backbone.neck.auxiliary, model.head.auxiliary):
+        for i in range(len(parts)):
+            parts[i] = Bomb()
+    (found,) = find(model, sample([]))
+    assert len(found) > 0 and torch.equal(found.scores, expected.scores)
+    assert "8 of training alone dropped" in str(fused.fusion_report)
+
+
+def test_a_deploy_row_finds_what_the_trained_network_finds():
+    trained = build("yolov7_w6").eval()
+    for part in trained.modules():
+        if isinstance(part, Implicit):
+            nn.init.uniform_(part.z, 0.5, 1.5)
+    deployed = build("yolov7_w6_deploy").eval()
+    trained.double()
+    weights = trained.state_dict()
+    with torch.no_grad():
+        for i, (align, refine) in enumerate(zip(trained.backbone.neck.align, trained.head.refine)):
+            conv, gain = trained.head.predict[i], refine.value().flatten()
+            bias = conv.bias + (conv.weight * align.value()).sum(dim=(1, 2, 3))
+            weights[f"head.predict.{i}.weight"] = conv.weight * gain.view(-1, 1, 1, 1)
+            weights[f"head.predict.{i}.bias"] = bias * gain
+    deployed.double().load_state_dict({name: weights[name] for name in deployed.state_dict()})
+    pixels = torch.rand(1, 3, 64, 128).double()
+    with torch.no_grad():
+        expected, found = (x.run_network(pixels)[1] for x in (trained, deployed))
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["yolov7_tiny", "yolov7_w6"])
+def test_branches_of_further_tasks_read_the_leads(name):
+    model = build(name, *BOTH)
+    losses = model([individual([2], ONE_BOX), individual([], [])])
+    assert list(losses) == [*LOSSES, "loss_image_classes", "loss_embedding"]
+    sum(losses.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    seen = []
+    model.tasks.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model([individual([2], ONE_BOX)] * 2)
+    channels = [shape.channels for shape in model.backbone.output_shape().values()]
+    assert [x.shape[1] for x in seen[0]] == channels
+    frozen = copy.deepcopy(model)
+    freeze(frozen, ["backbone", "head"])
+    assert {n.split(".")[0] for n, p in frozen.named_parameters() if p.requires_grad} == {"tasks"}
+
+
+def test_decay_and_muon_know_branches_and_auxiliary_predictions():
+    for name in ("yolov7", "yolov7_w6"):
+        model = build(name)
+        groups = parameter_groups(model, weight_decay=1.0)
+        kinds = {
+            id(p): group["kind"] for group in split_hidden(groups, model) for p in group["params"]
+        }
+        for part in model.modules():
+            if isinstance(part, RepConv):
+                assert {kinds[id(conv.weight)] for conv, _ in part.branches()} == {"hidden"}
+                assert {kinds[id(norm.weight)] for _, norm in part.branches()} == {"norm"}
+            elif isinstance(part, Implicit):
+                assert kinds[id(part.z)] == "norm"
+        for conv in (*model.head.predict, *model.head.auxiliary):
+            assert (kinds[id(conv.weight)], kinds[id(conv.bias)]) == ("weight", "bias")
+        for conv in model.backbone.neck.auxiliary:
+            assert kinds[id(conv.conv.weight)] == "hidden"
+
+
+# ---- Backbones and heads of others
+
+
+class Deaf(nn.Module):
+    """Knows the leads alone."""
+
+    def __init__(self, cfg, shapes):
+        super().__init__()
+        self.num_classes = cfg.MODEL.YOLOR.NUM_CLASSES
+        self.convs = nn.ModuleList(nn.Conv2d(x.channels, 3 * 8, 1) for x in shapes)
+
+    def forward(self, features):
+        levels = [conv(x) for conv, x in zip(self.convs, features)]
+        return [x.unflatten(1, (3, 8)).permute(0, 1, 3, 4, 2) for x in levels]
+
+
+@pytest.fixture
+def deaf_head():
+    YOLOR_HEAD_REGISTRY._obj_map["Deaf"] = Deaf
+    yield "Deaf"
+    del YOLOR_HEAD_REGISTRY._obj_map["Deaf"]
+
+
+def test_a_head_without_auxiliary_parts_is_told(deaf_head):
+    model = build("yolov7_w6", "MODEL.YOLOR.HEAD", deaf_head)
+    with pytest.raises(
+        ValueError, match=r"for 4 auxiliary heads, but Deaf.*AUXILIARY_WIDTHS \[0\]"
+    ):
+        model([sample(ONE_BOX)] * 2)
+    model.eval()([sample([])])
+    left_out = ("MODEL.YOLOR.AUXILIARY_WIDTHS", [0])
+    model = build("yolov7_w6", "MODEL.YOLOR.HEAD", deaf_head, *left_out)
+    assert list(model([sample(ONE_BOX)] * 2)) == LOSSES
+
+
+def test_a_backbone_without_auxiliary_features_is_told():
+    model = build("yolov7_w6")
+    model.backbone.neck.auxiliary = nn.ModuleList()
+    with pytest.raises(ValueError, match=r"for 0 auxiliary heads, but ImplicitAnchorHead.*has 4"):
+        model([sample(ONE_BOX)] * 2)
+
+
+# ---- Cost
+
+
+def test_the_cost_of_a_configuration_is_that_of_inference():
+    full = config_complexity(config("yolov7_w6"), 128)["total"]
+    without = config_complexity(config("yolov7_w6", "MODEL.YOLOR.AUXILIARY_WIDTHS", [0]), 128)
+    assert full.macs == without["total"].macs and full.parameters > without["total"].parameters
