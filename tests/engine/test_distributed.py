@@ -111,6 +111,19 @@ def test_gradients_and_evaluation(shared):
     assert figures["bbox/AP"] == pytest.approx(expected["AP"], abs=1e-6)
 
 
+def test_auxiliary_heads_are_trained_by_all_processes(shared):
+    """Every parameter takes part in the loss, or the second iteration would refuse to start."""
+    shared.DATASETS.TEST = ()
+    shared.MODEL.YOLOR.VARIANT = "yolov7_w6"
+    shared.MODEL.YOLOR.WIDTH_FACTOR, shared.MODEL.YOLOR.DEPTH_FACTOR = 0.125, 0.25
+    for code, output in run("plain", shared):
+        assert code == 0, output[-4000:]
+    found = torch.load(Path(shared.OUTPUT_DIR) / "gradients.pth", weights_only=True)
+    assert found["head.auxiliary.3.weight"].any()
+    batch = next(iter(build_train_loader(shared)))
+    assert distance(found, gradients(shared, [batch[:2], batch[2:]])) < 1e-5
+
+
 def test_a_process_without_any_box_holds_nobody_up(shared):
     shared.DATASETS.TEST = ()
     shared.SOLVER.NOMINAL_BATCH, shared.SOLVER.WARMUP_ITERS = 8, 0  # two batches an iteration

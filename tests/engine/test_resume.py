@@ -88,6 +88,12 @@ VARIANTS = {
         *("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16", "SOLVER.CLIP_NORM", 5.0),
         *("MODEL.CHANNELS_LAST", True, "SOLVER.FREEZE", ["backbone.bottom_up.body.stages.0"]),
     ],
+    "auxiliary heads": [
+        *("MODEL.YOLOR.VARIANT", "yolov7_w6", "MODEL.YOLOR.WIDTH_FACTOR", 0.125),
+        *("MODEL.YOLOR.DEPTH_FACTOR", 0.25, "SOLVER.NOMINAL_BATCH", 4, "SOLVER.WARMUP_ITERS", 2),
+        *("SOLVER.FREEZE", ["backbone.neck.auxiliary.0"], "MODEL.CHANNELS_LAST", True),
+        *("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16"),
+    ],
     # An evaluation after iteration 1, with a checkpoint before it.
     "image weights": ["DATALOADER.IMAGE_WEIGHTS", True, "TEST.EVAL_PERIOD", 2],
 }

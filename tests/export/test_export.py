@@ -237,6 +237,52 @@ class TestDifferences:
             compare(model, case, broken(case.pixels.numpy()), suppress=False)
 
 
+def write_row(folder, variant):
+    """A narrow network of a row, at 128 px."""
+    base = model_zoo.get_config_file("yolor_ssss_s2d.yaml")
+    path = folder / f"{variant}.yaml"
+    path.write_text(
+        f'_BASE_: "{base}"\n'
+        "MODEL:\n  YOLOR:\n    NUM_CLASSES: 3\n    WIDTH_FACTOR: 0.125\n    DEPTH_FACTOR: 0.25\n"
+        f'    VARIANT: "{variant}"\n'
+        "INPUT:\n  MIN_SIZE_TEST: 128\n  MAX_SIZE_TEST: 128\n"
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("variant", "suffix"),
+    [
+        ("yolov7_w6", ".torchscript"),
+        *(
+            pytest.param(variant, suffix, marks=pytest.mark.slow)
+            for variant, suffix in [
+                *(("yolov7", ".onnx"), ("yolov7_w6", ".onnx")),
+                *(("yolov7_tiny", ".torchscript"), ("yolov5_s_implicit", ".torchscript")),
+            ]
+        ),
+    ],
+)
+def test_networks_of_yolov7_and_yolov5_are_exported_without_what_training_alone_needs(
+    variant, suffix, tmp_path, photos
+):
+    if suffix == ".onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
+    argv = [*save_model(write_row(tmp_path, variant), tmp_path), "--images", str(photos)]
+    output = tmp_path / f"model{suffix}"
+    assert not command([*argv, "--output", str(output), "--score-threshold", "0.05"])
+    report = json.loads(Path(f"{output}.json").read_text())
+    assert sum(x["detections"] for x in report["checks"]) > 10
+    if suffix == ".onnx":
+        import onnx
+
+        names = [x.name for x in onnx.load(output).graph.initializer]
+        assert len(names) > 20
+        training_only = ("auxiliary", "align", "refine", "running_mean", "pointwise")
+        assert not [name for name in names if any(word in name for word in training_only)]
+
+
 ZOO = [name for name in model_zoo.list_configs() if "/" not in name and name != "Base-YOLOR.yaml"]
 
 

@@ -29,12 +29,17 @@ JOINT = [
     "multi_task/ijdc.yaml",
     "multi_task/ijde.yaml",
 ]
+# A network with auxiliary heads, by the name of its row.
+AUXILIARY = "yolov7_w6"
 SIZE = 64
 
 
 def build(name):
     torch.manual_seed(0)
-    options = ["MODEL.DEVICE", "cpu", "MODEL.YOLOR.NUM_CLASSES", "3"]
+    row = ["MODEL.YOLOR.VARIANT", name, "MODEL.YOLOR.WIDTH_FACTOR", "0.125"]
+    row += ["MODEL.YOLOR.DEPTH_FACTOR", "0.25"]
+    name, row = ("Base-YOLOR.yaml", row) if name == AUXILIARY else (name, [])
+    options = [*row, "MODEL.DEVICE", "cpu", "MODEL.YOLOR.NUM_CLASSES", "3"]
     options += ["MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES", "5", "SOLVER.CLIP_NORM", "10.0"]
     cfg = load_config(name, options)
     return cfg, build_model(cfg)
@@ -60,9 +65,9 @@ def numbers(taken):
 
 
 @pytest.mark.parametrize("count", [2, 32])
-@pytest.mark.parametrize("name", ["yolor_ssss_s2d.yaml", "yolor_p6.yaml", *JOINT])
+@pytest.mark.parametrize("name", ["yolor_ssss_s2d.yaml", "yolor_p6.yaml", AUXILIARY, *JOINT])
 def test_a_step_waits_once_and_copies_pixels_truth_and_places(name, count):
-    if name == "yolor_p6.yaml" and count > 2:
+    if name in ("yolor_p6.yaml", AUXILIARY) and count > 2:
         count = 4  # as it takes long
     cfg, model = build(name)
     batch = samples(count)
@@ -133,7 +138,13 @@ def test_what_more_candidates_do_not_decide_is_done_image_by_image(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["yolor_ssss_s2d.yaml", "multi_task/ijdc.yaml", "multi_task/ijde.yaml"]
+    "name",
+    [
+        "yolor_ssss_s2d.yaml",
+        pytest.param(AUXILIARY, marks=pytest.mark.slow),
+        "multi_task/ijdc.yaml",
+        "multi_task/ijde.yaml",
+    ],
 )
 def test_network_assignment_and_losses_are_one_graph(name):
     _, model = build(name)
