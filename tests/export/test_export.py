@@ -257,8 +257,8 @@ def write_row(folder, variant):
         *(
             pytest.param(variant, suffix, marks=pytest.mark.slow)
             for variant, suffix in [
-                *(("yolov7_tiny", ".onnx"), ("yolov7", ".onnx"), ("yolov7_w6", ".onnx")),
-                *(("yolov5_s_implicit", ".torchscript"), ("yolov7", ".pt2")),
+                *(("yolov7", ".onnx"), ("yolov7_w6", ".onnx")),
+                *(("yolov7_tiny", ".torchscript"), ("yolov5_s_implicit", ".torchscript")),
             ]
         ),
     ],
