@@ -252,9 +252,9 @@ def test_deploy_form_of_narrow_networks(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", YOLOV7)
-def test_deploy_form(name):
-    assert_deployed(f"yolov7_{name}".rstrip("_"))
+@pytest.mark.parametrize("name", ["yolov7", "yolov7_w6"])
+def test_deploy_form_at_full_width(name):
+    assert_deployed(name)
 
 
 AUXILIARY = customise("yolov7_w6", width_factor=0.125)

@@ -22,11 +22,19 @@ def test_by_hand():
     # Parameters: weights and biases of the convolution; scale and shift of the norm.
     convolved = 2 * (macs + outputs)
     assert cost["0"] == Complexity(2 * 4 * 9 + 4, 2 * 4 * 9 + 4, macs, convolved, convolved)
-    # Merged, the norm leaves an addition of a bias.
-    assert cost["1"] == Complexity(4 + 4, 4 + 4, 0, 2 * 2 * outputs, 2 * outputs)
+    # Only the norm of a block is known to stand behind its convolution and is merged.
+    assert cost["1"] == Complexity(4 + 4, 4 + 4, 0, 2 * 2 * outputs, 2 * 2 * outputs)
     assert cost["2"] == Complexity(0, 0, 0, 0, 0)
-    flops = 2 * (macs + 3 * outputs), 2 * (macs + 2 * outputs)
-    assert cost["total"] == Complexity(76 + 8, 76 + 8, macs, *flops)
+    flops = 2 * (macs + 3 * outputs)
+    assert cost["total"] == Complexity(76 + 8, 76 + 8, macs, flops, flops)
+
+
+def test_the_norm_of_a_block_leaves_an_addition_of_a_bias():
+    block = ConvNormAct(2, 4, 3, form=FORM_D).eval()
+    cost = measure_complexity(block, torch.zeros(1, 2, 5, 6))["total"]
+    outputs = 4 * 5 * 6
+    macs = outputs * 2 * 3 * 3
+    assert (cost.flops, cost.fused_flops) == (2 * (macs + 2 * outputs), 2 * (macs + outputs))
 
 
 def test_fusing_a_norm_leaves_one_number_per_channel():
