@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from yolor_d2 import golden
-from yolor_d2.checkpoint.schemes import cfg_block_walk, rename_keys, yaml_leaves
+from yolor_d2.checkpoint.schemes import cfg_block_walk, rename_keys, yaml_leaves, yaml_rows
 from yolor_d2.golden import uniform, weight
 from yolor_d2.layers import Implicit
-from yolor_d2.networks.variants import ANCHORS_640, ANCHORS_1280
+from yolor_d2.networks.variants import ANCHORS_640, ANCHORS_640_V5, ANCHORS_1280
 from yolor_d2.ops import LossGains
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,7 +34,8 @@ def block_state(case: str, keys: list, block: nn.Module) -> dict[str, Tensor]:
     if isinstance(block, Implicit):
         ours = {"implicit": "z"}
     else:
-        names = d_block_names(block) if case.startswith("D_") else y_block_names(block)
+        kinds = {"D_": d_block_names, "v7": v7_block_names}
+        names = kinds.get(case[:2], y_block_names)(block)
         theirs = rename_keys(list(block.state_dict()), names)
         ours = {name: key for key, name in theirs.items()}
     state = {}
@@ -63,9 +64,23 @@ def d_block_names(block: nn.Module) -> dict[str, str]:
     return names
 
 
+def v7_block_names(block: nn.Module) -> dict[str, str]:
+    """Layers of a block of YOLOv7, ours to the reference's; row 0 is the input."""
+    names = {}
+    parts = block.named_children() if isinstance(block, nn.Sequential) else [("", block)]
+    rows = [step for path, part in parts for step in yaml_rows(f".{path}".rstrip("."), part)]
+    for number, step in enumerate(rows, start=1):
+        if step is not None:
+            names.update(yaml_leaves(*step, str(number)))
+    return {ours.removeprefix("."): theirs for ours, theirs in names.items()}
+
+
 # ---- Cases of assignment and losses
 
-ANCHORS = {"p6": ANCHORS_1280, "csp": ANCHORS_640}
+ANCHORS = {
+    **{"p6": ANCHORS_1280, "csp": ANCHORS_640},
+    **{"p5": ANCHORS_640, "tiny": ANCHORS_640_V5},
+}
 LOSS_CASES = ["p6", "csp", "empty", "nc1", "focal", "edge"]
 
 
@@ -101,3 +116,27 @@ class LossCase:
             classes=hyp["cls"],
             focal_gamma=hyp["fl_gamma"],
         )
+
+
+class V7LossCase:
+    """Inputs of one case of YOLOv7's plain assignment and loss, in double precision.
+
+    Attributes: see `LossCase`, without gains.
+    """
+
+    def __init__(self, name: str, info: dict, arrays: dict[str, np.ndarray]):
+        height, width = info["image_hw"]
+        self.batch, self.classes = info["batch"], info["nc"]
+        self.anchors = torch.tensor(ANCHORS[info["anchors"]], dtype=torch.float64)
+        self.strides = [8 * 2**i for i in range(len(self.anchors))]
+        self.grid_sizes = [(height // stride, width // stride) for stride in self.strides]
+        self.levels = []
+        for i, (h, w) in enumerate(self.grid_sizes):
+            logits = uniform(f"{name}:p{i}", self.batch, 3, h, w, 5 + self.classes) * 6 - 3
+            logits[..., :4] /= 3
+            logits[..., 4] -= 1
+            self.levels.append(torch.from_numpy(logits).float().double().requires_grad_())
+        targets = torch.from_numpy(arrays[f"{name}/targets"]).double()
+        self.image, self.labels = targets[:, 0].long(), targets[:, 1].long()
+        self.boxes = targets[:, 2:] * torch.tensor([width, height, width, height])
+        self.max_ratio = info["hyp"]["anchor_t"]

@@ -1,12 +1,13 @@
 """Make the compact records in tests/golden from full records of the reference implementation.
 
-    python tests/record_golden.py FOLDER
+    python tests/record_golden.py FOLDER [FOLDER ...]
 
-FOLDER holds pairs of `<name>.npz` (numbers recorded from the reference implementation) and
-`<name>.json` (what they are). Inputs and weights follow the rules in `yolor_d2/golden.py`: they
-are not stored. Of the outputs of whole networks only every 13th number is kept (`flat[::13]`). 13
-and the 85 outputs of an anchor have no common factor, so that every channel and every cell is met.
-Everything else is kept whole.
+A FOLDER holds pairs of `<name>.npz` (numbers recorded from the reference implementation) and
+`<name>.json` (what they are); of the records that are known here those that it has are made. Inputs
+and weights follow the rules in `yolor_d2/golden.py`: they are not stored. Of the outputs of whole
+networks only every 13th number is kept (`flat[::13]`). 13 and the 85 outputs of an anchor, or the
+10 that newer records hold of them, have no common factor, so that every channel and every cell is
+met. Everything else is kept whole.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ import numpy as np
 
 GOLDEN = Path(__file__).parent / "golden"
 STEP = 13
-# Blocks that the package has; the source folder holds more.
+# Whole networks, by the name of the source. YOLOv7 itself would be another 240 kB: where its full
+# record is, tests/networks/test_golden_network.py compares with that.
+NETWORKS = {
+    "yolor-p6": "yolor_p6_paper",
+    "yolor_csp": "yolor_csp",
+    "yolor-ssss-dwt": "yolor_ssss_dwt",
+    "yolov7-tiny": "yolov7_tiny",
+    "yolov7-w6": "yolov7_w6",
+    "yolov5s-r5": "yolov5_s",
+}
+# Blocks that the package has; these source files hold more.
 BLOCKS = {
     "modules_paper": [
         *("Y_spp", "Y_cspc", "Y_cspf", "Y_plain", "Y_downc"),
@@ -27,6 +38,8 @@ BLOCKS = {
     ],
     "modules_main": ["D_cspf", "D_cspc", "D_plain", "D_spp", "mish"],
 }
+# Single blocks and heads, of which the package has all.
+WHOLE = ["blocks_v7", "blocks_v5"]
 
 
 def save(name: str, arrays: dict[str, np.ndarray], info: dict) -> None:
@@ -43,9 +56,10 @@ def record_network(source: Path, source_name: str, name: str) -> None:
     info = json.loads((source / f"{source_name}.json").read_text())
     arrays = {}
     for key in full.files:
-        thin = key.startswith(("raw", "train_raw", "decoded"))
+        thin = key.startswith(("raw", "aux_raw", "train_raw", "train_aux_raw", "decoded"))
         arrays[key] = full[key].reshape(-1)[::STEP] if thin else full[key]
     kept = ["input_shape", "params", "tolerance_info", "bn_after_train", "keys"]
+    kept += [key for key in ("stored_channels",) if key in info]
     added = {"step": STEP, "input_tag": f"input:{source_name}"}
     save(name, arrays, added | {key: info[key] for key in kept})
 
@@ -69,16 +83,37 @@ def record_ops(source: Path) -> None:
     save("ops", {key: full[key] for key in full.files}, info)
 
 
+def record_loss_v7(source: Path) -> None:
+    """YOLOv7's losses with plain assignment."""
+    full = np.load(source / "loss_v7.npz")
+    info = json.loads((source / "loss_v7.json").read_text())
+    kept = ("anchors", "image_hw", "batch", "nc", "hyp", "assigned_per_level")
+    cases = {
+        case: {key: values[key] for key in kept}
+        for case, values in info.items()
+        if case.startswith("plain_")
+    }
+    arrays = {key: full[key] for key in full.files if key.split("/")[0] in cases}
+    save("loss_v7", arrays, cases)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the compact records in tests/golden.")
-    parser.add_argument("source", type=Path, help="folder with the full records")
-    source = parser.parse_args().source
+    parser.add_argument("sources", type=Path, nargs="+", help="folders with full records")
     GOLDEN.mkdir(exist_ok=True)
-    record_network(source, "yolor-p6", "yolor_p6_paper")
-    record_network(source, "yolor_csp", "yolor_csp")
-    record_network(source, "yolor-ssss-dwt", "yolor_ssss_dwt")
-    record_blocks(source)
-    record_ops(source)
+    for source in parser.parse_args().sources:
+        names = {file.stem for file in source.glob("*.npz")}
+        for name in names & set(NETWORKS):
+            record_network(source, name, NETWORKS[name])
+        for name in names & set(WHOLE):
+            info = json.loads((source / f"{name}.json").read_text())
+            save(name, dict(np.load(source / f"{name}.npz")), info)
+        if names >= set(BLOCKS):
+            record_blocks(source)
+        if "loss_nms" in names:
+            record_ops(source)
+        if "loss_v7" in names:
+            record_loss_v7(source)
 
 
 if __name__ == "__main__":

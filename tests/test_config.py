@@ -202,7 +202,7 @@ def test_one_line_changes_one_implicit_place(key, part, other, operator):
     ("key", "value", "allowed"),
     [
         ("VARIANT", "yolor_p7", r"'yolor_p6', 'yolor_p6_paper'"),
-        ("FORM", "Z", r"'D', 'Y'"),
+        ("FORM", "Z", r"'D', 'V7', 'Y'"),
         ("ACTIVATION", "relu7", r"'mish', 'silu'"),
         ("IMPLICIT.FEATURE_ALIGNMENT", "cat", r"'none', 'add', 'mul', 'concat'"),
         ("IMPLICIT.PREDICTION_REFINEMENT", "concat", r"'none', 'add', 'mul'"),

@@ -14,29 +14,44 @@ from yolor_d2.cli import COMMANDS
 from yolor_d2.config import get_yolor_cfg, list_keys
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.modeling.backbone import variant_from_config
-from yolor_d2.networks import VARIANTS, build_network
-from yolor_d2.networks.complexity import measure_complexity
+from yolor_d2.modeling.complexity import config_complexity
+from yolor_d2.networks import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 MODELS = (ROOT / "docs" / "models.md").read_text()
 NUMBER = r"([\d,.]+)"
-ROW = rf"^\| `(\w+)` \| ([DY]) \| {NUMBER} \| {NUMBER} \| {NUMBER} \| {NUMBER} \|"
+ROW = rf"^\| `(\w+)` \| (D|Y|V7) \| {NUMBER} \| {NUMBER} \| {NUMBER} \| {NUMBER} \|"
+# Of YOLOv7 and YOLOv5, also what is counted with norms fused and folded.
+V7_FAMILIES = ("yolov5", "yolov7")
+FURTHER = rf"^\| `(\w+)` \| V7 (?:\| [\d,.]+ ){{4}}\| {NUMBER} \| {NUMBER} \| {NUMBER} \|"
 
 
-def test_the_table_of_models_is_what_the_code_counts():
+def test_the_tables_of_models_are_what_the_code_counts():
     rows = re.findall(ROW, MODELS, re.MULTILINE)
+    further = {name: figures for name, *figures in re.findall(FURTHER, MODELS, re.MULTILINE)}
     assert {row[0] for row in rows} == set(VARIANTS)
+    assert set(further) == {name for name in VARIANTS if name[:6] in V7_FAMILIES}
     for name, form, size, parameters, fused, gflops in rows:
         cfg = model_zoo.get_config(f"{name}.yaml")
         assert int(size) == cfg.INPUT.MAX_SIZE_TEST
-        variant = variant_from_config(cfg)
-        assert form == ("Y" if variant.form.merge_norm else "D")
-        with torch.device("meta"):
-            network = build_network(variant)
-            cost = measure_complexity(network, torch.empty(1, 3, int(size), int(size)))["total"]
+        block = variant_from_config(cfg).form
+        assert block.norm_eps == {"D": 1e-4, "Y": 1e-3, "V7": 1e-3}[form], name
+        assert block.merge_norm == (form == "Y")
+        cost = config_complexity(cfg, int(size))["total"]
         assert parameters == f"{cost.parameters:,}"
         assert fused == f"{cost.fused_parameters:,}"
         assert gflops == f"{cost.flops / 1e9:.4f}"
+        if name in further:
+            assert further[name][0] == f"{cost.fused_flops / 1e9:.4f}"
+
+
+def test_folded_networks_are_what_those_without_the_folded_parts_are_with_norms_fused():
+    """The very folding is tested in tests/test_tools.py and tests/layers/test_fuse.py."""
+    fused = {row[0]: row[4] for row in re.findall(ROW, MODELS, re.MULTILINE)}
+    further = {name: figures for name, *figures in re.findall(FURTHER, MODELS, re.MULTILINE)}
+    for name, (_, parameters, gflops) in further.items():
+        bare = f"{name}_deploy" if f"{name}_deploy" in further else name.removesuffix("_implicit")
+        assert (parameters, gflops) == (fused[bare], further[bare][0]), name
 
 
 def test_the_table_in_the_readme_agrees():
@@ -44,32 +59,33 @@ def test_the_table_in_the_readme_agrees():
         rf"^\| `(\w+)\.yaml` \| {NUMBER} \| {NUMBER} G \|", (ROOT / "README.md").read_text(), re.M
     )
     table = {row[0]: row[3:6] for row in re.findall(ROW, MODELS, re.MULTILINE)}
-    assert len(rows) == 8
+    assert len(rows) == 9
     for name, parameters, gflops in rows:
         assert parameters == table[name][0]
         assert gflops == f"{float(table[name][2]):.1f}"
 
 
-@pytest.fixture
-def example(tmp_path):
-    """The network of one's own in docs/models.md, as a file beside the configs."""
-    (text,) = re.findall(r"```yaml\n(.*?)```", MODELS, re.DOTALL)
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", MODELS, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("text", "strides"),
+    list(zip(EXAMPLES, ([8, 16], [8, 16, 32]), strict=True)),
+    ids=("csp", "elan"),
+)
+def test_the_examples_of_a_network_of_ones_own_train(text, strides, tmp_path):
+    from yolor_d2.config import load_config
+    from yolor_d2.d2.structures import Boxes, Instances
+
     node = yaml.safe_load(text)
     node["_BASE_"] = str(model_zoo.config_root() / node["_BASE_"])
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(node))
-    return path
-
-
-def test_the_example_of_a_network_of_ones_own_trains(example):
-    from yolor_d2.config import load_config
-    from yolor_d2.d2.structures import Boxes, Instances
-
-    model = build_model(load_config(example, ["MODEL.DEVICE", "cpu"]))
-    assert model.strides == [8, 16]
-    truth = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[8.0, 8.0, 30.0, 40.0]])))
+    model = build_model(load_config(path, ["MODEL.DEVICE", "cpu"]))
+    assert model.strides == strides
+    truth = Instances((128, 128), gt_boxes=Boxes(torch.tensor([[8.0, 8.0, 30.0, 40.0]])))
     truth.gt_classes = torch.tensor([3])
-    losses = model([{"image": torch.zeros(3, 64, 64), "instances": truth}])
+    losses = model([{"image": torch.zeros(3, 128, 128), "instances": truth}])
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.parameters())
 

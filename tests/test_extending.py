@@ -38,6 +38,8 @@ REGISTRIES = (
     layers.SCOPES,
     layers.ACTIVATIONS,
     layers.DOWNSAMPLES,
+    layers.SPPS,
+    networks.OUTPUTS,
     networks.STAGES,
     networks.STEM_LAYERS,
     YOLOR_HEAD_REGISTRY._obj_map,
@@ -176,6 +178,9 @@ def test_a_name_that_means_something_else_is_refused(register, name):
         ("MODEL.YOLOR.STEM", "[['nowhere', 8], ['s2d'], ['s2d']]"),
         ("MODEL.YOLOR.STAGES", "[[64, 1, 'nowhere'], [96, 1], [128, 1]]"),
         ("MODEL.YOLOR.DOWNSAMPLE", "nowhere"),
+        ("MODEL.YOLOR.SPP", "['nowhere']"),
+        ("MODEL.YOLOR.NECK_BLOCK", "nowhere"),
+        ("MODEL.YOLOR.NECK_OUTPUT", "nowhere"),
         ("MODEL.YOLOR.ACTIVATION", "nowhere"),
     ],
 )

@@ -18,15 +18,18 @@ if RUNTIME != "detectron2":
     pytest.skip("runs on Detectron2 itself", allow_module_level=True)
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import LazyConfig, instantiate
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultPredictor
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 
+from yolor_d2 import model_zoo
 from yolor_d2.checkpoint.convert import from_meta_arch
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.data.image import read_image
 from yolor_d2.data.loader import build_test_loader
 from yolor_d2.engine import Trainer
+from yolor_d2.modeling import YOLOR
 from yolor_d2.networks import build_network
 
 pytestmark = pytest.mark.slow
@@ -177,6 +180,26 @@ def test_evaluation_agrees_with_detectron2s(trained):
     assert set(ours["bbox"]) >= {"AP", "AP50", "AP75"}
     assert ours["bbox"] == pytest.approx(stock["bbox"], rel=0, abs=1e-9, nan_ok=True)
     assert list(ours["bbox"]) == list(stock["bbox"])
+
+
+@pytest.mark.parametrize("name", ["yolor_p6", "yolov7_w6"])
+def test_a_lazy_config_is_the_model_of_the_yaml_file(name):
+    cfg = LazyConfig.load(str(REPOSITORY / "configs" / "lazy" / f"{name}.py"))
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    expected = YOLOR.from_config(model_zoo.get_config(f"{name}.yaml"))
+    with torch.device("meta"):
+        state = build_network(name).state_dict()
+    found = {from_meta_arch(key): x.shape for key, x in model.state_dict().items()}
+    assert found.items() >= {key: x.shape for key, x in state.items()}.items()
+    assert (model.gains, model.auxiliary_gain) == (expected["gains"], expected["auxiliary_gain"])
+    yaml = model_zoo.get_config(f"{name}.yaml")
+    augment, ours = cfg.dataloader.train.dataset.augment, yaml.INPUT.AUGMENT
+    for key in ("translate", "scale"):
+        assert augment[key] == ours[key.upper()]
+    assert augment.get("mosaic9", 0.0) == ours.MOSAIC9 and augment.get("mixup", 0.0) == ours.MIXUP
+    assert cfg.dataloader.train.total_batch_size == yaml.SOLVER.IMS_PER_BATCH
+    assert cfg.train.max_iter == pytest.approx(yaml.SOLVER.MAX_ITER, abs=1)
 
 
 def test_stock_lazy_training_script(toy, tmp_path):

@@ -366,14 +366,38 @@ def test_demo_names_a_missing_input(weights, tmp_path):
 # ---- analyze_model.py
 
 
+# Parameters as trained, with norms fused and folded; 10^9 FLOPs of the same.
 @pytest.mark.parametrize(
-    ("config", "parameters"),
-    [("yolor_ssss_s2d.yaml", "9,216,634"), ("yolor_p6.yaml", "37,265,016")],
+    ("config", "parameters", "gflops"),
+    [
+        # Folding also takes a norm behind a concatenation that bare convolutions end.
+        (
+            "yolor_ssss_s2d.yaml",
+            ["9,216,634", "9,207,354", "9,204,797"],
+            ["16.1124", "16.0855", "16.0826"],
+        ),
+        (
+            "yolor_p6.yaml",
+            ["37,265,016", "37,232,824", "37,230,012"],
+            ["326.2562", "325.6953", "325.6953"],
+        ),
+        (
+            "yolov7.yaml",
+            ["37,622,682", "36,907,898", "36,905,341"],
+            ["106.1239", "104.6847", "104.6847"],
+        ),
+        # Trained with auxiliary heads.
+        (
+            "yolov7_w6.yaml",
+            ["82,312,436", "82,277,300", "70,394,300"],
+            ["421.0500", "420.5988", "360.1572"],
+        ),
+    ],
 )
-def test_analysis_prints_the_published_number_of_parameters(config, parameters):
+def test_analysis_prints_the_published_figures(config, parameters, gflops):
     output = succeed("analyze_model.py", "--config-file", config)
-    (total,) = [line.split() for line in output.splitlines() if "total" in line]
-    assert total[:2] == ["total", parameters]
+    (total,) = [line.split() for line in output.splitlines() if line.split()[0] == "total"]
+    assert total[1:4] == parameters and total[5:] == gflops
 
 
 # ---- visualize_data.py and benchmark.py

@@ -77,8 +77,8 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # after another 1x1 convolution (CSP family).
     cfg.MODEL.YOLOR.CSP_FUSION = ""
     # Between stages, and on the way up the neck unless NECK_DOWNSAMPLE says otherwise: "conv",
-    # "csp", "mp" or "pool". It gives the width of the stage that follows ("next"), or keeps that of
-    # the stage before ("same").
+    # "csp", "mp" or "max_pool". It gives the width of the stage that follows ("next"), or keeps
+    # that of the stage before ("same").
     cfg.MODEL.YOLOR.DOWNSAMPLE = ""
     cfg.MODEL.YOLOR.DOWNSAMPLE_WIDTH = ""
     # Pyramid pooling on the deepest map: ["csp"], ["csp", more convolution pairs], ["sppcspc"],

@@ -156,6 +156,22 @@ def test_own_weights(tmp_path, suffix, meta_arch):
     assert_same(convert_checkpoint(path, SMALL), network)
 
 
+@pytest.mark.parametrize("scheme", ["yaml", "cfg", "network", "detectron2", "safetensors"])
+def test_counters_may_be_missing(tmp_path, scheme):
+    variant = TINY_D if scheme == "cfg" else SMALL
+    network = random_network(variant)
+    state = network.state_dict()
+    if scheme in ("yaml", "cfg"):
+        state = foreign_state(network, scheme)
+    elif scheme == "detectron2":
+        state = to_meta_arch(state)
+    state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    assert len(state) < len(network.state_dict())
+    path = tmp_path / "a.safetensors"
+    save_file(state, path) if scheme == "safetensors" else torch.save({"model": state}, path)
+    assert_same(convert_checkpoint(path, variant), network)
+
+
 # ---- What does not fit
 
 
@@ -262,6 +278,19 @@ def test_a_model_takes_foreign_weights(tmp_path, caplog):
     YOLORCheckpointer(model, strict=True).load(str(tmp_path / "a.pt"))
     expected = to_meta_arch(network.state_dict())
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+
+
+def test_a_model_counts_anew_where_the_file_does_not(tmp_path):
+    state = foreign_state(random_network(SMALL), "yaml")
+    counters = [k for k in state if k.endswith("num_batches_tracked")]
+    torch.save({"model": {k: v for k, v in state.items() if k not in counters}}, tmp_path / "a.pt")
+    model = build_model(small_config())
+    for name, value in model.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            value.fill_(7)
+    YOLORCheckpointer(model, strict=True).load(str(tmp_path / "a.pt"))
+    loaded = [v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")]
+    assert len(loaded) == len(counters) and not any(map(torch.any, loaded))
 
 
 def test_a_model_of_other_classes_refuses_or_keeps_its_class_rows(tmp_path):

@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from checkpoint.authors_files import OF_A_RUN, save_authors_file, with_anchors
 from safetensors.torch import save as save_safetensors
 
 from yolor_d2.checkpoint.errors import WeightsFileError
@@ -249,6 +250,11 @@ def weight_files() -> list[bytes]:
         torch.save(state, buffer, _use_new_zipfile_serialization=new)
         files.append(buffer.getvalue())
     files.append(struct.pack("<iiiq", 0, 2, 5, 64) + np.ones(64, np.float32).tobytes())  # darknet
+    head = {"model.3.m.0.weight": torch.rand(18, 2, 1, 1), "model.3.m.0.bias": torch.rand(18)}
+    layers = {"model.1.conv.weight": torch.rand(2, 2, 1, 1), **head}
+    path = folder() / "authors.pt"
+    named = with_anchors(layers, torch.ones(1, 3, 2), [8])
+    files.append(save_authors_file(path, named, OF_A_RUN, ema=named).read_bytes())
     return files
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from yolor_d2.layers import FORM_D, FORM_Y, FORMS, ConvNormAct, Residual
+from yolor_d2.layers import ACTIVATIONS, FORM_D, FORM_Y, FORMS, ConvNormAct, Residual
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,13 @@ def test_order_is_convolution_norm_activation():
     torch.testing.assert_close(block(x), normed * normed.sigmoid())  # SiLU
 
 
-@pytest.mark.parametrize(("form", "eps"), [("D", 1e-4), ("Y", 1e-3)])
-def test_norms_of_the_forms(form, eps):
+@pytest.mark.parametrize(
+    ("form", "eps", "merge_norm"), [("D", 1e-4, False), ("Y", 1e-3, True), ("V7", 1e-3, False)]
+)
+def test_norms_of_the_forms(form, eps, merge_norm):
     norm = FORMS[form].norm(4)
     assert (norm.eps, norm.momentum) == (eps, 0.03)
+    assert FORMS[form].merge_norm == merge_norm
 
 
 def test_activation_is_a_choice():
@@ -46,10 +49,21 @@ def test_activation_is_a_choice():
     mish = replace(FORM_D, activation="mish").act()
     torch.testing.assert_close(mish(x.clone()), x * torch.tanh(F.softplus(x)))
     torch.testing.assert_close(FORM_D.act()(x.clone()), x * x.sigmoid())
+    leaky = replace(FORM_D, activation="leaky_relu").act()
+    torch.testing.assert_close(leaky(x.clone()), torch.where(x < 0, 0.1 * x, x))
+
+
+@pytest.mark.parametrize("name", ["silu", "mish", "leaky_relu"])
+def test_activations_work_in_place_without_gradients_alone(name):
+    act = ACTIVATIONS[name]()
+    x = torch.tensor([-1.0, 2.0])
+    assert act(x).data_ptr() != x.data_ptr() and x.tolist() == [-1, 2]
+    with torch.no_grad():
+        assert act(x).data_ptr() == x.data_ptr() and x[0] != -1
 
 
 def test_an_unknown_activation_is_named_beside_the_known_ones():
-    with pytest.raises(ValueError, match=r"'relu'.*\['mish', 'silu'\]"):
+    with pytest.raises(ValueError, match=r"'relu'.*\['leaky_relu', 'mish', 'silu'\]"):
         replace(FORM_D, activation="relu").act()
 
 
@@ -70,3 +84,9 @@ def test_residual_adds_its_input():
     x = torch.randn(1, 4, 3, 3)
     assert torch.equal(block(x), x)
     assert Residual(4, form=FORM_D).reduce.conv.weight.shape == (4, 4, 1, 1)
+
+
+def test_without_a_shortcut_two_convolutions_are_left():
+    block = Residual(4, shortcut=False, form=FORM_D).eval()
+    x = torch.randn(1, 4, 3, 3)
+    assert torch.equal(block(x), block.expand(block.reduce(x)))

@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from yolor_d2.layers import CSPSPP, FORM_D, FORM_Y, CSPNeckBlock, CSPStage
+from yolor_d2.layers import C3, CSPSPP, FORM_D, FORM_V7, FORM_Y, CSPNeckBlock, CSPStage, build_block
 
 BLOCKS = {
     "stage": lambda form: CSPStage(6, 8, 2, transition=False, form=form),
     "stage, transition": lambda form: CSPStage(6, 8, 2, transition=True, form=form),
     "neck block": lambda form: CSPNeckBlock(6, 8, 2, form=form),
     "spp": lambda form: CSPSPP(6, 8, form=form),
+    "c3": lambda form: C3(6, 8, 2, form=form),
 }
 # Learnable numbers by hand. conv(a, b, k) is a b k^2 weights and 2 b of its norm; bare has no norm.
 COUNTS = {
@@ -28,7 +29,8 @@ COUNTS = {
     ("spp", "D"): 64 + 592 + 80 + (256 + 16) + 592 + (48 + 16) + 144,
     ("spp", "Y"): 64 + 592 + 80 + (256 + 16) + 592 + 48 + 32 + 144,
 }
-FORMS = {"D": FORM_D, "Y": FORM_Y}
+COUNTS["c3", "V7"] = COUNTS["stage", "D"]
+FORMS = {"D": FORM_D, "Y": FORM_Y, "V7": FORM_V7}
 
 
 def build(case):
@@ -78,3 +80,37 @@ def test_the_split_of_a_neck_block_follows_its_entry():
     x = torch.randn(1, 4, 3, 3)
     block(x)
     assert torch.equal(seen[0], block.entry(x))
+
+
+@pytest.mark.parametrize("shortcut", [True, False])
+def test_c3_by_its_parts(shortcut):
+    """Units between 1x1 convolutions of half the width; the neck's do not add their input."""
+    kind = "c3" if shortcut else "c3_plain"
+    block = build_block((8, 2, kind), 6, form=FORM_V7, key="")[0].eval()
+    assert type(block) is C3 and block.entry.conv.out_channels == 4
+    x = torch.randn(1, 6, 5, 7)
+    y = block.entry(x)
+    for unit in block.units:
+        processed = unit.expand(unit.reduce(y))
+        y = y + processed if shortcut else processed
+    assert torch.equal(block(x), block.merge.output(torch.cat([y, block.split(x)], dim=1)))
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [((), (5, 9, 13)), ((3, 5, 7), (3, 5, 7))])
+def test_the_last_stage_of_yolov5_pools_first(sizes, expected):
+    pool, block = build_block((8, 2, "spp_c3", *sizes), 6, form=FORM_V7, key="")[0]
+    pooled = pool.pool(torch.zeros(1, 3, 9, 9))
+    assert pooled.shape[1] == 3 * 4 and pool.pool.steps[0] == expected[0]
+    assert type(block) is C3 and not any(unit.shortcut for unit in block.units)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ((8, 2, "spp_c3", 4), r"\[8, 2, 'spp_c3', 4\].*odd and rising, got \(4,\)"),
+        ((8, 2, "c3", 4), r"\[8, 2, 'c3', 4\].*positional"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(spec, message):
+    with pytest.raises(ValueError, match=message):
+        build_block(spec, 6, form=FORM_V7, key="stages")

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from yolor_d2.layers import (
     FORM_D,
+    FORM_V7,
+    MP,
     CSPDownsample,
+    Focus,
     HaarTransform,
     SpaceToDepth,
     WaveletTransform,
@@ -94,6 +97,40 @@ def test_csp_downsample_halves_and_joins():
     torch.testing.assert_close(output[:, :5], block.down(block.reduce(x)))
 
 
+def test_mp_joins_the_convolution_first_and_is_half_as_wide_inside():
+    block = MP(6, 10, form=FORM_V7).eval()
+    widths = [(conv.conv.in_channels, conv.conv.out_channels) for conv in block.children()]
+    assert widths == [(6, 5), (5, 5), (6, 5)]  # reduce, down, pooled
+    x = torch.rand(1, 6, 8, 12)
+    pooled = x.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(-1, -2))  # of every 2x2 block
+    expected = torch.cat([block.down(block.reduce(x)), block.pooled(pooled)], dim=1)
+    assert torch.equal(block(x), expected) and expected.shape == (1, 10, 4, 6)
+    # `CSPDownsample` keeps the input's width in front of its 3x3 convolution.
+    assert CSPDownsample(6, 10, form=FORM_V7).reduce.conv.out_channels == 6
+
+
+def test_focus_is_a_convolution_over_the_four_groups():
+    block = Focus(3, 5, form=FORM_V7).eval()
+    x = torch.rand(1, 3, 8, 12)
+    groups = [x[:, :, row::2, column::2] for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))]
+    assert torch.equal(block(x), block.conv(torch.cat(groups, dim=1)))
+    assert block(x).shape == (1, 5, 4, 6)
+
+
+def test_a_pool_keeps_its_width():
+    pool = build_downsample("max_pool", 4, 4, form=FORM_V7)
+    assert pool(torch.arange(16.0).view(1, 1, 4, 4)).flatten().tolist() == [5, 7, 13, 15]
+    with pytest.raises(ValueError, match=r"'max_pool' keeps its width, 4 .* 8 .*DOWNSAMPLE_WIDTH"):
+        build_downsample("max_pool", 4, 8, form=FORM_V7)
+
+
+@pytest.mark.parametrize("kind", ["conv", "csp", "mp"])
+def test_kinds_halve_any_even_size(kind):
+    block = build_downsample(kind, 4, 6, form=FORM_V7)
+    assert block(torch.zeros(2, 4, 6, 10)).shape == (2, 6, 3, 5)
+
+
 def test_an_unknown_downsample_is_named():
-    with pytest.raises(ValueError, match=r"'pool', expected one of \['conv', 'csp'\]"):
-        build_downsample("pool", 4, 8, form=FORM_D)
+    expected = r"'haar', expected one of \['conv', 'csp', 'max_pool', 'mp'\]"
+    with pytest.raises(ValueError, match=expected):
+        build_downsample("haar", 4, 8, form=FORM_D)

@@ -19,6 +19,7 @@ from yolor_d2.layers import (
     FixedImplicit,
     Implicit,
     Operator,
+    RepConv,
     build_implicit,
     parse_implicit,
     register_operator,
@@ -197,7 +198,13 @@ def test_any_knowledge_at_any_place(place, words):
     assert_same_outputs(network, again, x)
 
 
-@pytest.mark.parametrize("name", ["yolor_csp", "yolor_p6", "yolor_csp_paper", "yolor_ssss_dwt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("yolor_csp", "yolor_p6", "yolor_csp_paper", "yolor_ssss_dwt"),
+        *("yolov5_s6", "yolov5_s_implicit"),
+    ],
+)
 def test_published_networks(name):
     torch.manual_seed(0)
     network = stir(build_network(customise(name, width_factor=0.125, depth_factor=0.01), 3))
@@ -206,6 +213,128 @@ def test_published_networks(name):
     assert not implicit_parts(fused)
     if VARIANTS[name].form.merge_norm is False:
         assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
+
+
+# The networks with implicit knowledge, branches and auxiliary heads, from small to large.
+YOLOV7 = ["tiny", "", "x", "w6", "e6", "d6", "e6e"]
+
+
+def assert_deployed(row):
+    """The form for inference of a network in double precision is the same function."""
+    torch.manual_seed(0)
+    network = build_network(row, 3).double()
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.normal_(norm.running_mean, std=0.2)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.2)
+        elif isinstance(norm, Implicit):
+            nn.init.uniform_(norm.z, -2, 2)
+    images = torch.rand(1, 3, network.size_divisibility, 2 * network.size_divisibility).double()
+    with torch.no_grad():
+        expected = network.eval()(images)
+        boxes = network.decode(expected)
+        network = fuse_for_inference(network)
+        levels = network(images)
+        assert max((a - b).abs().max() for a, b in zip(expected, levels, strict=True)) < 1e-9
+        assert (network.decode(levels) - boxes).abs().max() < 1e-9  # pixels
+    assert max(x.abs().max() for x in levels) > 0.1
+    kinds = {type(m) for m in network.modules()}
+    assert not kinds & {nn.BatchNorm2d, RepConv, Implicit, FixedImplicit}
+    assert not network.neck.auxiliary and not network.head.auxiliary
+    assert not network.fusion_report.kept
+
+
+@pytest.mark.parametrize("name", YOLOV7)
+def test_deploy_form_of_narrow_networks(name):
+    assert_deployed(customise(f"yolov7_{name}".rstrip("_"), width_factor=0.125))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", YOLOV7)
+def test_deploy_form(name):
+    assert_deployed(f"yolov7_{name}".rstrip("_"))
+
+
+AUXILIARY = customise("yolov7_w6", width_factor=0.125)
+
+
+def test_what_training_alone_needs_is_dropped():
+    torch.manual_seed(0)
+    network = stir(build_network(AUXILIARY, 2))
+    fused = fuse_for_inference(network)
+    report = fused.fusion_report
+    assert report.dropped == [
+        f"{part}.auxiliary.{i}" for part in ("neck", "head") for i in range(4)
+    ]
+    assert not any(name.startswith(tuple(report.dropped)) for name in report.folded)
+    assert str(report).splitlines()[0].endswith("0 kept, 8 of training alone dropped")
+    assert "dropped" not in str(fuse_for_inference(build_network(TINY, 2)).fusion_report)
+    assert len(network.neck.auxiliary) == len(network.head.auxiliary) == 4  # unchanged itself
+    x = torch.rand(2, 3, 64, 128)
+    assert len(network.train()(x)) == 8
+    for a, b in zip(fused(x), fused.train()(x), strict=True):  # the leads alone
+        assert torch.equal(a, b)
+    assert len(fused(x)) == 4
+    twice = fuse_for_inference(fused)
+    assert twice.fusion_report == report
+    a, b = fused.state_dict(), twice.state_dict()
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("part", ["neck", "head"])
+def test_a_part_with_a_forward_of_its_own_keeps_what_it_may_need(part):
+    """A subclass may use the auxiliary heads at inference too."""
+    torch.manual_seed(0)
+    network = stir(build_network(AUXILIARY, 2))
+    module = getattr(network, part)
+
+    class Other(type(module)):
+        def forward(self, features):
+            levels = super().forward(features)
+            if part == "neck":
+                return [x + self.auxiliary[0](levels[0]).mean() for x in levels]
+            return [x + self.auxiliary[0].bias.sum() for x in levels]
+
+    if part == "neck":
+        module.auxiliary[0] = ConvNormAct(32, 4, 3, form=FORM_D).eval()
+    module.__class__ = Other
+    fused = fuse_for_inference(network)
+    other = {"neck": "head", "head": "neck"}[part]
+    assert fused.fusion_report.dropped == [f"{other}.auxiliary.{i}" for i in range(4)]
+    assert len(getattr(fused, part).auxiliary) == 4
+    assert_same_outputs(network, fused, torch.rand(1, 3, 64, 128))
+
+
+def test_a_part_says_itself_what_training_alone_needs():
+    class Part(nn.Module):
+        training_only = ("further",)
+
+        def __init__(self):
+            super().__init__()
+            self.own = nn.Linear(2, 2)
+            self.further = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+
+        def forward(self, x):
+            further = [layer(x) for layer in self.further] if self.training else []
+            return self.own(x), *further
+
+    class Inherits(Part):
+        """The same `forward`, under another name."""
+
+    class Replaced(Part):
+        """What its `forward` does not use it may say itself."""
+
+        training_only = ("further",)
+
+        def forward(self, x):
+            return (self.own(x) * 2,)
+
+    for kind in (Part, Inherits, Replaced):
+        fused = fuse_for_inference(nn.Sequential(kind()))
+        assert fused.fusion_report.dropped == ["0.further.0", "0.further.1"]
+        assert not fused[0].further and list(fused.state_dict()) == ["0.own.weight", "0.own.bias"]
 
 
 def test_twice_changes_nothing():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from yolor_d2.layers import FORM_D, CSPDownsample, HaarTransform, SpaceToDepth
+from yolor_d2.layers import FORM_D, CSPDownsample, Focus, HaarTransform, SpaceToDepth
 from yolor_d2.networks import YOLORBackbone
 from yolor_d2.networks.backbone import build_stage, build_stem_layer, level_name
 
@@ -51,6 +51,28 @@ def test_stem_layers():
     assert (layer.wavelet, channels, stride) == ("db2", 12, 2)
 
 
+def test_yolov5_starts_with_focus():
+    layer, channels, stride = build_stem_layer(("focus", 8), 3, FORM_D)
+    assert (type(layer), channels, stride) == (Focus, 8, 2)
+    with pytest.raises(ValueError, match=r"\['focus', 'db2'\].*'focus', channels.*'db2'"):
+        build_stem_layer(("focus", "db2"), 3, FORM_D)
+
+
+@pytest.mark.parametrize(("width", "widths"), [("next", [6, 8]), ("same", [4, 6])])
+def test_width_of_what_halves_the_resolution(width, widths):
+    backbone = tiny_backbone(downsample_width=width)
+    assert [stage[0].conv.out_channels for stage in backbone.stages[1:]] == widths
+    assert [stage[1].entry.conv.in_channels for stage in backbone.stages[1:]] == widths
+    assert backbone.channels == [6, 8]
+    pooled = tiny_backbone(downsample="max_pool", downsample_width="same")
+    assert [tuple(x.shape[1:]) for x in pooled(torch.zeros(2, 3, 32, 32))] == [(6, 4, 4), (8, 2, 2)]
+
+
+def test_an_unknown_width_of_what_halves_the_resolution_is_named():
+    with pytest.raises(ValueError, match=r"DOWNSAMPLE_WIDTH is 'half'.*'next', 'same'"):
+        tiny_backbone(downsample_width="half")
+
+
 def test_a_residual_stage_is_half_as_wide_inside():
     stage, channels = build_stage((8, 2, "residual"), 8, transition=True, form=FORM_D)
     assert channels == 8
@@ -58,8 +80,8 @@ def test_a_residual_stage_is_half_as_wide_inside():
 
 
 def test_an_unknown_stem_layer_is_named():
-    with pytest.raises(ValueError, match="'focus'"):
-        tiny_backbone(stem=(("focus",),))
+    with pytest.raises(ValueError, match="'blur'"):
+        tiny_backbone(stem=(("blur",),))
 
 
 def test_level_names_come_from_the_stride():

@@ -68,3 +68,16 @@ def test_channels_last_features():
 def test_the_number_of_classes_must_be_positive():
     with pytest.raises(ValueError, match="num_classes is 0"):
         build_head(num_classes=0)
+
+
+def test_auxiliary_features_get_predictions_of_their_own_behind_the_leads():
+    head = build_head(auxiliary=(5, 7))
+    names = {name.rsplit(".", 1)[0] for name in head.state_dict() if "auxiliary" in name}
+    assert names == {"auxiliary.0", "auxiliary.1"}  # without implicit knowledge
+    leads = [torch.randn(2, 4, 4, 6), torch.randn(2, 6, 2, 3)]
+    others = [torch.randn(2, 5, 4, 6), torch.randn(2, 7, 2, 3)]
+    levels = head([*leads, *others])
+    assert [tuple(x.shape) for x in levels] == [(2, 3, 4, 6, 7), (2, 3, 2, 3, 7)] * 2
+    assert levels[3][0, 1, 1, 2, 4] == head.auxiliary[1](others[1])[0, 11, 1, 2]
+    alone = head(leads)  # as in evaluation
+    assert len(alone) == 2 and all(torch.equal(a, b) for a, b in zip(alone, levels))

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from yolor_d2.layers import FORM_D, FORM_Y
+from yolor_d2.layers import FORM_D, FORM_V7, FORM_Y
 from yolor_d2.layers.conv import ACTIVATIONS
-from yolor_d2.networks import Variant, build_network
+from yolor_d2.layers.fuse import fuse_for_inference
+from yolor_d2.networks import VARIANTS, Variant, build_network
+from yolor_d2.networks.network import customise
 from yolor_d2.networks.variants import ANCHORS_640, ANCHORS_1280
 from yolor_d2.ops import assign_targets, detection_losses
 
@@ -31,7 +33,31 @@ TINY_SSSS = Variant(
     neck_units=1,
     anchors=ANCHORS_640,
 )
+TINY_V7 = Variant(
+    form=FORM_V7,
+    stem=(("conv", 4, 3, 2), ("conv", 8, 3, 2)),
+    stages=((8, 4, "elan", 4), (12, 4, "e_elan", 4), (16, 2, "elan_t"), (16, 4, "elan", 8)),
+    transition=False,
+    downsample="mp",
+    downsample_width="same",
+    spp=("sppcspc",),
+    neck_block="e_elan_h",
+    neck_units=4,
+    neck_widths=(4, 6, 8),
+    neck_hidden=(4, 6, 8),
+    neck_output="repconv",
+    anchors=ANCHORS_640,
+)
+TINY_V5 = replace(
+    VARIANTS["yolov5_s"],
+    stem=(("focus", 4), ("conv", 8, 3, 2)),
+    stages=((8, 1, "c3"), (12, 2, "c3"), (16, 1, "c3"), (16, 1, "spp_c3", 5, 9)),
+    neck_widths=(4, 8, 16),
+)
+TINY_AUXILIARY = replace(TINY_V7, auxiliary_widths=(6, 8, 10))
 TINY = {
+    "YOLOv7": TINY_V7,
+    "YOLOv5": TINY_V5,
     "P6, form D": TINY_P6,
     "P6, form Y": replace(TINY_P6, form=FORM_Y),
     "SSSS, form D": replace(TINY_SSSS, form=FORM_D),
@@ -94,6 +120,67 @@ def test_every_parameter_takes_part_in_the_loss(variant, boxes):
     training_loss(network, boxes).backward()
     assert [k for k, p in network.named_parameters() if p.grad is None] == []
     assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_auxiliary_heads_answer_in_training_alone():
+    network = build(TINY_AUXILIARY).train()
+    levels = network(images())
+    shapes = [(2, 3, 128 // stride, 128 // stride, 8) for stride in network.strides]
+    assert [tuple(x.shape) for x in levels] == 2 * shapes
+    # Decoding leaves them out.
+    assert torch.equal(network.decode(levels), network.decode(levels[:3]))
+    sum((x * torch.randn_like(x)).sum() for x in levels).backward()
+    idle = [k for k, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle
+
+    calls = []
+    for part in (network.neck, network.head):
+        part.auxiliary.apply(lambda m: m.register_forward_hook(lambda *_: calls.append(1)))
+    plain = build(TINY_V7).eval()
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if "auxiliary" not in k})
+    leads = network.eval()(images())
+    assert not calls  # not even computed
+    for a, b in zip(leads, plain(images()), strict=True):
+        assert torch.equal(a, b)
+
+
+# An existing block where no published network has it: ELAN-H with a window's pooling before
+# YOLOv5's neck, merged branches over it, as plain data.
+INVENTED = {
+    "variant": "yolov5_s",
+    "stem": [["focus", 8], ["csp", 16]],
+    "stages": [[16, 3, "elan_h", 8], [24, 1, "c3"], [24, 2, "spp_c3", 3, 7], [32, 2, "e_elan_t"]],
+    "downsample": "mp",
+    "spp": ["spp_t"],
+    "neck_widths": [8, 16, 24],
+    "neck_block": "e_elan",
+    "neck_hidden": [4, 8, 12],
+    "neck_downsample": "csp",
+    "neck_order": "lateral_first",
+    "neck_output": "repconv",
+    "auxiliary_widths": [8, 8, 16],
+    "feature_alignment": "add",
+}
+
+
+def test_an_invented_network_is_data_alone():
+    """It learns a step, keeps its outputs when it is fused, and grows."""
+    network = build(customise(**INVENTED))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    levels = network.train()(images())
+    assert len(levels) == 2 * 3
+    sum(x.square().mean() for x in levels).backward()
+    optimizer.step()
+    assert [n for n, p in network.named_parameters() if torch.equal(p, before[n])] == []
+
+    network.double().eval()
+    fused = fuse_for_inference(network)
+    for a, b in zip(network(images().double()), fused(images().double()), strict=True):
+        assert (a - b).abs().max() < 1e-12
+    assert not fused.fusion_report.kept and len(fused.fusion_report.dropped) == 2 * 3
+    deep = build(customise(**INVENTED, depth_factor=2))
+    assert len(deep(images())) == 2 * 3
 
 
 @torch.no_grad()
@@ -165,7 +252,7 @@ def test_a_size_that_does_not_divide_is_named(size):
     ("options", "message"),
     [
         ({"variant": "yolor_x"}, "'yolor_x'"),
-        ({"form": "Z"}, r"'Z', expected one of \['D', 'Y'\]"),
+        ({"form": "Z"}, r"'Z', expected one of \['D', 'V7', 'Y'\]"),
         ({"activation": "relu"}, "'relu'"),
         ({"feature_alignment": "sub"}, "'sub' is not possible at this place"),
         ({"feature_alignment": "add mul"}, "two of operator"),

@@ -1,11 +1,15 @@
 """The published networks: parameters, FLOPs, shapes, forms; on the meta device, without values."""
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
 
-from yolor_d2.layers import FORM_D, FORM_Y
+from yolor_d2.layers import FORM_D, FORM_V7, FORM_Y, Implicit
 from yolor_d2.layers.conv import ACTIVATIONS
+from yolor_d2.layers.fuse import fuse_for_inference
 from yolor_d2.networks import VARIANTS, Variant, build_network, get_variant
 from yolor_d2.networks.complexity import measure_complexity
 from yolor_d2.networks.network import customise
@@ -14,7 +18,9 @@ from yolor_d2.networks.variants import SMALL_CSP, STEM_C, scale
 # What the paper's tables and the authors' configurations have with 80 classes: parameters, the same
 # with norms fused, implicit parameters, and 10^9 FLOPs, counted the paper's way, at a size. The
 # paper's tables 7, A1 and A2 have the parameters of CSP-fast and the P6 family, and the fused ones
-# of SSS, SSSS and Scaled-YOLOv4-P6.
+# of SSS, SSSS and Scaled-YOLOv4-P6; all counts of table A2 for YOLOv5 are fused ones. The network
+# with auxiliary heads counts them among its parameters, but not among its FLOPs, which are those of
+# inference. None: not published in this convention.
 PUBLISHED = {
     "yolov4_csp": (52_921_437, 52_889_053, 0, 120.6368, 640),
     "yolov4_csp_paper": (52_924_765, 52_895_965, 0, 120.645, 640),
@@ -42,6 +48,87 @@ PUBLISHED = {
     "scaled_yolov4_p5": (70_834_012, 70_794_268, 0, 327.7424, 896),
     "scaled_yolov4_p6": (127_590_576, 127_530_352, 0, 719.3078, 1280),
     "scaled_yolov4_p7": (287_575_580, 287_474_700, 0, 1640.8349, 1536),
+    "yolov7_tiny": (6_228_762, 6_221_370, 1_661, 13.7843, 640),
+    "yolov7": (37_622_682, 36_907_898, 2_557, 106.1239, 640),
+    "yolov7_x": (71_347_394, 71_314_746, 3_005, 190.1294, 640),
+    "yolov7_w6": (82_312_436, 82_277_300, 3_580, 360.5798, 1280),
+    "yolov7_e6": (111_898_292, 111_851_380, 4_220, 515.8036, 1280),
+    "yolov7_d6": (154_709_364, 154_652_532, 4_860, 703.4080, 1280),
+    "yolov7_e6e": (166_408_884, 166_335_860, 4_220, 844.2781, 1280),
+    "yolov7_tiny_deploy": (6_227_101, 6_219_709, 0, 13.7843, 640),
+    "yolov7_deploy": (37_620_125, 36_905_341, 0, 106.1239, 640),
+    "yolov7_x_deploy": (71_344_389, 71_311_741, 0, 190.1294, 640),
+    "yolov7_w6_deploy": (70_426_236, 70_394_300, 0, 360.5798, 1280),
+    "yolov7_e6_deploy": (97_246_652, 97_202_940, 0, 515.8036, 1280),
+    "yolov7_d6_deploy": (133_810_044, 133_757_052, 0, 703.4080, 1280),
+    "yolov7_e6e_deploy": (151_757_244, 151_687_420, 0, 844.2781, 1280),
+    "yolov5_s": (7_276_605, 7_266_973, 0, 17.0600, 640),
+    "yolov5_m": (21_375_645, 21_356_877, 0, None, 640),
+    "yolov5_l": (47_056_765, 47_025_981, 0, None, 640),
+    "yolov5_x": (87_775_965, 87_730_285, 0, None, 640),
+    "yolov5_s6": (12_667_836, 12_653_596, 0, 69.7001, 1280),
+    "yolov5_m6": (35_917_020, 35_889_612, 0, 209.8779, 1280),
+    "yolov5_l6": (77_263_228, 77_218_620, 0, 471.3981, 1280),
+    "yolov5_x6": (141_821_340, 141_755_500, 0, 892.5992, 1280),
+    "yolov5_s_implicit": (7_278_266, 7_268_634, 1_661, 17.0600, 640),
+}
+
+
+class Deployment(NamedTuple):
+    """What the tables of YOLOv7 and YOLOv5 say of a network in its form for inference.
+
+    Attributes:
+        parameters: with norms, branches and implicit knowledge folded, auxiliary heads dropped.
+        macs: 10^9 operations of the multiply-accumulates alone, 2 for each.
+        gflops: the same and the additions of biases: the figure that the papers print.
+        keys: tensors in the authors' state dict of the network as it is trained, where known.
+    """
+
+    parameters: int
+    macs: float
+    gflops: float
+    keys: int | None = None
+
+
+DEPLOYMENTS = {
+    "yolov7_tiny": Deployment(6_219_709, 13.7007, 13.7446, 344),
+    "yolov7": Deployment(36_905_341, 104.5111, 104.6847, 566),
+    "yolov7_x": Deployment(71_311_741, 189.6737, 189.9037, 644),
+    "yolov7_w6": Deployment(70_394_300, 359.7173, 360.1572, 668),
+    "yolov7_e6": Deployment(97_202_940, 514.4257, 515.1233, 896),
+    "yolov7_d6": Deployment(133_757_052, 701.7382, 702.5817, 1028),
+    "yolov7_e6e": Deployment(151_687_420, 842.1843, 843.2398, 1490),
+    "yolov5_s": Deployment(7_266_973, 16.9578, 17.0111, 362),
+    "yolov5_m": Deployment(21_356_877, 51.2317, 51.3316),
+    "yolov5_l": Deployment(47_025_981, 115.2852, 115.4464),
+    "yolov5_x": Deployment(87_730_285, 218.5554, 218.7926),
+    "yolov5_s6": Deployment(12_653_596, 69.2863, 69.5019, 472),
+    "yolov5_m6": Deployment(35_889_612, 209.0852, 209.4903, 652),
+    "yolov5_l6": Deployment(77_218_620, 470.1061, 470.7608, 832),
+    "yolov5_x6": Deployment(141_755_500, 890.6875, 891.6520, 1012),
+    "yolov5_s_implicit": Deployment(7_266_973, 16.9578, 17.0111),
+}
+# Tensors in the authors' state dicts for inference, before anything is folded.
+DEPLOYED_KEYS = {
+    "yolov7_tiny": 338,
+    "yolov7": 560,
+    "yolov7_x": 638,
+    "yolov7_w6": 628,
+    "yolov7_e6": 856,
+    "yolov7_d6": 988,
+    "yolov7_e6e": 1450,
+}
+DEPLOYMENTS |= {
+    f"{name}_deploy": DEPLOYMENTS[name]._replace(keys=keys) for name, keys in DEPLOYED_KEYS.items()
+}
+# Theirs also hold the anchors, twice.
+THEIR_ANCHORS = 2
+# Parameters of the predictions of auxiliary heads, and 10^9 FLOPs of the network as it is trained.
+AUXILIARY = {
+    "yolov7_w6": (817_020, 421.0500),
+    "yolov7_e6": (817_020, 589.5449),
+    "yolov7_d6": (980_220, 807.8192),
+    "yolov7_e6e": (817_020, 918.0193),
 }
 # Levels: three from stride 8 on, but for these.
 STRIDES = {
@@ -54,10 +141,14 @@ FORM_Y_NAMES = [
     *("yolor_e6", "yolor_d6"),
     *(name for name in VARIANTS if "sss" in name or "scaled" in name),
 ]
-MISH = [
-    *("yolov4_csp_paper", "yolov4_csp_fast", "yolor_csp_fast", "yolov4_p6_light"),
-    *(name for name in VARIANTS if "scaled" in name),
-]
+FORM_V7_NAMES = [name for name in VARIANTS if "yolov7" in name or "yolov5" in name]
+ACTIVATION = dict.fromkeys(
+    [
+        *("yolov4_csp_paper", "yolov4_csp_fast", "yolor_csp_fast", "yolov4_p6_light"),
+        *(name for name in VARIANTS if "scaled" in name),
+    ],
+    "mish",
+) | dict.fromkeys(["yolov7_tiny", "yolov7_tiny_deploy"], "leaky_relu")
 
 
 def build_on_meta(name, **options):
@@ -75,38 +166,67 @@ def test_every_network_is_checked_here():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_published_network(name):
-    """Parameters, FLOPs, strides, shapes, gradients: one look at each model."""
+    """Form, parameters, FLOPs, strides, shapes, gradients: one look at each model."""
     parameters, fused, implicit, gflops, size = PUBLISHED[name]
     strides = STRIDES.get(name, [8, 16, 32])
     network = build_on_meta(name)
+    check_form(network, name)
 
-    cost = measure_complexity(network.eval(), torch.empty(1, 3, size, size, device="meta"))
-    assert cost["total"].parameters == parameters
-    assert cost["total"].fused_parameters == fused
-    assert cost["total"].flops / 1e9 == pytest.approx(gflops, abs=1e-4)
+    image = torch.empty(1, 3, size, size, device="meta")
+    cost = measure_complexity(network.eval(), image)["total"]
+    assert cost.parameters == parameters
+    assert cost.fused_parameters == fused
+    assert gflops is None or cost.flops / 1e9 == pytest.approx(gflops, abs=1e-4)
+    assert sum(count(m) for m in network.modules() if isinstance(m, Implicit)) == implicit
 
     assert network.strides == strides
+    assert network.size_divisibility == strides[-1]
+    if name in DEPLOYMENTS:
+        published = DEPLOYMENTS[name]
+        assert cost.fused_flops / 1e9 == pytest.approx(published.gflops, abs=1e-4)
+        if published.keys is not None:
+            assert len(network.state_dict()) + THEIR_ANCHORS == published.keys
+        if name.endswith("_deploy"):
+            assert fused == published.parameters
+            return  # the rest is a part of what the trained network has shown
+        check_fused(network, image, cost, published)
+
     height, width = strides[-1], 2 * strides[-1]  # the smallest legal sides
     anchors = network.anchors.shape[1]
     levels = network.train()(torch.zeros(2, 3, height, width, device="meta"))
     expected = [(2, anchors, height // s, width // s, 85) for s in strides]
-    assert [tuple(x.shape) for x in levels] == expected
+    assert [tuple(x.shape) for x in levels] == expected * (2 if name in AUXILIARY else 1)
     assert network.decode(levels).shape == (2, sum(h * w * a for _, a, h, w, _ in expected), 85)
 
     sum(x.sum() for x in levels).backward()
     assert [k for k, p in network.named_parameters() if p.grad is None] == []
 
-    plain = build_on_meta(name, feature_alignment="none", prediction_refinement="none")
-    assert count(plain) == parameters - implicit
+    if name in AUXILIARY:
+        predictions, gflops = AUXILIARY[name]
+        assert count(network.head.auxiliary) == predictions
+        trained = measure_complexity(network.train(), image)["total"]
+        assert trained.flops / 1e9 == pytest.approx(gflops, abs=1e-4)
+        if name == "yolov7_d6":  # alone of all, the paper's figure counts the auxiliary heads
+            assert trained.fused_flops / 1e9 == pytest.approx(806.959, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_norms_and_activations_are_those_of_the_form(name):
-    modules = list(build_on_meta(name).modules())
+def check_fused(network, image, cost, published):
+    """What `fuse_for_inference` makes, against the tables and the forecast."""
+    fused = measure_complexity(fuse_for_inference(network), image)["total"]
+    assert fused.parameters == fused.fused_parameters == published.parameters
+    assert fused.flops == fused.fused_flops == cost.fused_flops
+    assert 2 * fused.macs / 1e9 == pytest.approx(published.macs, abs=1e-4)
+
+
+def check_form(network, name):
+    form = VARIANTS[name].form
+    expected = FORM_Y if name in FORM_Y_NAMES else FORM_V7 if name in FORM_V7_NAMES else FORM_D
+    assert form == replace(expected, activation=ACTIVATION.get(name, "silu"))
+    modules = list(network.modules())
     norms = {(m.eps, m.momentum) for m in modules if isinstance(m, nn.BatchNorm2d)}
-    assert norms == {((1e-3 if name in FORM_Y_NAMES else 1e-4), 0.03)}
-    activations = {type(m) for m in modules if isinstance(m, (nn.SiLU, nn.Mish))}
-    assert activations == {ACTIVATIONS["mish" if name in MISH else "silu"]}
+    assert norms == {(1e-4 if expected is FORM_D else 1e-3, 0.03)}
+    activations = {type(m) for m in modules} & set(ACTIVATIONS.values())
+    assert activations == {ACTIVATIONS[form.activation]}
 
 
 def test_the_form_is_a_choice():
@@ -171,7 +291,8 @@ def test_a_network_of_ones_own():
         ({"stem": [["conv", 32, 3]]}, "odd kernel"),
         ({"stages": [[128]]}, r"MODEL\.YOLOR\.STAGES.*\[128\]"),
         ({"stages": [[64, 1, "residual"]]}, "128 channels reach it"),
-        ({"downsample": "pool"}, "'pool', expected one of"),
+        ({"downsample": "haar"}, "'haar', expected one of"),
+        ({"downsample": "max_pool"}, r"keeps its width, 128 channels, but 256.*DOWNSAMPLE_WIDTH"),
         ({"neck_widths": [64, 64]}, r"4 levels, but the neck 2 widths .*NECK_WIDTHS"),
         ({"min_stride": 512}, r"MIN_STRIDE.*\[4, 8, 16, 32, 64\]"),
     ],

@@ -5,10 +5,11 @@ r"""Make weights of other programs readable for Detectron2.
         --output csp.pth
     yolor-d2 convert output/mine/model_best.pth --output mine.safetensors
 
-SOURCE is a file of the authors' branches `paper` (yolor-*.pt) or `main` (yolor_*.pt), of YOLOv7's
-code, of darknet (*.weights), of this project, or safetensors. Nothing that it says is executed.
-Every tensor is accounted for; one that is missing or left over is an error. MODEL.WEIGHTS takes
-all these files too.
+SOURCE is a file of the authors' branches `paper` (yolor-*.pt) or `main` (yolor_*.pt), of YOLOv7
+(training files for yolov7_w6.yaml and the like, deploy files for yolov7_w6_deploy.yaml), of YOLOv5
+release 5, of darknet (*.weights), of this project, or safetensors. Nothing that it says is
+executed. Every tensor is accounted for; one that is missing or left over is an error.
+MODEL.WEIGHTS takes all these files too.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from .files import (
     remove_temporaries,
 )
 from .safe_load import ForeignWeights, read_weights
+from .schemes import COUNTER
 
 # Names of the tensors of further tasks, see `networks.tasks`: all, those of identities, and those
 # of classes.
@@ -166,7 +167,8 @@ class YOLORCheckpointer(DetectionCheckpointer):
         if has_own_parts(self.model):  # else only weights of the same names fit
             checkpoint["model"] = self.convert(weights)
         found = super()._load_model(checkpoint)
-        faults = [*found.missing_keys, *found.unexpected_keys, *found.incorrect_shapes]
+        missing = [key for key in found.missing_keys if not key.endswith(COUNTER)]
+        faults = [*missing, *found.unexpected_keys, *found.incorrect_shapes]
         if faults and not self.partial:
             raise ValueError(
                 f"the weights in {self.path!r} do not fit the model: {len(faults)} tensors are "
@@ -209,7 +211,7 @@ class YOLORCheckpointer(DetectionCheckpointer):
                 shape is not due to classes or identities.
         """
         wanted = {k: v for k, v in self.model.state_dict().items() if k.startswith(TASKS_PREFIX)}
-        missing = sorted(wanted.keys() - given.keys())
+        missing = sorted(k for k in wanted.keys() - given.keys() if not k.endswith(COUNTER))
         unused = sorted(given.keys() - wanted.keys())
         other = sorted(k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape)
         # Inference has no use for prototypes, and a model for it need not have any.

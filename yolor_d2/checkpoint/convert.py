@@ -11,7 +11,7 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from ..layers import ConvNormAct
 from ..networks import AnchorHead, PANNeck, Variant, YOLORBackbone, YOLORNetwork, build_network
 from ..wording import counted
+from .advice import advise, refuse_fused
 from .files import find_not_finite
 from .safe_load import ForeignWeights, read_weights
-from .schemes import cfg_names, cfg_walk, rename_keys, yaml_names
+from .schemes import CONSTANTS, COUNTER, cfg_names, cfg_walk, rename_keys, yaml_names
 
 logger = logging.getLogger(__name__)
 
-# What files hold beside weights: anchors belong to the configuration, filters of the Haar transform
-# are constants.
-CONSTANTS = re.compile(r"(^|\.)(anchors|anchor_grid)$|\.xfm\.h[01]_(col|row)$")
+# Above those of any detector; more would flood the log.
+MAX_ANCHORS = 100
 
 # Prefixes in checkpoints of Detectron2 models, as the meta-architecture nests its parts.
 META_ARCH_PREFIXES = {
@@ -57,6 +57,7 @@ class ConversionReport:
             number of classes.
         num_classes: classes of the file; None if its head has another layout.
         anchors: (L, A, 2) anchors in pixels that the file states; None if it states none.
+        shapes: of all tensors of the file.
     """
 
     source: str
@@ -70,6 +71,7 @@ class ConversionReport:
     classes_kept: list[str] = field(default_factory=list)
     num_classes: int | None = None
     anchors: list | None = None
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def faults(self) -> str:
         """What keeps the file from fitting, with the first names; "" when it fits."""
@@ -85,9 +87,13 @@ class ConversionReport:
         )
 
     def check(self) -> None:
-        """Raise a ValueError unless every tensor has found its place."""
+        """Raise a ValueError, with advice, unless every tensor has found its place."""
         if self.faults():
-            raise ValueError(f"the weights in {self.source!r} do not fit: {self.faults()}")
+            advice = advise(self.scheme, self.shapes, self.missing, self.unused)
+            raise ValueError(
+                f"the weights in {self.source!r} do not fit: {self.faults()}"
+                + (f". {advice}" if advice else "")
+            )
 
     def summary(self) -> str:
         """One line of counts."""
@@ -192,15 +198,19 @@ class Parts:
             for key, value in part.state_dict().items()
         }
 
-    def names(self, scheme: str) -> dict[str, str]:
+    def names(self, scheme: str, given: Collection[str] = ()) -> dict[str, str]:
         """Names of the tensors in files of a scheme, ours to theirs.
+
+        Args:
+            scheme: see `ConversionReport`.
+            given: names in the file, see `yaml_names`.
 
         Raises:
             ValueError: when the network has no such names.
         """
         keys = list(self.state_dict())
         if scheme == "yaml":
-            return rename_keys(keys, yaml_names(self.backbone, self.neck, self.head))
+            return rename_keys(keys, yaml_names(self.backbone, self.neck, self.head, given))
         if scheme in ("cfg", "darknet"):
             return rename_keys(keys, cfg_names(self.backbone, self.neck, self.head))
         return {key: key for key in keys}
@@ -287,7 +297,6 @@ def split_darknet(values: Tensor, parts: Parts) -> dict[str, Tensor]:
             continue
         for field_name in ("bias", "weight", "running_mean", "running_var"):
             take(f"{name}.BatchNorm2d.{field_name}", layer.norm.num_features)
-        tensors[f"{name}.BatchNorm2d.num_batches_tracked"] = torch.tensor(0)
         take(f"{name}.Conv2d.weight", *layer.conv.weight.shape)
     return tensors
 
@@ -332,6 +341,15 @@ def keep_class_rows(given: Tensor, initial: Tensor, num_anchors: int) -> Tensor 
 # ---- Conversion
 
 
+def read_anchors(value: Tensor) -> list | None:
+    """Anchors in pixels, (L, A, 2), of the constant "anchor_grid"; None when it has another shape
+    than (L, 1, A, 1, 1, 2)."""
+    shape = tuple(value.shape)
+    if shape[1:2] + shape[3:] != (1, 1, 1, 2) or not 0 < value.numel() <= 2 * MAX_ANCHORS:
+        return None
+    return value.float().reshape(shape[0], shape[2], 2).tolist()
+
+
 class NamedTensors(NamedTuple):
     """Tensors of a file, and what the network's tensors are called there.
 
@@ -354,13 +372,13 @@ def name_tensors(weights: ForeignWeights, parts: Parts, source: str) -> NamedTen
     """Tensors of a file by the names of its scheme.
 
     Raises:
-        ValueError: when the file belongs to another kind of network altogether, or when weights
-            are not finite.
+        ValueError: when the file belongs to another kind of network altogether, or is fused.
     """
     tensors = {name.removeprefix("module."): value for name, value in weights.tensors.items()}
     try:
         scheme = "darknet" if weights.kind == "darknet" else find_scheme(tensors)
-        names = parts.names(scheme)
+        refuse_fused(tensors)
+        names = parts.names(scheme, tensors)
         if scheme == "darknet":
             tensors = split_darknet(tensors["values"], parts)
     except ValueError as error:
@@ -387,17 +405,27 @@ def convert_weights(
     Raises:
         ValueError: when the file belongs to another kind of network altogether.
     """
-    scheme, names, tensors = named = name_tensors(weights, parts, source)
-    report = ConversionReport(source, scheme, weights.averaged)
+    named = name_tensors(weights, parts, source)
+    report = ConversionReport(source, named.scheme, weights.averaged)
     report.num_classes = named.count_classes(parts.head.num_anchors)
+    report.shapes = {name: tuple(value.shape) for name, value in named.tensors.items()}
 
+    tensors = dict(named.tensors)
     state = {}
     for ours, initial in parts.state_dict().items():
-        theirs = names[ours]
+        theirs = named.names[ours]
         given = tensors.pop(theirs, None)
+        if given is None and ours.endswith(COUNTER):
+            state[ours] = torch.zeros_like(initial)
+            continue
         if given is None:
             report.missing.append(ours)
             continue
+        if initial.is_floating_point() and not given.is_floating_point():
+            raise ValueError(
+                f"the weights in {source!r} are of no use: {theirs!r} has type {given.dtype}, "
+                "expected floating-point numbers"
+            )
         if given.shape != initial.shape and ours.startswith("head."):
             merged = keep_class_rows(given, initial, parts.head.num_anchors)
             if merged is not None:
@@ -412,9 +440,11 @@ def convert_weights(
     if broken is not None:
         raise ValueError(f"the weights in {source!r} are of no use: {broken!r} is not finite")
     for name, value in tensors.items():
-        (report.constants if CONSTANTS.search(name) else report.unused).append(name)
-        if name.endswith("anchor_grid"):  # (L, 1, A, 1, 1, 2)
-            report.anchors = value.reshape(value.shape[0], -1, 2).tolist()
+        known = CONSTANTS.search(name) is not None
+        if name.endswith("anchor_grid"):
+            report.anchors = read_anchors(value)
+            known = report.anchors is not None
+        (report.constants if known else report.unused).append(name)
     return state, report
 
 
@@ -466,8 +496,9 @@ def convert_checkpoint(
     """Read a file of weights and give the state dict of `build_network(variant, num_classes)`.
 
     Args:
-        path: weights of the authors' branches `paper` and `main`, of YOLOv7's code, of darknet, of
-            this project, or in safetensors; see `read_weights`.
+        path: weights of the authors' branches `paper` and `main`, of YOLOv7's code in training or
+            deploy form, of YOLOv5 release 5, of darknet, of this project, or in safetensors; see
+            `read_weights`.
         variant: the network, see `networks.VARIANTS`.
         num_classes: classes of the network; None takes those of the file. With another number all
             but the class rows of the head is used, and those rows get fresh values.

@@ -55,7 +55,7 @@ class ForeignWeights:
         kind: where they stood in the file.
             "state_dict": tensors by name, bare or under "model" or "ema" (YOLOR, branch main).
             "module": a pickled module, bare or under "model" or "ema" (YOLOR, branch paper;
-                YOLOv7).
+                YOLOv7 in training, deploy or stripped form; YOLOv5 release 5).
             "yolor_d2": tensors under "model" beside what Detectron2 or this project stores.
             "safetensors": tensors by name in that format.
             "darknet": all numbers in file order, as the one tensor "values".

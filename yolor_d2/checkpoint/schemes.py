@@ -13,7 +13,8 @@ Both orders are a walk over backbone, neck and head, so they hold for any width 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeGuard
 
 from torch import nn
@@ -37,6 +38,14 @@ from ..layers import (
     Residual,
 )
 from ..networks import AnchorHead, PANNeck, YOLORBackbone
+
+# What files hold beside weights: anchors belong to the configuration, filters of the Haar transform
+# are constants.
+CONSTANTS = re.compile(r"(^|\.)(anchors|anchor_grid)$|\.xfm\.h[01]_(col|row)$")
+# Batches that a norm has seen: without effect, and left out by some programs.
+COUNTER = "num_batches_tracked"
+# Of the first prediction; no other layer has convolutions without a norm.
+HEAD_BIAS = re.compile(r"model\.(\d+)\.m\.0\.bias")
 
 # Our modules in the order of the file: the path of each, or None for a layer without weights that
 # has a number too.
@@ -186,8 +195,17 @@ def yaml_leaves(path: str, module: nn.Module, theirs: str) -> Iterator[tuple[str
                     break
 
 
-def yaml_names(backbone: YOLORBackbone, neck: PANNeck, head: AnchorHead) -> dict[str, str]:
+def yaml_names(
+    backbone: YOLORBackbone, neck: PANNeck, head: AnchorHead, given: Collection[str] = ()
+) -> dict[str, str]:
     """Layers with weights in the "yaml" scheme, ours to theirs.
+
+    Args:
+        backbone: of the network.
+        neck: likewise.
+        head: likewise.
+        given: names in the file. The head is the last layer, behind the convolutions of auxiliary
+            heads, which the file may lack though the network has them, or the other way round.
 
     Raises:
         ValueError: when this network has no such names.
@@ -200,12 +218,20 @@ def yaml_names(backbone: YOLORBackbone, neck: PANNeck, head: AnchorHead) -> dict
         if step is not None:
             names.update(yaml_leaves(*step, f"model.{number}"))
     last = number + 1
+    moved = last - len(neck.auxiliary) if len(neck.auxiliary) else last + len(head.predict)
+    last = find_head(given, (last, moved))
     for i in range(len(head.predict)):
         names[f"head.predict.{i}"] = f"model.{last}.m.{i}"
         names[f"neck.align.{i}"] = f"model.{last}.ia.{i}"
         names[f"head.refine.{i}"] = f"model.{last}.im.{i}"
         names[f"head.auxiliary.{i}"] = f"model.{last}.m2.{i}"
     return names
+
+
+def find_head(given: Collection[str], possible: tuple[int, int]) -> int:
+    """Number of the head in a file, if it is a possible one, else the first of these."""
+    found = {int(match[1]) for name in given if (match := HEAD_BIAS.fullmatch(name))}
+    return possible[1] if found == {possible[1]} else possible[0]
 
 
 # ---- One number per layer

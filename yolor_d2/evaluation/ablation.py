@@ -30,6 +30,8 @@ class Row:
         label: as the paper has it.
         config: name in the model zoo.
         paper: figures that the paper prints, such as AP in percent; those it does not are absent.
+            Parameters and GFLOPs are those of the trained form ("parameters", "gflops") or of that
+            with norms fused ("fused_parameters", "fused_gflops"), whichever the paper counts.
     """
 
     label: str
@@ -47,7 +49,7 @@ class Table:
 
 
 def load_tables() -> dict[str, Table]:
-    """All ablation tables of the paper by name: "1" to "8" and "A1"."""
+    """All ablation tables of the paper by name: "1" to "8", "A1" and "A2"."""
     with open(model_zoo.get_config_file(TABLES), encoding="utf-8") as file:
         tables = json.load(file)["tables"]
     return {
@@ -240,7 +242,11 @@ def format_table(table: Table, measured: Sequence[Measured], scale: str) -> str:
 
 
 def format_costs(table: Table, published: Sequence[Complexity]) -> str:
-    """Parameters and FLOPs of the networks as published, with 80 classes, beside the paper's."""
+    """Parameters and FLOPs of the networks as published, with 80 classes, beside the paper's.
+
+    The paper counts some rows as they are trained and others with norms fused: its figure stands
+    behind ours of the same form.
+    """
 
     def paper(row: Row, name: str, form: str) -> str:
         return format(row.paper[name], form) if name in row.paper else "-"
@@ -254,9 +260,12 @@ def format_costs(table: Table, published: Sequence[Complexity]) -> str:
             paper(row, "fused_parameters", ",.0f"),
             f"{cost.flops / 1e9:.4f}",
             paper(row, "gflops", ".4f"),
+            f"{cost.fused_flops / 1e9:.4f}",
+            paper(row, "fused_gflops", ".4f"),
         ]
         for row, cost in zip(table.rows, published)
     ]
     headers = ["", "parameters", "paper", "norms fused", "paper", "GFLOPs", "paper"]
+    headers += ["GFLOPs fused", "paper"]
     title = "The detectors as published, 80 classes"
     return f"{title}\n{tabulate(rows, headers, disable_numparse=True)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,10 @@ class Focus(nn.Module):
         super().__init__()
         self.rearrange = SpaceToDepth()
         self.conv = ConvNormAct(4 * in_channels, out_channels, 3, form=form)
+
+    def chains(self) -> Iterator[list[nn.Module]]:
+        """Layers that follow each other directly, see `layers.fuse`."""
+        yield [self.rearrange, self.conv.conv, self.conv.norm]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.rearrange(x))
@@ -187,13 +191,14 @@ def strided_conv(in_channels: int, out_channels: int, *, form: BlockForm) -> nn.
     return ConvNormAct(in_channels, out_channels, 3, 2, form=form)
 
 
-@DOWNSAMPLES.register("pool")
+@DOWNSAMPLES.register("max_pool")
 def max_pool(in_channels: int, out_channels: int, *, form: BlockForm) -> nn.Module:
     """A 2x2 max-pool, which keeps the width (YOLOv7-tiny)."""
     if in_channels != out_channels:
         raise ValueError(
-            f"downsample 'pool' keeps its width, {in_channels} channels, but {out_channels} are "
-            "wanted (MODEL.YOLOR.DOWNSAMPLE_WIDTH 'same' wants no others)"
+            f"downsample 'max_pool' keeps its width, {in_channels} channels, but {out_channels} "
+            "are wanted (MODEL.YOLOR.DOWNSAMPLE_WIDTH or NECK_DOWNSAMPLE_WIDTH 'same' wants no "
+            "others)"
         )
     return nn.MaxPool2d(2)
 
@@ -205,7 +210,7 @@ def build_downsample(
 
     Args:
         kind: "conv" for a 3x3 convolution at stride 2, "csp" for `CSPDownsample`, "mp" for `MP`,
-            "pool", or another name of `DOWNSAMPLES`.
+            "max_pool", or another name of `DOWNSAMPLES`.
         in_channels: channels of the input.
         out_channels: channels of the output.
         form: norm and activation.

@@ -12,6 +12,9 @@ implicit multiplication around one are all part of one affine map, so the convol
     y = (W x + b) * g    W' = diag(g) W, b' = g * b
     y = W [g, x] + b     b' = b + W_g g, W' = W_x
 
+Space to depth in front of a convolution only moves pixels: the convolution does the same with a
+kernel of twice the size at twice the stride.
+
 An operator says by `Operator.affine` which of these it is (`layers.operators`); one that is no
 affine map stays. An addition in front of a convolution that pads with zeros cannot be folded: at
 the border the convolution sees zeros, not g. Nor can anything behind an activation. Such implicit
@@ -35,6 +38,7 @@ from torch import Tensor, nn
 
 from .conv import ConvNormAct
 from .csp import CSPStage
+from .downsample import SpaceToDepth
 from .implicit import AnchorwiseConv, FixedImplicit, Implicit
 from .operators import Affine, checked_affine
 from .repconv import RepConv
@@ -100,8 +104,13 @@ class _Fusion:
         self.root = root
         self.report = report
         self.names = {m: name.partition(".")[2] for name, m in root.named_modules()}
-        places = Counter(m for _, m in root.named_modules(remove_duplicate=False))
-        self.shared = {m for m, count in places.items() if count > 1}
+        # Where each module stands, and what has taken its place.
+        self.places: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
+        for parent in root.modules():
+            self.note_children(parent)
+        self.successors: dict[nn.Module, nn.Module] = {}
+        counts = Counter(m for _, m in root.named_modules(remove_duplicate=False))
+        self.shared = {m for m, count in counts.items() if count > 1}
         # Why implicit modules cannot be folded wherever they stand.
         self.refusals: dict[nn.Module, str] = {}
 
@@ -129,11 +138,23 @@ class _Fusion:
 
     def swap(self, old: nn.Module, new: nn.Module) -> None:
         """Put a module in the place of another, wherever that stands."""
-        for parent in list(self.root.modules()):
-            for name, child in list(parent.named_children()):
-                if child is old:
-                    setattr(parent, name, new)
+        self.places[new] = self.places.pop(old, [])
+        for parent, name in self.places[new]:
+            setattr(parent, name, new)
+        self.note_children(new)
+        self.successors[old] = new
         self.names[new] = self.names.get(old, "")
+
+    def note_children(self, parent: nn.Module) -> None:
+        for name, child in parent._modules.items():
+            if child is not None:
+                self.places.setdefault(child, []).append((parent, name))
+
+    def latest(self, module: nn.Module) -> nn.Module:
+        """What stands in the place of a module by now."""
+        while module in self.successors:
+            module = self.successors[module]
+        return module
 
     def drop(self, module: nn.Module) -> None:
         self.report.folded.append(self.names[module])
@@ -156,12 +177,16 @@ class _Fusion:
         layers = [layer for branch in branches for layer in branch if layer is not None]
         if self.shared & {module, *layers} or not all(map(is_plain, layers)):
             return
+        if not all(
+            computes_as(branch, nn.Sequential) for branch in (module.dense, module.pointwise)
+        ):
+            return
         if not all(tracks(norm) for _, norm in branches):
             return
         like = branches[0][0]
         assert like is not None
         weight = torch.zeros_like(like.weight, dtype=torch.float64)
-        bias = bias_of(like)
+        bias = torch.zeros_like(weight[:, 0, 0, 0])
         centre = weight.shape[-1] // 2
         for conv, norm in branches:
             scale, shift = affine_of(norm)
@@ -172,6 +197,7 @@ class _Fusion:
                 margin = centre - conv.weight.shape[-1] // 2
                 kernel = conv.weight.double() * scale.view(-1, 1, 1, 1)
                 weight += torch.nn.functional.pad(kernel, [margin] * 4)
+                bias = bias + bias_of(conv) * scale
         merged = nn.Sequential(plain_conv(weight, bias, like=like), module.act)
         # The 3x3 convolution stays, all others are gone.
         self.report.folded += [self.names[layer] for layer in layers if layer is not like]
@@ -213,11 +239,7 @@ class _Fusion:
         self.drop(norm)
 
     def fold_chain(self, chain: list[nn.Module]) -> None:
-        # Modules that were replaced earlier are found by their names.
-        current = {name: m for m, name in self.names.items()}
-        present = set(self.root.modules())
-        layers = [m if m in present else current[self.names[m]] for m in chain]
-        layers = [m for m in layers if not isinstance(m, nn.Identity)]
+        layers = [m for m in map(self.latest, chain) if not isinstance(m, nn.Identity)]
         if self.shared & set(layers):
             return
         i = 0
@@ -243,6 +265,11 @@ class _Fusion:
             self.drop(layers.pop(i + 1))
         while i > 0:
             before = layers[i - 1]
+            if computes_as(before, SpaceToDepth) and can_gather(conv):
+                conv = gathering_conv(conv)
+                self.drop(layers.pop(i - 1))
+                i -= 1
+                continue
             affine = self.affine(before)
             if affine is None:
                 break
@@ -294,12 +321,19 @@ def chains_of(module: nn.Module) -> Iterator[list[nn.Module]]:
     kind = type(module)
     if isinstance(module, nn.Sequential):
         if kind.forward is nn.Sequential.forward:
-            yield list(module)
+            yield [layer for part in module for layer in layers_of(part)]
     elif isinstance(module, ConvNormAct):
         if kind.forward is ConvNormAct.forward:
             yield [module.conv, module.norm, module.act]
     elif hasattr(kind, "chains") and issubclass(owner(kind, "chains"), owner(kind, "forward")):
         yield from module.chains()  # type: ignore[operator]
+
+
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """The layers of a `ConvNormAct`; anything else is one layer."""
+    if isinstance(module, ConvNormAct) and computes_as(module, ConvNormAct):
+        return [module.conv, module.norm, module.act]
+    return [module]
 
 
 def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -314,15 +348,32 @@ def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def plain_conv(
-    weight: Tensor, bias: Tensor, *, like: nn.Conv2d, in_channels: int | None = None
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    like: nn.Conv2d,
+    in_channels: int | None = None,
+    finer: int = 1,
 ) -> nn.Conv2d:
-    """A convolution with these values and the geometry, type and device of another."""
+    """A convolution with these values and the geometry, type and device of another.
+
+    Args:
+        weight: of the new one.
+        bias: of the new one.
+        like: the other one.
+        in_channels: of the new one; None takes the other's.
+        finer: kernel, stride and padding are those of the other one, times this.
+    """
+    kernel_size, stride, padding = (
+        value if isinstance(value, str) else tuple(finer * size for size in value)
+        for value in (like.kernel_size, like.stride, like.padding)
+    )
     conv = nn.Conv2d(
         like.in_channels if in_channels is None else in_channels,
         like.out_channels,
-        like.kernel_size,  # type: ignore[arg-type]
-        like.stride,  # type: ignore[arg-type]
-        like.padding,  # type: ignore[arg-type]
+        kernel_size,  # type: ignore[arg-type]
+        stride,  # type: ignore[arg-type]
+        padding,  # type: ignore[arg-type]
         like.dilation,  # type: ignore[arg-type]
         like.groups,
         padding_mode=like.padding_mode,
@@ -382,3 +433,22 @@ def fed_conv(conv: nn.Conv2d, affine: Affine) -> nn.Conv2d:
         of_output = affine.scale.view(conv.groups, -1)[group]
         weight = weight * of_output[:, :, None, None]
     return plain_conv(weight, bias, like=conv, in_channels=weight.shape[1] * conv.groups)
+
+
+def can_gather(conv: nn.Conv2d) -> bool:
+    """Whether `gathering_conv` can be made of a convolution."""
+    return (
+        conv.groups == 1
+        and conv.dilation == (1, 1)
+        and conv.padding_mode == "zeros"
+        and (not isinstance(conv.padding, str))
+    )
+
+
+def gathering_conv(conv: nn.Conv2d) -> nn.Conv2d:
+    """The convolution that does on an image what another does on its `SpaceToDepth`."""
+    outputs, inputs, height, width = conv.weight.shape
+    # The channels are the four places in a block, column by column, each with those of the image.
+    places = conv.weight.view(outputs, 2, 2, inputs // 4, height, width)  # O, column, row, C, k, k
+    weight = places.permute(0, 3, 4, 2, 5, 1).reshape(outputs, inputs // 4, 2 * height, 2 * width)
+    return plain_conv(weight, bias_of(conv), like=conv, in_channels=inputs // 4, finer=2)

@@ -21,12 +21,21 @@ class Registry(dict[str, T]):
         kind: what they are, for messages.
         key: of the configuration that names them, for messages.
         apart_from: registries whose names stand in the same line of words, and so must differ.
+        may_be_none: the configuration may also say "none"; who looks a name up deals with it first.
     """
 
-    def __init__(self, kind: str, key: str, *, apart_from: tuple[Registry, ...] = ()):
+    def __init__(
+        self,
+        kind: str,
+        key: str,
+        *,
+        apart_from: tuple[Registry, ...] = (),
+        may_be_none: bool = False,
+    ):
         super().__init__()
         self.kind = kind
         self.key = key
+        self.may_be_none = may_be_none
         self.apart_from = apart_from
 
     def register(self, name: str) -> Callable[[Item], Item]:
@@ -61,8 +70,9 @@ class Registry(dict[str, T]):
             ValueError: when there is none; the message lists those that exist.
         """
         if name not in self:
+            known = [NONE] * self.may_be_none + sorted(self)
             raise ValueError(
-                f"{self.kind} ({self.key}) is {name!r}, expected one of {sorted(self)}; {OWN_PART}"
+                f"{self.kind} ({self.key}) is {name!r}, expected one of {known}; {OWN_PART}"
             )
         return self[name]
 

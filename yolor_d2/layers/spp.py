@@ -14,7 +14,9 @@ from .registry import Registry
 
 # What the neck does to the deepest map: called with channels of input and output, what else the
 # configuration gives it, and the form by keyword.
-SPPS: Registry[Callable[..., nn.Module]] = Registry("pyramid pooling", "MODEL.YOLOR.SPP")
+SPPS: Registry[Callable[..., nn.Module]] = Registry(
+    "pyramid pooling", "MODEL.YOLOR.SPP", may_be_none=True
+)
 
 
 class SpatialPyramidPooling(nn.Module):

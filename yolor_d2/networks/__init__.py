@@ -2,12 +2,13 @@
 
 from .backbone import STAGES, STEM_LAYERS, YOLORBackbone, register_stem_layer
 from .head import AnchorHead
-from .neck import PANNeck
+from .neck import OUTPUTS, PANNeck
 from .network import YOLORNetwork, build_network
 from .tasks import ClassificationBranch, EmbeddingBranch, TaskBranches
 from .variants import VARIANTS, Variant, get_variant
 
 __all__ = [
+    "OUTPUTS",
     "STAGES",
     "STEM_LAYERS",
     "VARIANTS",

@@ -23,8 +23,8 @@ class Complexity:
         macs: multiply-accumulate operations of the convolutions.
         flops: the paper's figure: 2 * (macs + bias additions + 2 * outputs of batch norms).
             Activations, pooling, resizing, sums and implicit knowledge count nothing.
-        fused_flops: the figure of YOLOv7's and YOLOv5's tables: 2 * (macs + bias additions) once
-            norms are merged into convolutions and the branches of `layers.RepConv` into one.
+        fused_flops: the figure of YOLOv7's and YOLOv5's tables: the same once norms that follow a
+            convolution are merged into it, and the branches of `layers.RepConv` into one.
     """
 
     parameters: int
@@ -89,18 +89,23 @@ def measure_complexity(module: nn.Module, *inputs: Tensor | Sequence) -> dict[st
         if isinstance(part, RepConv)
         for layer in (*part.pointwise, part.identity)
     }
+    # Norms that go into the convolution before them and leave a bias behind; those behind a
+    # concatenation stay.
+    absorbed = {
+        part.norm if isinstance(part, ConvNormAct) else part.dense[1]
+        for part in module.modules()
+        if isinstance(part, (ConvNormAct, RepConv))
+    }
 
     def total(part: nn.Module) -> Complexity:
         layers = list(part.modules())
         part_macs, part_biases, part_norms = (
             sum(counter[layer] for layer in layers) for counter in (macs, biases, norms)
         )
-        # A norm leaves a bias behind.
         fused = sum(
-            counter[layer]
+            macs[layer] + biases[layer] + (1 if layer in absorbed else 2) * norms[layer]
             for layer in layers
             if layer not in merged
-            for counter in (macs, biases, norms)
         )
         return Complexity(
             parameters=count_parameters(part),

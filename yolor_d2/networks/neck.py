@@ -34,7 +34,7 @@ JOINS_BLOCK, JOINS_REDUCED = "block", "reduced"
 # Convolutions that end the neck, to twice its width: called with channels of input and output, and
 # the form by keyword.
 OUTPUTS: Registry[Callable[..., nn.Module]] = Registry(
-    "output of the neck", "MODEL.YOLOR.NECK_OUTPUT"
+    "output of the neck", "MODEL.YOLOR.NECK_OUTPUT", may_be_none=True
 )
 OUTPUTS.add("repconv", RepConv)
 

@@ -148,6 +148,12 @@ def objectness_targets(
     return [part.view(level.shape[:4]) for part, level in zip(flat[:total].split(cells), levels)]
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """The small probabilities of objectness and the quotients of CIoU need it, also under
+    autocast."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def rows_at(logits: Tensor, where: tuple[Tensor, ...]) -> Tensor:
     """(R, 5 + K) logits at R places of a level; without places nothing that has a gradient."""
     return logits[where] if len(where[0]) else logits.new_zeros(0, logits.shape[-1])
@@ -169,17 +175,16 @@ def loss_terms(
         focal_gamma, label_smoothing: see `LossGains`.
 
     Returns:
-        0-dim float32: box term, the sum of the means over the positives of each level; objectness
-        terms of each level, means over its cells; class term, as the box term, and 0 with K = 1.
+        0-dim, at least float32: box term, the sum of the means over the positives of each level;
+        objectness terms of each level, means over its cells; class term, as the box term, and 0
+        with K = 1.
     """
     places = (targets.image, targets.anchor, targets.row, targets.column)
     by_level = zip(*(place.split(targets.sizes) for place in places))
-    # The small probabilities of objectness and the quotients of CIoU need float32, also under
-    # autocast.
-    matched = torch.cat([rows_at(x, where) for x, where in zip(levels, by_level)]).float()
+    matched = at_least_float32(torch.cat([rows_at(x, at) for x, at in zip(levels, by_level)]))
     wanted_box = targets.box
     # Of each row in the mean of its level.
-    share = (1 / targets.positives.clamp(min=1))[targets.level]
+    share = (1 / targets.positives.clamp(min=1).to(matched.dtype))[targets.level]
     if targets.valid is not None:
         # Nothing that other cells hold may reach the sums, be it infinite.
         matched = matched.masked_fill(~targets.valid[:, None], 0.0)
@@ -191,7 +196,7 @@ def loss_terms(
     box_loss = ((1 - ciou) * share).sum()
 
     objectness = [
-        binary_cross_entropy(level[..., 4].float(), target, focal_gamma)
+        binary_cross_entropy(at_least_float32(level[..., 4]), target, focal_gamma)
         for level, target in zip(levels, objectness_targets(levels, targets, ciou.detach()))
     ]
     num_classes = matched.shape[1] - 5
