@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> Report:
     def speed(key: object, operations: float) -> float:
         return operations / statistics.median(samples[key].counted) / 1e9
 
-    flops = 2 * config_complexity(cfg, size)["total"].macs
+    flops = 2 * config_complexity(cfg, size, folded=True)["total"].macs
     first = args.variants[0]
     rows = []
     for batch in args.batch:

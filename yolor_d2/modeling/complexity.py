@@ -12,19 +12,19 @@ from .backbone import variant_from_config
 
 
 def config_complexity(cfg: CfgNode, size: int, *, folded: bool = False) -> dict[str, Complexity]:
-    """See `networks.complexity.measure_complexity`; operations are those of inference, where
-    auxiliary heads do nothing.
+    """See `networks.complexity.measure_complexity`.
 
     Args:
         cfg: describes a network.
         size: side of the square image.
-        folded: measure what `layers.fuse.fuse_for_inference` makes of it, not what is trained.
+        folded: measure what `layers.fuse.fuse_for_inference` makes of it, what inference computes;
+            otherwise what is trained, auxiliary heads included.
     """
     channels = len(cfg.MODEL.PIXEL_MEAN)
     with torch.device("meta"):
         network = build_network(
             variant_from_config(cfg), cfg.MODEL.YOLOR.NUM_CLASSES, in_channels=channels
-        ).eval()
+        )
         image = torch.empty(1, channels, size, size)
         if folded:
             network = fuse_for_inference(network)

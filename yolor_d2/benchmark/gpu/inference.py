@@ -65,7 +65,7 @@ def build_case(setting: Setting, config: str, size: int) -> Case:
     """The model of a configuration at a size."""
     cfg = load_config(config, config_on(setting))
     square(cfg, size)
-    flops = 2 * config_complexity(cfg, size)["total"].macs
+    flops = 2 * config_complexity(cfg, size, folded=True)["total"].macs
     return Case(cfg.MODEL.YOLOR.VARIANT, cfg, build(cfg), size, flops)
 
 
