@@ -254,13 +254,8 @@ def write_row(folder, variant):
     ("variant", "suffix"),
     [
         ("yolov7_w6", ".torchscript"),
-        *(
-            pytest.param(variant, suffix, marks=pytest.mark.slow)
-            for variant, suffix in [
-                *(("yolov7", ".onnx"), ("yolov7_w6", ".onnx")),
-                *(("yolov7_tiny", ".torchscript"), ("yolov5_s_implicit", ".torchscript")),
-            ]
-        ),
+        pytest.param("yolov5_s_implicit", ".torchscript", marks=pytest.mark.slow),
+        pytest.param("yolov7", ".onnx", marks=pytest.mark.slow),
     ],
 )
 def test_networks_of_yolov7_and_yolov5_are_exported_without_what_training_alone_needs(
