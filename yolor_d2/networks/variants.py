@@ -83,27 +83,18 @@ def deeper(units: int, factor: float) -> int:
     return max(round(units * factor), 1)
 
 
-def wider_stem(stem: Sequence[StemLayer], factor: float) -> tuple[StemLayer, ...]:
-    def wider(layer: StemLayer) -> StemLayer:
-        if layer[0] in STEM_LAYERS and not STEM_LAYERS[str(layer[0])].has_width:
-            return layer
-        kind, channels, *rest = layer
-        return (kind, scale_width(int(channels), factor), *rest)
+def resize(variant: Variant, width: float, depth: float, *, inside: bool) -> Variant:
+    """A variant with its widths and repetitions multiplied; widths inside blocks if `inside`."""
 
-    return tuple(wider(layer) for layer in stem)
+    def layer(spec: StemLayer) -> StemLayer:
+        if spec[0] in STEM_LAYERS and not STEM_LAYERS[str(spec[0])].has_width:
+            return spec
+        kind, channels, *rest = spec
+        return (kind, scale_width(int(channels), width), *rest)
 
-
-def scale(variant: Variant, width: float = 1.0, depth: float = 1.0) -> Variant:
-    """A variant with all widths and repetitions multiplied by these factors.
-
-    Widths are rounded up to multiples of 8, repetitions to the nearest whole number, at least 1.
-    """
-    if (width, depth) == (1, 1):
-        return variant
-
-    def scaled(block: Block) -> Block:
-        channels, units, *kind = block
-        if len(kind) > 1 and BLOCKS.traits_of(str(kind[0])).has_hidden:
+    def block(spec: Block) -> Block:
+        channels, units, *kind = spec
+        if inside and len(kind) > 1 and BLOCKS.traits_of(str(kind[0])).has_hidden:
             kind[1] = scale_width(int(kind[1]), width)
         return (scale_width(int(channels), width), deeper(int(units), depth), *kind)
 
@@ -112,13 +103,21 @@ def scale(variant: Variant, width: float = 1.0, depth: float = 1.0) -> Variant:
 
     return replace(
         variant,
-        stem=wider_stem(variant.stem, width),
-        stages=tuple(scaled(block) for block in variant.stages),
+        stem=tuple(map(layer, variant.stem)),
+        stages=tuple(map(block, variant.stages)),
         neck_widths=wider(variant.neck_widths),
         neck_units=deeper(variant.neck_units, depth),
-        neck_hidden=wider(variant.neck_hidden),
+        neck_hidden=wider(variant.neck_hidden) if inside else variant.neck_hidden,
         auxiliary_widths=wider(variant.auxiliary_widths),
     )
+
+
+def scale(variant: Variant, width: float = 1.0, depth: float = 1.0) -> Variant:
+    """A variant with all widths and repetitions multiplied by these factors.
+
+    Widths are rounded up to multiples of 8, repetitions to the nearest whole number, at least 1.
+    """
+    return variant if (width, depth) == (1, 1) else resize(variant, width, depth, inside=True)
 
 
 def compound_scale(variant: Variant, depth: float) -> Variant:
@@ -140,31 +139,16 @@ def compound_scale(variant: Variant, depth: float) -> Variant:
         concatenated = BLOCKS.traits_of(kind).concatenated
         return concatenated(deeper(units, depth)) / concatenated(units) if concatenated else 1.0
 
-    stages = [(int(c), int(n), *(kind or [DEFAULT_BLOCK])) for c, n, *kind in variant.stages]
-    factors = {growth(str(stage[2]), stage[1]) for stage in stages}
-    factors.add(growth(variant.neck_block, variant.neck_units))
+    blocks = [(kind[0] if kind else DEFAULT_BLOCK, units) for _, units, *kind in variant.stages]
+    blocks.append((variant.neck_block, variant.neck_units))
+    factors = {growth(str(kind), int(units)) for kind, units in blocks}
     if len(factors) > 1:
         raise ValueError(
             f"compound scaling by {depth} (MODEL.YOLOR.COMPOUND_DEPTH): the concatenations of the "
             f"blocks grow by different factors, {sorted(factors)}; MODEL.YOLOR.WIDTH_FACTOR and "
             "DEPTH_FACTOR scale any network"
         )
-    (width,) = factors
-
-    def wider(widths: Sequence[int]) -> tuple[int, ...]:
-        return tuple(scale_width(channels, width) for channels in widths)
-
-    return replace(
-        variant,
-        stem=wider_stem(variant.stem, width),
-        stages=tuple(
-            (scale_width(int(channels), width), deeper(int(units), depth), *kind)
-            for channels, units, *kind in variant.stages
-        ),
-        neck_widths=wider(variant.neck_widths),
-        neck_units=deeper(variant.neck_units, depth),
-        auxiliary_widths=wider(variant.auxiliary_widths),
-    )
+    return resize(variant, factors.pop(), depth, inside=False)
 
 
 def without_implicit(variant: Variant) -> Variant:
