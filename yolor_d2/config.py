@@ -32,6 +32,7 @@ LEAST_VALUES = {
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.KEEP_LAST": 0,
     "SOLVER.MAX_ITER": 0,
+    "SOLVER.MUON.BLOCK": 0,
     "TEST.DETECTIONS_PER_IMAGE": 1,
     "TEST.IMS_PER_BATCH": 1,
 }
@@ -323,6 +324,9 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.SOLVER.MUON.BASE_LR = 0.004
     # Each of their steps takes away this share, times the learning rate, of a weight.
     cfg.SOLVER.MUON.WEIGHT_DECAY = 0.01
+    # Channels that a convolution gives whose steps are made orthogonal to each other; 0 takes all
+    # of them together. Fewer cost much less time (docs/training.md).
+    cfg.SOLVER.MUON.BLOCK = 0
 
     # ---- On a GPU
     # Take what suits it: MODEL.CHANNELS_LAST, SOLVER.FUSED and, where the card has it, bfloat16
