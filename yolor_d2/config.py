@@ -280,7 +280,11 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Their longer side becomes INPUT.MAX_SIZE_TRAIN, and batches are squares. With RECT they are
     # rectangles that just hold images of like aspect ratio, and there are no mosaics.
     cfg.INPUT.RECT = False
-    # Each batch gets a size of its own from [1 - x, 1 + x] times INPUT.MAX_SIZE_TRAIN.
+    # [[share of the run, share of the size], ...]: until then batches have that share of
+    # INPUT.MAX_SIZE_TRAIN, in whole strides; [] is off.
+    cfg.INPUT.SIZE_STEPS = []
+    # Each batch gets a size of its own from [1 - x, 1 + x] times INPUT.MAX_SIZE_TRAIN, or times the
+    # share of it that INPUT.SIZE_STEPS gives.
     cfg.INPUT.MULTI_SCALE = 0.0
     # Keep decoded images: "none", "ram" (shared by the workers of a process) or "disk".
     cfg.INPUT.CACHE = "none"
