@@ -197,7 +197,9 @@ def test_a_lazy_config_is_the_model_of_the_yaml_file(name):
     augment, ours = cfg.dataloader.train.dataset.augment, yaml.INPUT.AUGMENT
     for key in ("translate", "scale"):
         assert augment[key] == ours[key.upper()]
-    assert augment.get("mosaic9", 0.0) == ours.MOSAIC9 and augment.get("mixup", 0.0) == ours.MIXUP
+    for key in ("mosaic9", "mixup", "paste_in"):
+        assert augment.get(key, 0.0) == ours[key.upper()]
+    assert cfg.dataloader.train.dataset.truth.get("polygons", False) == (ours.PASTE_IN > 0)
     assert cfg.dataloader.train.total_batch_size == yaml.SOLVER.IMS_PER_BATCH
     assert cfg.train.max_iter == pytest.approx(yaml.SOLVER.MAX_ITER, abs=1)
 

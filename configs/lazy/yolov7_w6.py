@@ -29,7 +29,8 @@ model.auxiliary_gain = 0.25
 
 augment = dataloader.train.dataset.augment
 augment.translate, augment.scale = 0.2, 0.9
-augment.mosaic9, augment.mixup = 0.2, 0.15
+augment.mosaic9, augment.mixup, augment.paste_in = 0.2, 0.15, 0.15
+dataloader.train.dataset.truth.polygons = True
 dataloader.train.total_batch_size = dataloader.train.sampler.batch_size = BATCH
 train.max_iter = 300 * IMAGES // BATCH
 train.eval_period = train.checkpointer.period = 5 * IMAGES // BATCH
