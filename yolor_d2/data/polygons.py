@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 # Coordinates of a polygon of three points, the fewest that enclose anything.
 LEAST_COORDINATES = 6
@@ -130,6 +129,8 @@ class Polygons:
                 points, ends = cut_half_plane(points, ends, distances)
                 kept = np.diff(ends, prepend=0) > 0
                 ends, left, limits = ends[kept], left[kept], limits[kept]
+        # Points on a border are rounded.
+        points = points.clip(0, np.repeat(limits, np.diff(ends, prepend=0), axis=0))
         # In the places of those that were cut.
         places = np.arange(len(self.ends))
         places[left] = len(places) + np.arange(len(left))
@@ -142,6 +143,9 @@ class Polygons:
 
     def mask(self, index: int, height: int, width: int) -> np.ndarray:
         """(height, width) bool pixels of one object, as COCO's own tools have them."""
+        # It imports what few need, evaluation and all.
+        from faster_coco_eval.core import mask as coco_mask
+
         outlines = [part.ravel().astype(np.float64).tolist() for part in self[index]]
         if not outlines:
             return np.zeros((height, width), dtype=bool)

@@ -51,7 +51,7 @@ HUE_SPREAD = 30.0  # degrees, to both sides of a class's hue
 SUPERSAMPLING = 3  # samples per pixel and axis at the edges of a shape
 # Polygons lie within so many pixels of the border of a mask, which is looked at in steps of this
 # fraction of a pixel.
-OUTLINE_TOLERANCE, OUTLINE_STEPS = 1.0, 4
+OUTLINE_TOLERANCE, OUTLINE_STEPS = 0.8, 4
 
 Array = np.ndarray
 Size = tuple[int, int]  # (H, W) in pixels
