@@ -10,7 +10,6 @@ from PIL import Image
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.config import load_config
 from yolor_d2.d2.structures import BoxMode
 from yolor_d2.data import paste_in as module
 from yolor_d2.data.augment import NO_IDENTITY, Sample
@@ -370,10 +369,6 @@ def test_a_set_without_polygons_says_so(cfg, toy, caplog, tmp_path, monkeypatch)
     assert torch.equal(dataset[3, 1]["image"], plain[3, 1]["image"])
 
 
-def test_recipes_of_the_authors():
-    for name, share in [("yolov7_p5", 0.15), ("yolov7_p6", 0.15), ("yolov7_tiny", 0.05)]:
-        cfg = load_config(f"recipes/{name}.yaml", ["MODEL.DEVICE", "cpu"])
-        assert share == cfg.INPUT.AUGMENT.PASTE_IN
-    assert load_config("recipes/yolov5.yaml", []).INPUT.AUGMENT.PASTE_IN == 0
+def test_shares_of_the_authors():
     assert sorted(set(module.PLACES)) == [0.0625, 0.125, 0.25, 0.5, 0.75]
     assert [module.PLACES.count(x) for x in (0.75, 0.5, 0.25, 0.125, 0.0625)] == [2, 4, 4, 4, 6]
