@@ -137,7 +137,7 @@ def test_an_object_is_scaled_to_fit():
     outline = polygons_of([TRIANGLE])
     mask, moved = fit(WINDOW, (100, 200, 130, 290), outline)
     assert mask.shape == (30, 30)  # 30 / 40 of it, by the shorter side
-    assert moved.bounds().tolist() == [[100, 200, 130, 230]]
+    assert moved.bounds().tolist() == [[0, 0, 30, 30]]
     assert mask.sum() == pytest.approx(450, rel=0.05) and mask[0, 0] and not mask[-1, -1]
     larger, _ = fit(WINDOW, (0, 0, 100, 80), outline)
     assert larger.shape == (80, 80)

@@ -8,6 +8,7 @@ polygons alone, so only images of objects that are really pasted are read.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -150,8 +151,8 @@ def fit(
         outline: its polygons in its image.
 
     Returns:
-        (h, w) bool pixels from the corner of the place, and its polygons there; None where too
-        little of it would be seen.
+        (h, w) bool pixels from the corner of the place, and its polygons, in pixels of these; None
+        where too little of it would be seen.
     """
     x1, y1, x2, y2 = place
     sides = window[2:] - window[:2]
@@ -164,7 +165,7 @@ def fit(
     mask = scaled.mask(0, height, width)
     if mask.sum() <= LEAST_PIXELS:
         return None
-    return mask, scaled.cut(width, height).map(lambda points: points + (x1, y1))
+    return mask, scaled
 
 
 def paste_object(
@@ -215,11 +216,13 @@ def paste_in(
         if fitted is None:
             continue
         mask, outline = fitted
+        new_height, new_width = mask.shape
         paste_object(image, found.read(), window, mask, x1, y1)
-        box = np.array([[x1, y1, x1 + mask.shape[1], y1 + mask.shape[0]]], dtype=np.float64)
-        boxes = np.concatenate([boxes, box])
+        boxes = np.concatenate([boxes, [[x1, y1, x1 + new_width, y1 + new_height]]])
         pasted.append(found)
-        outlines.append(outline)
+        if sample.polygons is not None:
+            outline = outline.cut(new_width, new_height)
+            outlines.append(outline.map(functools.partial(np.add, (x1, y1))))
     if not pasted:
         return sample
     labels = np.array([x.label for x in pasted], dtype=np.int64)
