@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .assign import Assignment
@@ -114,10 +113,15 @@ def class_costs(logits: Tensor) -> Tensor:
     Args:
         logits: (R, 5 + K).
     """
-    log_score = (F.logsigmoid(logits[:, 5:]) + F.logsigmoid(logits[:, 4:5])) / 2
-    log_score = log_score.clamp(min=LEAST_LOG)
-    log_rest = torch.log(-torch.expm1(log_score)).clamp(min=LEAST_LOG)
-    return (log_rest - log_score - log_rest.sum(dim=1, keepdim=True)).T.contiguous()
+    classes, objectness = logits[:, 5:].T.contiguous(), logits[:, 4]
+    score = classes.sigmoid()
+    # 1 - score * objectness without a difference, which would be 0 for large logits.
+    rest = (-classes).sigmoid().addcmul_(score, (-objectness).sigmoid())
+    score = score.mul_(objectness.sigmoid()).sqrt_()
+    # (1 - p) / (1 + sqrt(p)) is 1 - sqrt(p).
+    log_rest = rest.div_(1 + score).log_().clamp_(min=LEAST_LOG)
+    log_score = score.log_().clamp_(min=LEAST_LOG)
+    return (log_rest - log_score).sub_(log_rest.sum(dim=0))
 
 
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
@@ -225,7 +229,7 @@ def match_near(
         if len(part) < len(boxes):
             (x1, y1), (x2, y2) = boxes[part, :2].amin(dim=0), boxes[part, 2:].amax(dim=0)
             seen = (left < x2) & (right > x1) & (top < y2) & (bottom > y1)
-            here = seen.logical_or_(far[of_box[part]].any(dim=0)).nonzero()[:, 0]
+            here = seen.logical_or_(far[of_box[part].unique()].any(dim=0)).nonzero()[:, 0]
         iou = pairwise_iou(boxes[part], rows[here])
         cost = pair_costs(iou, predictions.costs[labels[part, None], here], iou_weight)
         taken = cheapest(cost, dynamic_k(iou, most), most).nonzero(as_tuple=True)
