@@ -84,7 +84,9 @@ def test_the_configuration_of_the_teacher(tmp_path):
     # It is a configuration, and one of the same teacher.
     save_config(own, tmp_path / "teacher.yaml")
     cfg.MODEL.YOLOR.TEACHER.CONFIG = str(tmp_path / "teacher.yaml")
-    assert teacher_config(cfg) == own
+    again = teacher_config(cfg)
+    assert again.MODEL.YOLOR == own.MODEL.YOLOR and again.MODEL.BACKBONE == own.MODEL.BACKBONE
+    assert again.OUTPUT_DIR == own.OUTPUT_DIR
     cfg.MODEL.YOLOR.TEACHER.CONFIG = ""
     assert teacher_config(cfg) is None
 
@@ -129,7 +131,8 @@ def weights_of(cfg: CfgNode, path: Path, **changes: object) -> dict:
     return state
 
 
-def test_weights_that_do_not_fit_are_refused(taught, tmp_path):
+def test_weights_that_do_not_fit_are_refused(taught, tmp_path, monkeypatch):
+    monkeypatch.setattr("yolor_d2.checkpoint.convert.advise", lambda *_: "")  # takes seconds
     path = tmp_path / "teacher.pth"
     taught.MODEL.YOLOR.TEACHER.WEIGHTS = str(path)
     start = rf"^MODEL\.YOLOR\.TEACHER\.WEIGHTS: .*{path.name}.*"
@@ -169,7 +172,7 @@ def test_a_frozen_teacher_is_in_no_checkpoint(taught, tmp_path, caplog):
 
 def test_a_joint_teacher_is_saved_beside_the_student(taught):
     taught.SOLVER.EMA.RAMP = 2
-    taught.SOLVER.FREEZE = ["backbone.bottom_up.body.stem.1"]  # of the student alone
+    taught.SOLVER.FREEZE = ["backbone.bottom_up.body.stages.0"]  # of the student alone
     trainer = train(taught)
     teacher, student = trainer.model.teacher, trainer.student
     assert all(p.requires_grad for p in teacher.parameters())
@@ -193,7 +196,8 @@ def test_a_joint_teacher_is_saved_beside_the_student(taught):
     )
 
 
-def test_the_student_begins_as_it_does_without_a_teacher(taught):
+def test_the_student_begins_as_it_does_without_a_teacher(taught, monkeypatch):
+    monkeypatch.setattr(Trainer, "build_writers", lambda self: [])  # nothing to close
     os.makedirs(taught.OUTPUT_DIR)
     torch.manual_seed(0)
     with_teacher = Trainer(taught).student.state_dict()

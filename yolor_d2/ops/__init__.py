@@ -6,6 +6,7 @@ from .decode import decode, decode_level, decode_passing
 from .distillation import DistillationGains, distillation_losses
 from .losses import DetectionLosses, LossGains, detection_losses
 from .nms import Detections, detect, suppress
+from .ota import assign_ota
 
 __all__ = [
     "Assignment",
@@ -15,6 +16,7 @@ __all__ = [
     "LevelTargets",
     "LossGains",
     "assign",
+    "assign_ota",
     "assign_targets",
     "cxcywh_to_xyxy",
     "decode",

@@ -22,7 +22,6 @@ from .losses import (
     LossGains,
     at_least_float32,
     binary_cross_entropy,
-    rows_at,
     weigh_terms,
 )
 
@@ -111,7 +110,7 @@ def compare_cells(
     if shapes_may_depend_on_values(objectness):
         places = counts.nonzero(as_tuple=True)
         own, others = anchors[places[1]], teacher_anchors[places[1]]
-        rows, wanted = (at_least_float32(rows_at(x, places)) for x in (student, teacher))
+        rows, wanted = (at_least_float32(x[places]) for x in (student, teacher))
         return Lesson(rows, wanted, own, others, objectness[places])
     # Nothing that other cells hold may reach the sums, be it infinite.
     rows, wanted = (
@@ -123,15 +122,23 @@ def compare_cells(
     return Lesson(rows, wanted, own, others, objectness.masked_fill(~counts, 0.0).flatten())
 
 
-def lesson_terms(lesson: Lesson) -> tuple[Tensor, Tensor]:
-    """Box term (1 - CIoU with the teacher's box) and class term (cross entropy with its scores) of
-    one level, 0-dim: means over the rows, weighted; 0 without rows."""
+def lesson_terms(lesson: Lesson, form: str) -> tuple[Tensor, Tensor]:
+    """Unweighted terms of one level.
+
+    Args:
+        lesson: its rows.
+        form: of CIoU, see `boxes.paired_iou`.
+
+    Returns:
+        0-dim: 1 - CIoU with the teacher's boxes, and the cross entropy with its class scores, means
+        over the rows by their weights; 0 without rows.
+    """
     student, teacher, anchors, teacher_anchors, weight = lesson
     # Where the teacher does not see one whole object, so little counts as it sees.
     share = weight / weight.sum().clamp(min=1)
     boxes = torch.cat(decode_offsets(student[:, :4], anchors), dim=1)
     wanted = torch.cat(decode_offsets(teacher[:, :4], teacher_anchors), dim=1)
-    box = ((1 - paired_iou(boxes, wanted, kind="ciou")) * share).sum()
+    box = ((1 - paired_iou(boxes, wanted, kind="ciou", form=form)) * share).sum()
     if student.shape[1] == 6:  # one class is always right
         return box, box.new_zeros(())
     return box, binary_cross_entropy(student[:, 5:], teacher[:, 5:].sigmoid(), weight=share)
@@ -204,7 +211,7 @@ def distillation_losses(
             objectness,
             teacher_gains.least_objectness,
         )
-        terms = lesson_terms(lesson)
+        terms = lesson_terms(lesson, gains.ciou)
         box, classes = box + terms[0], classes + terms[1]
     terms = weigh_terms(box, by_level, classes, gains, outputs - 5)
     shares = teacher_gains.box, teacher_gains.objectness, teacher_gains.classes
