@@ -220,6 +220,14 @@ def test_fixed_shapes_give_the_same_losses_and_gradients_whatever_other_cells_ho
     torch.testing.assert_close(rows_grad, fixed_grad)
 
 
+def test_it_is_one_graph():
+    levels, others, anchors, other_anchors = families(3, dtype=torch.float32)
+    arguments = (levels, others, anchors, other_anchors, STRIDES, TEACHER_STRIDES)
+    found = torch.compile(distillation_losses, fullgraph=True, backend="eager")(*arguments)
+    for loss, expected in zip(found, distillation_losses(*arguments)):
+        torch.testing.assert_close(loss, expected)
+
+
 def test_half_precision_is_summed_in_float32():
     levels, others, anchors, other_anchors = families(3, dtype=torch.float32)
     arguments = (anchors, other_anchors, STRIDES, TEACHER_STRIDES)
