@@ -143,3 +143,18 @@ def test_without_a_common_stride_there_is_nothing_to_teach():
     teacher.strides = [4, 64]
     with pytest.raises(ValueError, match=r"TEACHER\.CONFIG names a network with strides \[4, 64\]"):
         TaughtModel(student, teacher, DistillationGains(), joint=True)
+
+
+def test_lead_heads_alone_are_compared():
+    """Logits of auxiliary heads follow theirs, of student and teacher alike."""
+    taught = TaughtModel(build("yolov7_w6"), build("yolov7_w6", seed=1), joint=True)
+    pixels = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        _, levels = taught.student.run_network(pixels)
+        teacher_levels = taught.run_teacher(pixels)
+    assert len(levels) == len(teacher_levels) == 8
+    found = taught.compute_distillation(levels, teacher_levels)
+    expected = taught.compute_distillation(levels[:4], teacher_levels[:4])
+    assert all(torch.equal(one, other) for one, other in zip(found, expected))
+    others = taught.compute_distillation(levels[4:], teacher_levels[4:])
+    assert found.objectness != others.objectness
