@@ -1,32 +1,58 @@
 """Optimal-transport assignment: which of its candidates a box takes depends on what is predicted.
 
-simOTA over the candidates of `assign` (OTA, arXiv 2103.14259; YOLOX, arXiv 2107.08430; YOLOv7, arXiv
-2207.02696): every box takes as many of its image's candidates as the best predictions overlap it,
-those that cost least. What costs little is a prediction that lies well and has the right class.
+simOTA (OTA, arXiv 2103.14259; YOLOX, arXiv 2107.08430) over the candidates of `assign`, as YOLOv7
+(arXiv 2207.02696) has it: every box takes as many of its image's candidates as the best predictions
+overlap it, those that cost least. What costs little is a prediction that lies well and has the
+right class.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .assign import Assignment
 from .boxes import cxcywh_to_xyxy
 from .decode import decode_offsets
-from .device import constant, shapes_may_depend_on_values
+from .device import constant
 from .losses import logits_at
 
 # Keeps the logarithm of an overlap of 0 finite.
 EPS = 1e-8
 # A probability that rounds to 0 or 1 has this logarithm, as `torch.nn.BCELoss` has it.
 LEAST_LOG = -100.0
-# Pairs of boxes and rows that are computed at a time: what fits into the cache of a CPU, and into
-# the memory of a GPU several times.
-PAIRS_AT_A_TIME = {"cpu": 2**17, "elsewhere": 2**26}
+# Pairs of boxes and rows that are computed at a time: what fits into the cache of a CPU ...
+PAIRS_IN_CACHE = 2**18
+# ... and several times into the memory of a GPU.
+PAIRS_IN_MEMORY = 2**26
+
+
+class Predictions(NamedTuple):
+    """What R rows predict.
+
+    Attributes:
+        boxes: (..., R, 4) xyxy in input pixels.
+        costs: (..., K, R) cost for a box of each class, see `class_costs`.
+    """
+
+    boxes: Tensor
+    costs: Tensor
+
+
+class Objects(NamedTuple):
+    """T boxes of the ground truth.
+
+    Attributes:
+        boxes: (..., T, 4) xyxy in input pixels.
+        labels: (..., T) classes.
+    """
+
+    boxes: Tensor
+    labels: Tensor
 
 
 class Matches(NamedTuple):
@@ -35,12 +61,10 @@ class Matches(NamedTuple):
     Attributes:
         box: (..., R) place of the box among those of the image.
         taken: (..., R) bool; `box` of the other rows means nothing.
-        counts: (..., T) dynamic k, the rows that each box took before boxes competed for them.
     """
 
     box: Tensor
     taken: Tensor
-    counts: Tensor
 
 
 def boxes_by_image(
@@ -81,7 +105,7 @@ def predicted_boxes(logits: Tensor, rows: Assignment, anchors: Tensor, stride: T
 
 
 def class_costs(logits: Tensor) -> Tensor:
-    """(R, K) cost of a row for a box of each class.
+    """(K, R) cost of a row for a box of each class.
 
     The binary cross entropy, summed over the classes, between the square root of class score times
     objectness and the class of the box.
@@ -89,17 +113,22 @@ def class_costs(logits: Tensor) -> Tensor:
     Args:
         logits: (R, 5 + K).
     """
-    log_score = (F.logsigmoid(logits[:, 5:]) + F.logsigmoid(logits[:, 4:5])) / 2
-    log_score = log_score.clamp(min=LEAST_LOG)
-    log_rest = torch.log(-torch.expm1(log_score)).clamp(min=LEAST_LOG)
-    return log_rest - log_score - log_rest.sum(dim=1, keepdim=True)
+    classes, objectness = logits[:, 5:].T.contiguous(), logits[:, 4]
+    score = classes.sigmoid()
+    # 1 - score * objectness without a difference, which would be 0 for large logits.
+    rest = (-classes).sigmoid().addcmul_(score, (-objectness).sigmoid())
+    score = score.mul_(objectness.sigmoid()).sqrt_()
+    # (1 - p) / (1 + sqrt(p)) is 1 - sqrt(p).
+    log_rest = rest.div_(1 + score).log_().clamp_(min=LEAST_LOG)
+    log_score = score.log_().clamp_(min=LEAST_LOG)
+    return (log_rest - log_score).sub_(log_rest.sum(dim=0))
 
 
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """(..., T, R) IoU of boxes (..., T, 4) with (..., R, 4), both xyxy."""
-    # By coordinates, as a last axis of two would make every step three times as long.
     x1, y1, x2, y2 = boxes[..., :, None, :].unbind(-1)
-    left, top, right, bottom = others[..., None, :, :].unbind(-1)
+    # Side by side in memory, as a last axis of four would make every step several times as long.
+    left, top, right, bottom = (x[..., None, :].contiguous() for x in others.unbind(-1))
     width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)
     height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
     overlap = width.mul_(height)
@@ -107,68 +136,125 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return overlap.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
+def pair_costs(iou: Tensor, of_class: Tensor, weight: float) -> Tensor:
+    """(..., T, R) cost of R rows for T boxes.
+
+    Args:
+        iou: (..., T, R).
+        of_class: (..., T, R) cost of each row for the class of each box, see `class_costs`.
+        weight: of -ln(IoU).
+    """
+    return of_class.add((iou + EPS).log_(), alpha=-weight)
+
+
+def dynamic_k(iou: Tensor, top_ious: int) -> Tensor:
+    """(..., T) rows that each box takes: the sum of its largest overlaps, rounded down, at least 1.
+
+    Args:
+        iou: (..., T, R > 0).
+        top_ious: how many of them.
+    """
+    most = min(top_ious, iou.shape[-1])
+    return iou.topk(most, dim=-1).values.sum(dim=-1).long().clamp(1, most)
+
+
 def cheapest(cost: Tensor, counts: Tensor, most: int) -> Tensor:
-    """(..., T, R) bool: the `counts` (..., T) cheapest rows of each box, of equal ones the first."""
+    """(..., T, R) bool: the `counts` (..., T) cheapest rows of each box; the first of equal ones.
+
+    Args:
+        cost: (..., T, R).
+        counts: from 1 to `most`.
+        most: at most R.
+    """
     limit = cost.topk(most, dim=-1, largest=False).values.gather(-1, counts[..., None] - 1)
     cheaper, equal = cost < limit, cost == limit
     left = counts[..., None] - cheaper.sum(dim=-1, keepdim=True)
-    if shapes_may_depend_on_values(cost) and not (equal.sum(dim=-1, keepdim=True) > left).any():
-        return cheaper.logical_or_(equal)
     first = equal.cumsum(dim=-1, dtype=torch.int32) <= left
     return cheaper.logical_or_(equal.logical_and_(first))
 
 
-def match_boxes(
-    predicted: Tensor,
-    costs: Tensor,
+def match_all(
+    predictions: Predictions,
     is_row: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
+    objects: Objects,
     is_box: Tensor,
     *,
     top_ious: int,
     iou_weight: float,
 ) -> Matches:
-    """Let the boxes of an image, or of several, take rows.
+    """Let the boxes of an image, or of several, take rows; looks at all pairs.
 
     Args:
-        predicted: (..., R, 4) xyxy of R > 0 rows.
-        costs: (..., R, K) cost of the classes, see `class_costs`.
+        predictions: of R > 0 rows.
         is_row: (..., R) bool, which rows are candidates.
-        boxes: (..., T, 4) xyxy.
-        labels: (..., T) classes.
+        objects: T boxes.
         is_box: (..., T) bool.
         top_ious, iou_weight: see `assign_ota`.
     """
-    num_rows, num_boxes = costs.shape[-2], labels.shape[-1]
-    most = min(top_ious, num_rows)
-    costs = costs.transpose(-1, -2)  # (..., K, R)
-    times = torch.zeros_like(is_row, dtype=torch.int64)
-    taker, winner = torch.zeros_like(times), torch.zeros_like(times)
-    least = torch.full_like(costs[..., 0, :], torch.inf)
-    found = []
-    pairs = PAIRS_AT_A_TIME["cpu" if costs.device.type == "cpu" else "elsewhere"]
-    step = max(pairs // is_row.numel(), 1)
-    for start in range(0, num_boxes, step):
-        part = slice(start, start + step)
-        label = labels[..., part]
-        wanted = is_box[..., part, None] & is_row[..., None, :]
-        iou = pairwise_iou(boxes[..., part, :], predicted).masked_fill_(~wanted, 0)
-        counts = iou.topk(most, dim=-1).values.sum(dim=-1).long().clamp(1, most)
-        of_class = costs.gather(-2, label[..., None].expand(*label.shape, num_rows))
-        cost = iou.add_(EPS).log_().mul_(-iou_weight).add_(of_class)
-        cost = cost.masked_fill_(~wanted, torch.inf)
-        taken = cheapest(cost, counts, most).logical_and_(wanted)
-        found.append(counts)
+    wanted = is_box[..., None] & is_row[..., None, :]
+    iou = pairwise_iou(objects.boxes, predictions.boxes).masked_fill_(~wanted, 0)
+    counts = dynamic_k(iou, top_ious)
+    of_class = predictions.costs.gather(-2, objects.labels[..., None].expand(iou.shape))
+    cost = pair_costs(iou, of_class, iou_weight).masked_fill_(~wanted, torch.inf)
+    taken = cheapest(cost, counts, min(top_ious, is_row.shape[-1])).logical_and_(wanted)
+    number = torch.arange(is_box.shape[-1], device=is_box.device)[:, None]
+    times = taken.sum(dim=-2)
+    taker = (taken * number).amax(dim=-2)
+    return Matches(torch.where(times > 1, cost.argmin(dim=-2), taker), times > 0)
 
-        number = torch.arange(start, start + label.shape[-1], device=label.device)
-        times += taken.sum(dim=-2)
-        taker = torch.maximum(taker, (taken * number[:, None]).amax(dim=-2))
-        lowest, place = cost.min(dim=-2)
-        winner = torch.where(lowest < least, place + start, winner)
-        least = torch.minimum(lowest, least)
-    box = torch.where(times > 1, winner, taker)
-    return Matches(box, times > 0, torch.cat(found, dim=-1))
+
+def match_near(
+    predictions: Predictions, objects: Objects, *, top_ious: int, iou_weight: float
+) -> Matches:
+    """`match_all` for one image on a CPU, without most pairs of a crowd.
+
+    A box takes at most `top_ious` rows. So of the rows that it does not overlap, whose costs differ
+    by their class costs alone, the cheapest of its class are enough.
+
+    Args:
+        predictions: of R > 0 rows.
+        objects: T > 0 boxes.
+        top_ious, iou_weight: see `assign_ota`.
+    """
+    rows, boxes, labels = predictions.boxes, objects.boxes, objects.labels
+    most = min(top_ious, len(rows))
+    left, top, right, bottom = (x.contiguous() for x in rows.unbind(dim=1))
+    present, of_box = labels.unique(return_inverse=True)
+    # Equal ones to the last of them too, as `cheapest` takes the first.
+    limits = predictions.costs[present].topk(most, dim=1, largest=False).values[:, -1:]
+    far = predictions.costs[present] <= limits
+    boxes_taken, rows_taken = [], []
+    for part in near_each_other(boxes, max(PAIRS_IN_CACHE // len(rows), 1)):
+        here = torch.arange(len(rows))
+        if len(part) < len(boxes):
+            (x1, y1), (x2, y2) = boxes[part, :2].amin(dim=0), boxes[part, 2:].amax(dim=0)
+            seen = (left < x2) & (right > x1) & (top < y2) & (bottom > y1)
+            here = seen.logical_or_(far[of_box[part].unique()].any(dim=0)).nonzero()[:, 0]
+        iou = pairwise_iou(boxes[part], rows[here])
+        cost = pair_costs(iou, predictions.costs[labels[part, None], here], iou_weight)
+        taken = cheapest(cost, dynamic_k(iou, most), most).nonzero(as_tuple=True)
+        boxes_taken.append(part[taken[0]])
+        rows_taken.append(here[taken[1]])
+    taker, row = torch.cat(boxes_taken), torch.cat(rows_taken)
+    times = torch.bincount(row, minlength=len(rows))
+    box = torch.zeros_like(times)
+    box[row] = taker
+    for part in (times > 1).nonzero()[:, 0].split(max(PAIRS_IN_CACHE // len(boxes), 1)):
+        iou = pairwise_iou(boxes, rows[part])
+        cost = pair_costs(iou, predictions.costs[labels[:, None], part], iou_weight)
+        box[part] = cost.argmin(dim=0)
+    return Matches(box, times > 0)
+
+
+def near_each_other(boxes: Tensor, count: int) -> Sequence[Tensor]:
+    """Numbers of T boxes (T, 4) in parts of `count` at most whose boxes lie near each other."""
+    if len(boxes) <= count:
+        return [torch.arange(len(boxes))]
+    # Stripes of about as many boxes as parts in each of them.
+    num_stripes = math.ceil(math.sqrt(len(boxes) / count))
+    by_height = boxes[:, 1].argsort()
+    stripes = by_height.tensor_split(num_stripes)
+    return [x for stripe in stripes for x in stripe[boxes[stripe, 0].argsort()].split(count)]
 
 
 def assign_ota(
@@ -212,75 +298,82 @@ def assign_ota(
     with torch.no_grad():
         logits = logits_at(levels, candidates)
         stride = constant(tuple(map(float, strides)), logits)
-        predicted = predicted_boxes(logits, candidates, anchors.to(logits.dtype), stride)
         number, taken = choose(
             candidates,
-            (predicted, class_costs(logits)),
-            (cxcywh_to_xyxy(boxes.to(logits.dtype)), labels),
+            Predictions(
+                predicted_boxes(logits, candidates, anchors.to(logits.dtype), stride),
+                class_costs(logits),
+            ),
+            Objects(cxcywh_to_xyxy(boxes.to(logits.dtype)), labels),
             by_image,
-            {"top_ious": top_ious, "iou_weight": iou_weight},
+            top_ious,
+            iou_weight,
         )
         return take_rows(candidates, number, taken, boxes, labels, strides)
 
 
 def choose_by_image(
     candidates: Assignment,
-    rows: tuple[Tensor, Tensor],
-    truth: tuple[Tensor, Tensor],
+    predictions: Predictions,
+    objects: Objects,
     by_image: Tensor,
-    settings: dict,
+    top_ious: int,
+    iou_weight: float,
 ) -> tuple[Tensor, Tensor]:
-    """(R,) number of the box of each row and (R,) bool, image by image, without rows and boxes that
-    are none; arguments as `choose_together`."""
+    """(R,) number of the box of each row and (R,) bool, whether it is taken, image by image without
+    rows and boxes that are none. Arguments as in `assign_ota`."""
     number, taken = candidates.number.clone(), torch.zeros_like(candidates.image, dtype=torch.bool)
     order = candidates.image.argsort(stable=True)
     counts = torch.bincount(candidates.image, minlength=len(by_image)).tolist()
-    for mine, numbers in zip(order.split(counts), by_image):
-        numbers = numbers[numbers < len(truth[1])]
-        if len(mine):
-            everywhere = (torch.ones_like(x, dtype=torch.bool) for x in (mine, numbers))
-            is_row, is_box = everywhere
-            found = match_boxes(
-                *(x[mine] for x in rows), is_row, *(x[numbers] for x in truth), is_box, **settings
-            )
-            number[mine], taken[mine] = numbers[found.box], found.taken
+    for rows, numbers in zip(order.split(counts), by_image):
+        if len(rows) == 0:
+            continue
+        numbers = numbers[numbers < len(objects.labels)]
+        found = match_near(
+            Predictions(predictions.boxes[rows], predictions.costs[:, rows]),
+            Objects(*(x[numbers] for x in objects)),
+            top_ious=top_ious,
+            iou_weight=iou_weight,
+        )
+        number[rows], taken[rows] = numbers[found.box], found.taken
     return number, taken
 
 
 def choose_together(
     candidates: Assignment,
-    rows: tuple[Tensor, Tensor],
-    truth: tuple[Tensor, Tensor],
+    predictions: Predictions,
+    objects: Objects,
     by_image: Tensor,
-    settings: dict,
+    top_ious: int,
+    iou_weight: float,
 ) -> tuple[Tensor, Tensor]:
-    """(R,) number of the box of each row and (R,) bool, whether it is taken; no shape depends on a
-    value.
-
-    Args:
-        candidates: the rows, of which a fixed number belongs to each box.
-        rows: boxes (R, 4) and costs (R, K) that they predict.
-        truth: boxes (M, 4) xyxy and labels (M,).
-        by_image: see `assign_ota`.
-        settings: of `match_boxes`.
-    """
+    """The same for many images at once; no shape depends on a value. The same number of candidates
+    belongs to each box."""
     assert candidates.valid is not None
-    num_boxes, num_rows = len(truth[1]), len(candidates.image)
-    is_box = by_image < num_boxes
-    numbers = by_image.clamp(max=num_boxes - 1)  # (N, T)
+    num_boxes, num_rows = len(objects.labels), len(candidates.image)
     # A row of every level, neighbour and anchor for each box, in this order.
     per_box = num_rows // num_boxes
-    first = torch.arange(per_box, device=numbers.device) * num_boxes
-    mine = (first[:, None] + numbers[:, None]).flatten(1)  # (N, R')
-    is_row = candidates.valid[mine] & is_box.repeat(1, per_box)
-    found = match_boxes(
-        *(x[mine] for x in rows), is_row, *(x[numbers] for x in truth), is_box, **settings
-    )
+    first = torch.arange(per_box, device=by_image.device) * num_boxes
     # One place more takes what belongs to no box.
-    place = mine.masked_fill(~is_box.repeat(1, per_box), num_rows).flatten()
-    box = numbers.gather(1, found.box).flatten()
-    number = candidates.number.new_zeros(num_rows + 1).scatter(0, place, box)
-    taken = candidates.valid.new_zeros(num_rows + 1).scatter(0, place, found.taken.flatten())
+    number = candidates.number.new_zeros(num_rows + 1)
+    taken = candidates.valid.new_zeros(num_rows + 1)
+    pairs = per_box * by_image.shape[1] ** 2
+    for numbers in by_image.split(max(PAIRS_IN_MEMORY // pairs, 1)):
+        is_box = numbers < num_boxes
+        numbers = numbers.clamp(max=num_boxes - 1)  # (N', T)
+        rows = (first[:, None] + numbers[:, None]).flatten(1)  # (N', R')
+        is_own = is_box.repeat(1, per_box)
+        found = match_all(
+            Predictions(predictions.boxes[rows], predictions.costs[:, rows].transpose(0, 1)),
+            candidates.valid[rows] & is_own,
+            Objects(*(x[numbers] for x in objects)),
+            is_box,
+            top_ious=top_ious,
+            iou_weight=iou_weight,
+        )
+        place = rows.masked_fill(~is_own, num_rows)
+        number = number.scatter(0, place.flatten(), numbers.gather(1, found.box).flatten())
+        taken = taken.scatter(0, place.flatten(), found.taken.flatten())
     return number[:-1], taken[:-1]
 
 
@@ -293,15 +386,13 @@ def take_rows(
     strides: Sequence[int],
 ) -> Assignment:
     """The candidates that are taken, for the boxes that take them; see `assign_ota`."""
-    if candidates.valid is None:
-        sizes = [int(part.sum()) for part in taken.split(candidates.sizes)]
-        kept, valid = taken.nonzero(as_tuple=True)[0], None
-        rows = (x[kept] for x in candidates[:-3])
-        number = number[kept]
-    else:
-        sizes, rows, valid = candidates.sizes, candidates[:-3], taken
-    level, _, image, anchor, row, column, _, _ = rows
     positives = torch.stack([part.sum() for part in taken.split(candidates.sizes)])
+    rows = candidates.level, candidates.image, candidates.anchor, candidates.row, candidates.column
+    sizes, valid = candidates.sizes, taken
+    if candidates.valid is None:
+        sizes, valid = positives.tolist(), None
+        rows, number = (x[taken] for x in rows), number[taken]
+    level, image, anchor, row, column = rows
     scaled = boxes[number] / constant(tuple(map(float, strides)), boxes)[level, None]
     centre = scaled[:, :2] - torch.stack([column, row], dim=1)
     box = torch.cat([centre, scaled[:, 2:]], dim=1)
