@@ -20,6 +20,7 @@ from yolor_d2.engine.ema import EMAHook
 from yolor_d2.engine.optimizer import build_optimizer
 from yolor_d2.engine.step import StepTrainer
 from yolor_d2.modeling.batch import pack_truth, unpack_truth
+from yolor_d2.modeling.teacher import TaughtModel
 from yolor_d2.ops.batch import Effort
 from yolor_d2.ops.padding import Padding
 
@@ -70,7 +71,17 @@ def test_a_step_waits_once_and_copies_pixels_truth_and_places(name, count):
     if name in ("yolor_p6.yaml", AUXILIARY) and count > 2:
         count = 4  # as it takes long
     cfg, model = build(name)
-    batch = samples(count)
+    assert_a_step_waits_once(cfg, model, samples(count))
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_teacher_costs_no_wait_and_no_copy(joint):
+    cfg, student = build("yolor_ssss_s2d.yaml")
+    taught = TaughtModel(student, build(AUXILIARY)[1], joint=joint)
+    assert_a_step_waits_once(cfg, taught, samples(2))
+
+
+def assert_a_step_waits_once(cfg, model, batch):
     with pretend_accelerator.pretending() as counts, EventStorage():
         pretend_accelerator.move(model)
         optimizer = build_optimizer(cfg, model)
