@@ -176,6 +176,23 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # ---- Assignment and loss
     # A box matches an anchor if neither side is this many times longer or shorter.
     cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO = 4.0
+    # Which cells and anchors are responsible for an object (docs/training.md).
+    cfg.MODEL.YOLOR.ASSIGN = CfgNode()
+    # "anchors", the paper's: all candidates. "ota", that of YOLOv7 and of the authors' later
+    # weights: those of them whose predictions fit best.
+    cfg.MODEL.YOLOR.ASSIGN.KIND = "anchors"
+    # Candidates of an object for each anchor that it matches: 3 cells, its own and the nearest
+    # neighbours, or 5, its own and all four; for the lead heads ...
+    cfg.MODEL.YOLOR.ASSIGN.CANDIDATES = 3
+    # ... and for auxiliary heads.
+    cfg.MODEL.YOLOR.ASSIGN.AUXILIARY_CANDIDATES = 5
+    # With "ota": an object takes as many candidates as this many of the largest overlaps of
+    # predictions with it sum up to. YOLOv7 has 20 where it trains auxiliary heads.
+    cfg.MODEL.YOLOR.ASSIGN.TOP_IOUS = 10
+    # Weight of -ln(IoU) beside that of classes and objectness in the cost of a candidate.
+    cfg.MODEL.YOLOR.ASSIGN.IOU_WEIGHT = 3.0
+    # Whose predictions choose for auxiliary heads: "lead", or "auxiliary" for their own.
+    cfg.MODEL.YOLOR.ASSIGN.AUXILIARY_BY = "lead"
     cfg.MODEL.YOLOR.LOSS = CfgNode()
     # Weight of 1 - CIoU ...
     cfg.MODEL.YOLOR.LOSS.BOX = 0.05
@@ -193,6 +210,8 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # INPUT.MAX_SIZE_TRAIN / 640, as YOLOv7 and YOLOv5 do; without it by 1.4 from four levels on, as
     # YOLOR does.
     cfg.MODEL.YOLOR.LOSS.SCALE_OBJECTNESS = False
+    # Whose rounding of CIoU, "yolor" (1e-9) or "yolov7" (1e-7, YOLOv5's too).
+    cfg.MODEL.YOLOR.LOSS.CIOU = "yolor"
     # Weight of the losses of auxiliary heads, added to those of the lead heads.
     cfg.MODEL.YOLOR.LOSS.AUXILIARY = 0.25
     # Exponent of the focal factor on objectness and classes; 0 is off.

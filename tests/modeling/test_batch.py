@@ -9,7 +9,13 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.modeling import detector_postprocess
 from yolor_d2.d2.structures import Boxes, Instances
-from yolor_d2.modeling.batch import Geometry, pack_geometry, pack_truth, unpack_truth
+from yolor_d2.modeling.batch import (
+    TRUTH_STEP,
+    Geometry,
+    pack_geometry,
+    pack_truth,
+    unpack_truth,
+)
 from yolor_d2.modeling.images import normalise
 from yolor_d2.ops.padding import Padding
 
@@ -57,7 +63,9 @@ def test_the_ground_truth_comes_back_shifted_and_filled_up():
         truth([[1, 2, 3, 4]], [0], [-1]),
     ]
     placements = [Padding(margin=0.0).put((64, 64), (64, 96))] * 3  # 16 px on the left
-    found = unpack_truth(pack_truth(inputs, placements, 8))
+    found = unpack_truth(pack_truth(inputs, placements, 8), 3, 2)
+    none = TRUTH_STEP  # a row behind all
+    assert found.by_image.tolist() == [[0, none], [none, none], [1, none]]
     assert len(found.image) == 16 and found.valid.tolist() == [True] * 2 + [False] * 14
     assert found.image[:2].tolist() == [0, 2]
     assert found.boxes[:2].tolist() == [[21.125, 10, 10.25, 20], [18, 3, 2, 2]]

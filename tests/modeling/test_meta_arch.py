@@ -103,7 +103,7 @@ def test_configuration_arrives():
     gains = model.gains
     assert (gains.box, gains.objectness, gains.classes) == (0.1, 0.2, 0.3)
     assert gains.focal_gamma == 1.5
-    assert (model.assign_max_ratio, model.score_threshold, model.nms_threshold) == (3.0, 0.4, 0.5)
+    assert (model.assigner.max_ratio, model.score_threshold, model.nms_threshold) == (3.0, 0.4, 0.5)
     assert (model.class_agnostic_nms, model.max_detections) == (True, 7)
     assert model.input_format == "BGR"
 

@@ -164,7 +164,7 @@ def test_network_assignment_and_losses_are_one_graph(name):
     pixels = torch.rand(2, 3, SIZE, SIZE)
     windows = torch.tensor([place.window for place in places]).float()
     for boxes in (0, 3, 20, 40, 17, 100, 33, 5, 64, 80):
-        truth = unpack_truth(pack_truth(samples(2, boxes), places, 5))
+        truth = unpack_truth(pack_truth(samples(2, boxes), places, 5), 2, 2 * boxes)
         losses, positives = compiled(pixels, truth, windows)
         # Uncompiled, rows that are no positives are left out.
         expected, expected_positives = losses_of(pixels, truth, windows)

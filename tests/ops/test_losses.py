@@ -42,10 +42,10 @@ def losses_of(logits, targets, gains=None):
     return detection_losses(logits, targets, anchors, strides, gains or LossGains())
 
 
-def level_losses(logits, targets, anchors, *options):
+def level_losses(logits, targets, anchors, **gains):
     """Unweighted box, objectness and class term of one level."""
     box, (objectness,), classes = loss_terms(
-        [logits], join_levels([targets]), anchors[None], *options
+        [logits], join_levels([targets]), anchors[None], LossGains(**gains)
     )
     return box, objectness, classes
 
@@ -231,7 +231,10 @@ def test_label_smoothing_by_hand():
     logits[..., 5] = 2.0
     zero = torch.zeros(1, dtype=torch.long)
     targets = LevelTargets(zero, zero, zero, zero, torch.tensor([[0.5, 0.5, 1.0, 1.0]]), zero)
-    terms = [level_losses(logits, targets, torch.ones(1, 2), 0.0, x)[2] for x in (0.0, 0.1)]
+    smoothing = (0.0, 0.1)
+    terms = [
+        level_losses(logits, targets, torch.ones(1, 2), label_smoothing=x)[2] for x in smoothing
+    ]
     # BCE(2, t) = log(1 + e^2) - 2 t with t = 1 or 0.95; BCE(0, t) = log 2 for the other class.
     soft = math.log(1 + math.exp(2))
     assert terms[0].item() == pytest.approx((soft - 2 + math.log(2)) / 2)

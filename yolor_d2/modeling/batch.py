@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..ops.boxes import xyxy_to_cxcywh
+from ..ops.ota import boxes_by_image
 from ..ops.padding import Placement
 from .images import PaddedImages
 
@@ -89,7 +90,8 @@ class Truth(NamedTuple):
         boxes: (M, 4) float32 cxcywh in pixels of the canvas; without size where `valid` is not.
         labels: (M,) int64 classes.
         identities: (M,) int64, negative where unknown.
-        valid: (M,) bool.
+        valid: (M,) bool; the rows that are no object come last.
+        by_image: (N, T) int64 rows of the objects of each image, M where an image has fewer.
     """
 
     image: Tensor
@@ -97,6 +99,7 @@ class Truth(NamedTuple):
     labels: Tensor
     identities: Tensor
     valid: Tensor
+    by_image: Tensor
 
 
 def pack_truth(
@@ -146,7 +149,7 @@ def pack_truth(
             )
     counts = torch.tensor([len(t) for t in truth])
     count = len(labels)
-    rows = max(-(-count // TRUTH_STEP), 1) * TRUTH_STEP
+    rows = round_up(count)
     table = torch.zeros(rows, 7, dtype=torch.int32)
     table[:count, :4] = xyxy_to_cxcywh(torch.cat(on_canvas).float()).view(torch.int32)
     table[:count, 4] = torch.arange(len(truth)).repeat_interleave(counts)
@@ -156,11 +159,24 @@ def pack_truth(
     return table
 
 
-def unpack_truth(table: Tensor) -> Truth:
-    """What `pack_truth` packed, where the table is."""
+def round_up(count: int) -> int:
+    """The next multiple of `TRUTH_STEP` from 1 on."""
+    return max(-(-count // TRUTH_STEP), 1) * TRUTH_STEP
+
+
+def unpack_truth(table: Tensor, num_images: int, most: int) -> Truth:
+    """What `pack_truth` packed, where the table is.
+
+    Args:
+        table: the ground truth.
+        num_images: of the batch.
+        most: at least the largest number of objects of an image.
+    """
     image, labels, identities = table[:, 4:].long().unbind(dim=1)
     boxes = table[:, :4].view(torch.float32)
-    return Truth(image.clamp(min=0), boxes, labels, identities, image >= 0)
+    valid, image = image >= 0, image.clamp(min=0)
+    by_image = boxes_by_image(image, num_images, most, valid)
+    return Truth(image, boxes, labels, identities, valid, by_image)
 
 
 @dataclass(frozen=True)
@@ -208,7 +224,8 @@ def stage(
     truth = None
     if training:
         truth = pack_truth(batched_inputs, images.placements, num_identities, num_classes)
-        truth = unpack_truth(to_device(truth, device))
+        most = max(len(x["instances"]) for x in batched_inputs)
+        truth = unpack_truth(to_device(truth, device), len(batched_inputs), round_up(most))
     table = to_device(pack_geometry(batched_inputs, images.placements), device)
     geometry = Geometry(*table.split([4, 2, 2, 2, 2, 2], dim=1))
     images = images._replace(tensor=to_device(images.tensor, device))

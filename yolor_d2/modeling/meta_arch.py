@@ -21,7 +21,6 @@ from ..ops import (
     DetectionLosses,
     Detections,
     LossGains,
-    assign,
     decode_passing,
     detect,
     detection_losses,
@@ -36,6 +35,7 @@ from ..ops.task_losses import (
     presence_loss,
     present_classes,
 )
+from .assigner import Assigner
 from .backbone import YOLORPAN, variant_from_config
 from .batch import Geometry, StagedBatch, Truth, stage, wanted_size
 from .head import build_head
@@ -77,7 +77,7 @@ class YOLOR(nn.Module):
         anchors: (L, A, 2) widths and heights in input pixels.
         gains: weights of the loss terms.
         auxiliary_gain: weight of the losses of auxiliary heads beside those of the lead heads.
-        assign_max_ratio: see `ops.assign.assign`.
+        assigner: which cells and anchors are responsible for which object.
         score_threshold: see `ops.nms.select_candidates`.
         nms_threshold: IoU above which the worse of two boxes is dropped.
         max_detections: boxes kept per image.
@@ -113,7 +113,7 @@ class YOLOR(nn.Module):
         anchors: Tensor,
         gains: LossGains = LossGains(),
         auxiliary_gain: float = 0.25,
-        assign_max_ratio: float = 4.0,
+        assigner: Assigner = Assigner(),
         score_threshold: float = 0.001,
         nms_threshold: float = 0.65,
         max_detections: int = 300,
@@ -142,7 +142,7 @@ class YOLOR(nn.Module):
         self.auxiliary_features = [level_name("a", stride) for stride in self.strides]
         self.gains = gains
         self.auxiliary_gain = auxiliary_gain
-        self.assign_max_ratio = assign_max_ratio
+        self.assigner = assigner
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
@@ -191,9 +191,10 @@ class YOLOR(nn.Module):
                 train_size=cfg.INPUT.MAX_SIZE_TRAIN if node.LOSS.SCALE_OBJECTNESS else None,
                 focal_gamma=node.LOSS.FOCAL_GAMMA,
                 label_smoothing=node.LOSS.LABEL_SMOOTHING,
+                ciou=node.LOSS.CIOU,
             ),
             "auxiliary_gain": node.LOSS.AUXILIARY,
-            "assign_max_ratio": node.ASSIGN_MAX_RATIO,
+            "assigner": Assigner.from_config(cfg),
             "score_threshold": node.SCORE_THRESHOLD,
             "nms_threshold": node.NMS_THRESHOLD,
             "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
@@ -372,18 +373,11 @@ class YOLOR(nn.Module):
         """
         num_levels = len(self.strides)
         levels, auxiliary = levels[:num_levels], levels[num_levels:]
-        targets = assign(
-            truth.image,
-            truth.boxes,
-            truth.labels,
-            self.anchors,
-            self.strides,
-            [(x.shape[2], x.shape[3]) for x in levels],
-            self.assign_max_ratio,
-        )
-        terms = detection_losses(levels, targets, self.anchors, self.strides, self.gains)
-        if auxiliary:
-            further = detection_losses(auxiliary, targets, self.anchors, self.strides, self.gains)
+        anchors = self.anchors, self.strides
+        targets, auxiliary_targets = self.assigner(levels, auxiliary, truth, *anchors)
+        terms = detection_losses(levels, targets, *anchors, self.gains)
+        if auxiliary_targets is not None:
+            further = detection_losses(auxiliary, auxiliary_targets, *anchors, self.gains)
             pairs = zip(terms, further)
             terms = DetectionLosses(*(lead + self.auxiliary_gain * aux for lead, aux in pairs))
         losses = {

@@ -5,6 +5,7 @@ from .boxes import cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
 from .decode import decode, decode_level, decode_passing
 from .losses import DetectionLosses, LossGains, detection_losses
 from .nms import Detections, detect, suppress
+from .ota import assign_ota
 
 __all__ = [
     "Assignment",
@@ -13,6 +14,7 @@ __all__ = [
     "LevelTargets",
     "LossGains",
     "assign",
+    "assign_ota",
     "assign_targets",
     "cxcywh_to_xyxy",
     "decode",

@@ -16,9 +16,12 @@ from torch import Tensor
 
 from .device import constant, shapes_may_depend_on_values
 
-# What is subtracted from a centre to get into the cells that a box may belong to: its own one,
-# left, up, right, down.
-SIDES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
+# Directions in which a centre is moved to get into the cells that a box may belong to: its own one,
+# left, up, right, down ...
+SIDES = ((0.0, 0.0), (-1.0, 0.0), (0.0, -1.0), (1.0, 0.0), (0.0, 1.0))
+# ... and how far, in cells, by the most cells of a box: half a cell reaches the nearer neighbour of
+# either axis, a whole one both.
+REACH = {3: 0.5, 5: 1.0}
 
 
 class LevelTargets(NamedTuple):
@@ -94,6 +97,7 @@ def assign(
     grid_sizes: Sequence[tuple[int, int]],
     max_ratio: float = 4.0,
     *,
+    candidates: int = 3,
     fixed_shape: bool | None = None,
 ) -> Assignment:
     """Assign M boxes to the cells and anchors of L levels.
@@ -106,9 +110,17 @@ def assign(
         strides: L strides.
         grid_sizes: L pairs (H, W) in cells.
         max_ratio: a box matches an anchor if neither side is this many times longer or shorter.
+        candidates: most cells of a box on each level and anchor that it matches: 3, its own and the
+            nearest neighbours, or 5, its own and all four (YOLOv7's coarse assignment).
         fixed_shape: keep a row for every possible match, see `Assignment.valid`; None does so
             wherever leaving rows out would make the host wait.
+
+    Raises:
+        ValueError: when `candidates` is another number.
     """
+    if candidates not in REACH:
+        raise ValueError(f"candidates is {candidates}, expected one of {sorted(REACH)}")
+    reach = REACH[candidates]
     # Naming convention: (L = levels, S = sides, A = anchors, M = boxes)
     if fixed_shape is None:
         fixed_shape = not shapes_may_depend_on_values(boxes)
@@ -118,19 +130,19 @@ def assign(
     ratio = scaled[:, None, :, 2:] / (anchors / stride)[:, :, None]  # (L, A, M, 2)
     matches = torch.maximum(ratio, 1 / ratio).amax(dim=3) < max_ratio  # (L, A, M)
 
-    # A centre in the first half of its cell also belongs to the cell before it, in the second half
-    # to the cell behind it, as long as that cell exists. Exactly on a cell border both conditions
-    # hold.
+    # With three candidates a centre in the first half of its cell also belongs to the cell before
+    # it, in the second half to the cell behind it, as long as that cell exists. Exactly on a cell
+    # border both conditions hold. With five they always do.
     centre = scaled[:, :, :2]
     far = extent - centre  # distance to the right and lower border
-    before = (centre % 1 < 0.5) & (centre > 1)  # (L, M, 2): left, up
-    behind = (far % 1 < 0.5) & (far > 1)  # (L, M, 2): right, down
+    before = (centre % 1 < reach) & (centre > 1)  # (L, M, 2): left, up
+    behind = (far % 1 < reach) & (far > 1)  # (L, M, 2): right, down
     own = torch.ones_like(before[:, :, :1])
     reached = torch.cat([own, before, behind], dim=2).transpose(1, 2)  # (L, S, M)
     valid = reached[:, :, None] & matches[:, None]  # (L, S, A, M)
 
     # A centre exactly on the right or lower border lies in the cell behind the last one.
-    cell = (centre[:, None] - constant(SIDES, boxes)[:, None]).floor()  # (L, S, M, 2)
+    cell = (centre[:, None] + reach * constant(SIDES, boxes)[:, None]).floor()  # (L, S, M, 2)
     cell = torch.minimum(cell.clamp(min=0), extent[:, None] - 1)
     box = torch.cat([centre[:, None] - cell, scaled[:, None, :, 2:].expand(*cell.shape)], dim=3)
     positives = valid.sum(dim=(1, 2, 3))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .assign import Assignment, LevelTargets, join_levels
-from .boxes import paired_iou
+from .boxes import EPSILONS, paired_iou
 from .decode import decode_offsets
 from .device import constant
 
@@ -46,6 +46,7 @@ class LossGains:
         focal_gamma: exponent of the focal factor on both cross entropies; 0 switches it off.
         label_smoothing: class targets are 1 - label_smoothing / 2 and label_smoothing / 2 in place
             of 1 and 0.
+        ciou: whose rounding of CIoU, "yolor" or "yolov7", see `boxes.paired_iou`.
     """
 
     box: float = 0.05
@@ -56,8 +57,13 @@ class LossGains:
     train_size: int | None = None
     focal_gamma: float = 0.0
     label_smoothing: float = 0.0
+    ciou: str = "yolor"
 
     def __post_init__(self):
+        if self.ciou not in EPSILONS:
+            raise ValueError(
+                f"MODEL.YOLOR.LOSS.CIOU is {self.ciou!r}, expected one of {sorted(EPSILONS)}"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"label smoothing (MODEL.YOLOR.LOSS.LABEL_SMOOTHING) is {self.label_smoothing}, "
@@ -154,17 +160,28 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def rows_at(logits: Tensor, where: tuple[Tensor, ...]) -> Tensor:
-    """(R, 5 + K) logits at R places of a level; without places nothing that has a gradient."""
-    return logits[where] if len(where[0]) else logits.new_zeros(0, logits.shape[-1])
+def logits_at(levels: Sequence[Tensor], targets: Assignment) -> Tensor:
+    """(R, 5 + K) logits of R rows, at least float32.
+
+    Args:
+        levels: L logits (N, A, H, W, 5 + K).
+        targets: R rows, those of each level in `sizes`.
+    """
+    places = (targets.image, targets.anchor, targets.row, targets.column)
+    by_level = zip(*(place.split(targets.sizes) for place in places))
+    # A level without rows has no part in the gradient.
+    rows = [
+        level[where] if len(where[0]) else level.new_zeros(0, level.shape[-1])
+        for level, where in zip(levels, by_level)
+    ]
+    return at_least_float32(torch.cat(rows))
 
 
 def loss_terms(
     levels: Sequence[Tensor],
     targets: Assignment,
     anchors: Tensor,
-    focal_gamma: float = 0.0,
-    label_smoothing: float = 0.0,
+    gains: LossGains = LossGains(),
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     """Unweighted terms.
 
@@ -172,16 +189,14 @@ def loss_terms(
         levels: L logits (N, A, H, W, 5 + K).
         targets: positives of all levels.
         anchors: (L, A, 2) in cells.
-        focal_gamma, label_smoothing: see `LossGains`.
+        gains: focal factor, label smoothing and form of CIoU count.
 
     Returns:
         0-dim, at least float32: box term, the sum of the means over the positives of each level;
         objectness terms of each level, means over its cells; class term, as the box term, and 0
         with K = 1.
     """
-    places = (targets.image, targets.anchor, targets.row, targets.column)
-    by_level = zip(*(place.split(targets.sizes) for place in places))
-    matched = at_least_float32(torch.cat([rows_at(x, at) for x, at in zip(levels, by_level)]))
+    matched = logits_at(levels, targets)
     wanted_box = targets.box
     # Of each row in the mean of its level.
     share = (1 / targets.positives.clamp(min=1).to(matched.dtype))[targets.level]
@@ -192,11 +207,12 @@ def loss_terms(
         share = share * targets.valid
 
     centres, sizes = decode_offsets(matched[:, :4], anchors[targets.level, targets.anchor])
-    ciou = paired_iou(torch.cat([centres, sizes], dim=1), wanted_box, kind="ciou")
+    predicted = torch.cat([centres, sizes], dim=1)
+    ciou = paired_iou(predicted, wanted_box, kind="ciou", form=gains.ciou)
     box_loss = ((1 - ciou) * share).sum()
 
     objectness = [
-        binary_cross_entropy(at_least_float32(level[..., 4]), target, focal_gamma)
+        binary_cross_entropy(at_least_float32(level[..., 4]), target, gains.focal_gamma)
         for level, target in zip(levels, objectness_targets(levels, targets, ciou.detach()))
     ]
     num_classes = matched.shape[1] - 5
@@ -204,9 +220,10 @@ def loss_terms(
         return box_loss, objectness, box_loss.new_zeros(())
     is_class = targets.label[:, None] == torch.arange(num_classes, device=matched.device)
     wanted = is_class.to(matched.dtype)
-    if label_smoothing > 0:
-        wanted = wanted * (1 - label_smoothing) + label_smoothing / 2
-    return box_loss, objectness, binary_cross_entropy(matched[:, 5:], wanted, focal_gamma, share)
+    if gains.label_smoothing > 0:
+        wanted = wanted * (1 - gains.label_smoothing) + gains.label_smoothing / 2
+    classes = binary_cross_entropy(matched[:, 5:], wanted, gains.focal_gamma, share)
+    return box_loss, objectness, classes
 
 
 def detection_losses(
@@ -243,9 +260,7 @@ def detection_losses(
     if not isinstance(targets, Assignment):
         targets = join_levels(targets)
     stride = constant(tuple(map(float, strides)), anchors)[:, None, None]
-    box, by_level, classes = loss_terms(
-        levels, targets, anchors / stride, gains.focal_gamma, gains.label_smoothing
-    )
+    box, by_level, classes = loss_terms(levels, targets, anchors / stride, gains)
     objectness = torch.stack([weight * term for weight, term in zip(level_weights, by_level)]).sum()
 
     num_classes = levels[0].shape[-1] - 5
