@@ -123,10 +123,8 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 def class_cost(logits: np.ndarray, label: int) -> float:
     """Sum over the classes of the cross entropy of sqrt(class score x objectness)."""
-    total = 0.0
-    for k, score in enumerate(np.sqrt(sigmoid(logits[5:]) * sigmoid(logits[4]))):
-        total -= math.log(score) if k == label else math.log(1 - score)
-    return total
+    scores = np.sqrt(sigmoid(logits[5:]) * sigmoid(logits[4]))
+    return -math.log(scores[label]) - np.log(1 - np.delete(scores, label)).sum()
 
 
 def choose(
@@ -163,12 +161,12 @@ def choose(
         for j, row in enumerate(rows):
             logits = levels[row.level][n, row.anchor, row.row, row.column].astype(np.float64)
             predicted = decode(logits, row, anchors[row.level][row.anchor], strides[row.level])
-            by_class = [class_cost(logits, label) for label in range(len(logits) - 5)]
+            by_class = {k: class_cost(logits, k) for k in {int(labels[m]) for m in targets}}
             for i, m in enumerate(targets):
                 cx, cy, w, h = map(float, boxes[m])
                 wanted = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
                 ious[i, j] = overlap(predicted, wanted)
-                costs[i, j] = by_class[labels[m]] - iou_weight * math.log(ious[i, j] + 1e-8)
+                costs[i, j] = by_class[int(labels[m])] - iou_weight * math.log(ious[i, j] + 1e-8)
 
         taken = np.zeros((len(targets), len(rows)), dtype=bool)
         for i, m in enumerate(targets):
