@@ -330,6 +330,38 @@ def test_equals_the_slow_version(scene, candidates, options):
         assert rows_of(scene.as_type(torch.float32).find(candidates, **options)) == expected.rows
 
 
+@pytest.mark.parametrize(
+    ("seed", "top_ious", "trained"), [(0, 10, False), (1, 20, True), (2, 1, True)]
+)
+def test_crowds_equal_every_box_compared_with_every_row(seed, top_ious, trained):
+    """Fixed shapes leave nothing out; else blocks of rows that cannot matter are left out."""
+    random = np.random.default_rng(seed)
+    boxes: list = []
+    for kind in random.choice(KINDS, 150):
+        boxes.append(draw_box(kind, 256, 384, boxes, random))
+    logits = [random.normal(0, 1.5, (2, 2, 256 // s, 384 // s, 8)) for s in (8, 16)]
+    anchors = torch.tensor([[[12.0, 16], [30, 24]], [[40, 60], [90, 80]]], dtype=torch.float64)
+    scene = Scene(
+        [torch.from_numpy(x) for x in logits],
+        torch.arange(150) // 100,
+        torch.tensor(boxes, dtype=torch.float64),
+        torch.from_numpy(random.integers(3, size=150)),
+        anchors,
+        [8, 16],
+    )
+    if trained:  # predictions about their boxes
+        found = scene.find(top_ious=top_ious)
+        for level, rows in zip(scene.levels, found.per_level()):
+            own = level[rows.image, rows.anchor, rows.row, rows.column]
+            own[:, :2] = ((rows.box[:, :2] + 0.5) / 2).clamp(0.01, 0.99).logit()
+            own[:, 5:] *= 3
+            level[rows.image, rows.anchor, rows.row, rows.column] = own
+    found = scene.find(top_ious=top_ious)
+    assert rows_of(found) == rows_of(scene.find(fixed_shape=True, top_ious=top_ious))
+    assert len(rows_of(found)) > 100
+    check_fields(found, scene)
+
+
 # ---- In the loss
 
 
