@@ -358,7 +358,7 @@ def test_crowds_equal_every_box_compared_with_every_row(seed, top_ious, trained)
             level[rows.image, rows.anchor, rows.row, rows.column] = own
     found = scene.find(top_ious=top_ious)
     assert rows_of(found) == rows_of(scene.find(fixed_shape=True, top_ious=top_ious))
-    assert len(rows_of(found)) > 100
+    assert len(rows_of(found)) > 60
     check_fields(found, scene)
 
 

@@ -245,14 +245,8 @@ def match_by_blocks(
     # The largest overlaps are in the blocks with the largest ones.
     most, most_blocks = min(top_ious, num_rows), min(top_ious, num_blocks)
     near = pair.gather(1, best.topk(most_blocks, dim=1).indices)
-    counts = (
-        iou.index_select(0, near.flatten())
-        .view(num_boxes, -1)
-        .topk(most, dim=1)
-        .values.sum(dim=1)
-        .long()
-        .clamp(1, most)
-    )
+    largest = iou.index_select(0, near.flatten()).view(num_boxes, -1).topk(most, dim=1).values
+    counts = largest.sum(dim=1).long().clamp(1, most)
     # As many blocks as a box takes rows have one that costs no more than this.
     limits = least.topk(most_blocks, dim=1, largest=False).values
     limit = limits.gather(1, counts[:, None].clamp(max=most_blocks) - 1)
@@ -262,14 +256,7 @@ def match_by_blocks(
     place, within = ((cost <= limit[box]) & cost.isfinite()).nonzero(as_tuple=True)
     box, cost = box[place], cost[place, within]
     row = block[place] * BLOCK + within
-    order = rows[row].argsort()
-    for key in (cost, box):
-        order = order[key[order].argsort(stable=True)]
-    box, row = box[order], row[order]
-    number = torch.bincount(box, minlength=num_boxes)
-    rank = torch.arange(len(box), device=box.device) - (number.cumsum(0) - number)[box]
-    taken = rank < counts[box]
-    box, row = box[taken], row[taken]
+    box, row = take_cheapest(box, row, cost, rows, counts)
     times = torch.bincount(row, minlength=num_rows)
     taker = torch.zeros_like(rows).scatter_(0, row, box)
     shared = (times > 1).nonzero(as_tuple=True)[0]
@@ -277,6 +264,21 @@ def match_by_blocks(
         truth = boxes, labels, iou_weight
         taker[shared] = least_costly_box(predicted[shared], costs[shared], *truth)
     return Matches(taker, times > 0, counts)
+
+
+def take_cheapest(
+    box: Tensor, row: Tensor, cost: Tensor, rows: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Boxes and rows of the `counts` (T,) cheapest of pairs with these (P,) boxes, rows and costs;
+    of equal ones those of the least number in `rows`."""
+    order = rows[row].argsort()
+    for key in (cost, box):
+        order = order[key[order].argsort(stable=True)]
+    box, row = box[order], row[order]
+    pairs = torch.bincount(box, minlength=len(counts))
+    rank = torch.arange(len(box), device=box.device) - (pairs.cumsum(0) - pairs)[box]
+    taken = rank < counts[box]
+    return box[taken], row[taken]
 
 
 def least_costly_box(
