@@ -162,9 +162,13 @@ def match_boxes(
     taker, winner = torch.zeros_like(times), torch.zeros_like(times)
     least = torch.full_like(costs[..., 0, :], torch.inf)
     found = []
-    pairs = PAIRS_AT_A_TIME["cpu" if costs.device.type == "cpu" else "elsewhere"]
-    step = max(pairs // is_row.numel(), 1)
-    for start in range(0, num_boxes, step):
+    if torch.compiler.is_compiling():
+        step, starts = num_boxes, [0]  # one graph for all numbers of boxes
+    else:
+        pairs = PAIRS_AT_A_TIME["cpu" if costs.device.type == "cpu" else "elsewhere"]
+        step = max(pairs // is_row.numel(), 1)
+        starts = range(0, num_boxes, step)
+    for start in starts:
         part = slice(start, start + step)
         label = labels[..., part]
         wanted = is_box[..., part, None] & is_row[..., None, :]
