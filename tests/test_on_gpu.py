@@ -75,10 +75,12 @@ def test_pixels_are_normalised_to_the_last_bit():
         assert torch.equal(found.cpu(), expected)
 
 
+@pytest.mark.parametrize("kind", ["anchors", "ota"])
 @pytest.mark.parametrize("boxes", [0, 5, 60])
-def test_losses_are_those_of_the_cpu(boxes):
+def test_losses_are_those_of_the_cpu(boxes, kind):
     """Fixed shapes there, positives alone here."""
-    model = build(configure()).train()
+    auxiliary = "MODEL.YOLOR.AUXILIARY_WIDTHS", [64, 128, 256]
+    model = build(configure("MODEL.YOLOR.ASSIGN.KIND", kind, *auxiliary)).train()
     batch = model.stage(samples(3, boxes))
     _, levels = model.run_network(model.preprocess(batch).tensor)
     losses, positives = model.compute_losses(levels, batch.truth)
@@ -110,7 +112,9 @@ def test_detections_are_those_of_the_cpu(count):
         assert same.any(dim=1).float().mean() > 0.99  # equal scores come in any order
 
 
-@pytest.mark.parametrize("options", [[], ["SOLVER.SUIT_GPU", True]])
+@pytest.mark.parametrize(
+    "options", [[], ["SOLVER.SUIT_GPU", True], ["MODEL.YOLOR.ASSIGN.KIND", "ota"]]
+)
 def test_a_step_waits_for_nothing(options):
     step = build_step(configure(*options), samples(2), 6)
 

@@ -10,20 +10,20 @@ from yolor_d2.config import load_config
 from yolor_d2.modeling import YOLOR
 from yolor_d2.ops import LossGains, assign, detection_losses
 
-# Size, translate, scale, mosaics of nine, mixup, class gain, objectness gain, share of the learning
-# rate at the end, epochs, batch.
+# Size, translate, scale, mosaics of nine, mixup, pasting, class gain, objectness gain, share of the
+# learning rate at the end, epochs, batch.
 RECIPES = {
-    "scratch_640": (640, 0.1, 0.9, 0.0, 0.0, 0.3, 0.7, 0.2, 300, 64),
-    "scratch_640_s": (640, 0.1, 0.5, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),
-    "scratch_1280": (1280, 0.5, 0.5, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),
-    "finetune_1280": (1280, 0.5, 0.8, 1.0, 0.2, 0.5, 1.0, 0.2, 450, 64),
-    "finetune_1280_last": (1280, 0.5, 0.8, 0.0, 0.2, 0.5, 1.0, 0.2, 450, 64),
-    "scheme_300": (1280, 0.5, 0.5, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),
-    "yolov7_p5": (640, 0.2, 0.9, 0.2, 0.15, 0.3, 0.7, 0.1, 300, 128),
-    "yolov7_p6": (1280, 0.2, 0.9, 0.2, 0.15, 0.3, 0.7, 0.2, 300, 128),
-    "yolov7_tiny": (640, 0.1, 0.5, 0.2, 0.05, 0.5, 1.0, 0.01, 300, 128),
-    "yolov5": (640, 0.1, 0.5, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),
-    "yolov5_1280": (1280, 0.1, 0.5, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),
+    "scratch_640": (640, 0.1, 0.9, 0.0, 0.0, 0.0, 0.3, 0.7, 0.2, 300, 64),
+    "scratch_640_s": (640, 0.1, 0.5, 0.0, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),
+    "scratch_1280": (1280, 0.5, 0.5, 0.0, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),
+    "finetune_1280": (1280, 0.5, 0.8, 1.0, 0.2, 0.0, 0.5, 1.0, 0.2, 450, 64),
+    "finetune_1280_last": (1280, 0.5, 0.8, 0.0, 0.2, 0.0, 0.5, 1.0, 0.2, 450, 64),
+    "scheme_300": (1280, 0.5, 0.5, 0.0, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),
+    "yolov7_p5": (640, 0.2, 0.9, 0.2, 0.15, 0.15, 0.3, 0.7, 0.1, 300, 128),
+    "yolov7_p6": (1280, 0.2, 0.9, 0.2, 0.15, 0.15, 0.3, 0.7, 0.2, 300, 128),
+    "yolov7_tiny": (640, 0.1, 0.5, 0.2, 0.05, 0.05, 0.5, 1.0, 0.01, 300, 128),
+    "yolov5": (640, 0.1, 0.5, 0.0, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),
+    "yolov5_1280": (1280, 0.1, 0.5, 0.0, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),
 }
 IMAGES = 118_287  # of COCO
 
@@ -45,6 +45,7 @@ def values(cfg) -> tuple:
         augment.SCALE,
         augment.MOSAIC9,
         augment.MIXUP,
+        augment.PASTE_IN,
         loss.CLASSES,
         loss.OBJECTNESS,
         pytest.approx(cfg.SOLVER.BASE_LR_END / cfg.SOLVER.BASE_LR),

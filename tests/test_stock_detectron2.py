@@ -187,17 +187,20 @@ def test_a_lazy_config_is_the_model_of_the_yaml_file(name):
     cfg = LazyConfig.load(str(REPOSITORY / "configs" / "lazy" / f"{name}.py"))
     with torch.device("meta"):
         model = instantiate(cfg.model)
-    expected = YOLOR.from_config(model_zoo.get_config(f"{name}.yaml"))
+    yaml = model_zoo.get_config(f"{name}.yaml")
+    expected = YOLOR.from_config(yaml)
     with torch.device("meta"):
         state = build_network(name).state_dict()
     found = {from_meta_arch(key): x.shape for key, x in model.state_dict().items()}
     assert found.items() >= {key: x.shape for key, x in state.items()}.items()
-    assert (model.gains, model.auxiliary_gain) == (expected["gains"], expected["auxiliary_gain"])
-    yaml = model_zoo.get_config(f"{name}.yaml")
+    for part in ("gains", "auxiliary_gain", "assigner"):
+        assert getattr(model, part) == expected[part]
     augment, ours = cfg.dataloader.train.dataset.augment, yaml.INPUT.AUGMENT
     for key in ("translate", "scale"):
         assert augment[key] == ours[key.upper()]
-    assert augment.get("mosaic9", 0.0) == ours.MOSAIC9 and augment.get("mixup", 0.0) == ours.MIXUP
+    for key in ("mosaic9", "mixup", "paste_in"):
+        assert augment.get(key, 0.0) == ours[key.upper()]
+    assert cfg.dataloader.train.dataset.truth.get("polygons", False) == (ours.PASTE_IN > 0)
     assert cfg.dataloader.train.total_batch_size == yaml.SOLVER.IMS_PER_BATCH
     assert cfg.train.max_iter == pytest.approx(yaml.SOLVER.MAX_ITER, abs=1)
 

@@ -317,6 +317,9 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.INPUT.AUGMENT.MOSAIC_OFF_EPOCHS = 0
     # Probability that a mosaic is blended with another one.
     cfg.INPUT.AUGMENT.MIXUP = 0.0
+    # Probability that objects of other images, cut out along their polygons, are pasted into a
+    # sample.
+    cfg.INPUT.AUGMENT.PASTE_IN = 0.0
     # The image is scaled by a factor from [1 - SCALE, 1 + SCALE] ...
     cfg.INPUT.AUGMENT.SCALE = 0.5
     # ... and shifted by up to this share of its size.

@@ -65,7 +65,7 @@ def assert_same(one, other) -> None:
         if isinstance(value, np.ndarray):
             np.testing.assert_array_equal(found, value, err_msg=name)
             assert found.dtype == value.dtype, name
-        elif isinstance(value, int):
+        elif value is None or isinstance(value, int):
             assert found == value, name
         else:
             assert [*found] == [*value], name

@@ -62,6 +62,19 @@ def test_other_annotations_are_named(cfg, data, caplog):
     assert "1 image is with other annotations ('" in text
 
 
+@pytest.mark.parametrize("paste_in", [0.0, 0.5])
+def test_other_polygons_are_named_where_they_matter(cfg, data, caplog, paste_in):
+    cfg.INPUT.AUGMENT.PASTE_IN = paste_in
+
+    def edit(content):
+        (changed, *_) = (x for x in content["annotations"] if not x["iscrowd"])
+        changed["segmentation"][0][0] += 1
+
+    text = changes(cfg, data, caplog, edit)
+    assert ("1 image is with other polygons ('" in text) == (paste_in > 0)
+    assert "other annotations" not in text
+
+
 def test_images_that_are_gone_are_counted(cfg, data, caplog):
     def edit(content):
         gone = content["images"].pop()["id"]

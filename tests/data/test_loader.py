@@ -139,6 +139,7 @@ def test_two_processes_share_each_batch(cfg, monkeypatch):
 def test_the_config_reaches_the_samples(cfg):
     node = cfg.INPUT.AUGMENT
     node.MOSAIC, node.MOSAIC9, node.MOSAIC_OFF, node.MIXUP = 0.9, 0.8, 0.25, 0.7
+    node.PASTE_IN = 0.3
     node.SCALE, node.TRANSLATE, node.DEGREES, node.SHEAR = 0.3, 0.2, 10.0, 5.0
     node.PERSPECTIVE, node.HSV, node.FLIP, node.FLIP_VERTICAL = 0.001, [0.01, 0.02, 0.03], 0.4, 0.6
     cfg.INPUT.FORMAT, cfg.SEED = "BGR", 7
@@ -150,6 +151,7 @@ def test_the_config_reaches_the_samples(cfg):
         mosaic9=0.8,
         first_plain_position=9,
         mixup=0.7,
+        paste_in=0.3,
         scale=0.3,
         translate=0.2,
         degrees=10.0,
@@ -188,6 +190,7 @@ def test_background_images_are_used_by_default(cfg):
 
 
 ALL_ON = {"MOSAIC9": 0.5, "MIXUP": 0.5, "DEGREES": 10.0, "SHEAR": 5.0, "PERSPECTIVE": 0.001}
+ALL_ON |= {"PASTE_IN": 0.7}
 
 
 def use(cfg, kind: str) -> None:
@@ -299,6 +302,7 @@ def test_memory_of_a_worker_does_not_grow(cfg):
         ("INPUT.AUGMENT.MOSAIC", 1.5),
         ("INPUT.AUGMENT.MOSAIC9", -0.5),
         ("INPUT.AUGMENT.MIXUP", 2.0),
+        ("INPUT.AUGMENT.PASTE_IN", -0.1),
         ("INPUT.AUGMENT.SCALE", 1.0),
         ("INPUT.AUGMENT.SHEAR", 90.0),
         ("INPUT.AUGMENT.DEGREES", -10.0),

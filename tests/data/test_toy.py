@@ -44,6 +44,31 @@ def slow_box(mask: np.ndarray) -> list[float]:
     return [min(xs), min(ys), max(xs) + 1 - min(xs), max(ys) + 1 - min(ys)]
 
 
+def test_polygons_are_the_masks(tmp_path):
+    """Of rings too, whose hole is part of the polygon, and of what others divide."""
+    ious, most_parts = [], 0
+    for index in range(6):
+        rng = np.random.default_rng([5, index])
+        for thing in toy.make_scene(rng, (160, 200), num_objects=8)[1]:
+            polygons = toy.trace(thing.mask)
+            assert polygons and all(len(x) >= 6 and len(x) % 2 == 0 for x in polygons)
+            encoded = coco_mask.merge(coco_mask.frPyObjects(polygons, *thing.mask.shape))
+            runs = coco_mask.frPyObjects(toy.encode_rle(thing.mask), *thing.mask.shape)
+            ious.append(coco_mask.iou([encoded], [runs], [0]).item())
+            most_parts = max(most_parts, len(polygons))
+    assert min(ious) > 0.9 and np.mean(ious) > 0.97 and most_parts > 1
+    assert toy.trace(np.zeros((4, 4), bool)) == []
+
+
+def test_annotations_have_polygons(train):
+    shapes = [x["segmentation"] for x in train["annotations"] if not x["iscrowd"]]
+    assert len(shapes) == len(train["annotations"])
+    for shape, entry in zip(shapes, train["annotations"]):
+        x, y, width, height = entry["bbox"]
+        points = np.concatenate([np.reshape(part, (-1, 2)) for part in shape])
+        assert (points >= (x, y)).all() and (points <= (x + width, y + height)).all()
+
+
 def test_equal_seeds_give_equal_bytes(tmp_path):
     for name, seed in [("a", 3), ("b", 3), ("c", 4)]:
         toy.write_toy_dataset(tmp_path / name, **TINY, seed=seed)

@@ -1,6 +1,7 @@
 """Auxiliary heads in the meta-architecture: part of the loss, of nothing else."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from yolor_d2.layers import Implicit, RepConv
 from yolor_d2.layers.fuse import fuse_for_inference
 from yolor_d2.modeling import YOLOR_HEAD_REGISTRY
 from yolor_d2.modeling.complexity import config_complexity
-from yolor_d2.ops import assign_targets, detection_losses
+from yolor_d2.ops import assign, assign_ota, detection_losses
 
 AUXILIARY = ("backbone.neck.auxiliary.", "head.auxiliary.")
 NAMES = ["yolov7_tiny", "yolov7", "yolov7_w6", "yolov7_e6e", "yolov5_s", "yolov5_s_implicit"]
@@ -68,11 +69,14 @@ def test_the_loss_is_that_of_the_leads_and_a_share_of_the_auxiliary_heads():
         torch.tensor([0]),
     )
     sizes = [(shape[2], shape[3]) for shape in shapes[:4]]
-    targets = assign_targets(image, box, label, model.anchors, model.strides, sizes)
-    arguments = (targets, model.anchors, model.strides, model.gains)
+    arguments = image, box, label, model.anchors, model.strides, sizes
     lead, auxiliary = (
-        detection_losses(levels[:4], *arguments),
-        detection_losses(levels[4:], *arguments),
+        detection_losses(
+            part,
+            assign(*arguments, candidates=candidates),
+            *(model.anchors, model.strides, model.gains),
+        )
+        for part, candidates in ((levels[:4], 3), (levels[4:], 5))
     )
     for loss, one, other in zip(found.values(), lead, auxiliary):
         assert other > 0
@@ -105,6 +109,69 @@ def test_auxiliary_parts_learn_by_their_own_term_alone():
         name.startswith(("backbone.neck.bottom_up.", "backbone.neck.output.", "head.predict."))
         for name in changed
     )
+
+
+WIDTHS = {"yolor_ssss_s2d": [64, 128, 256], "yolor_p6": [64, 128, 192, 256]}
+
+
+@pytest.mark.parametrize("kind", ["anchors", "ota"])
+@pytest.mark.parametrize("name", WIDTHS)
+def test_any_network_can_have_auxiliary_heads(name, kind):
+    keys = "MODEL.YOLOR.AUXILIARY_WIDTHS", WIDTHS[name], "MODEL.YOLOR.ASSIGN.KIND", kind
+    model = build(name, *keys)
+    assert sum(map(is_auxiliary, model.state_dict())) == len(WIDTHS[name]) * (6 + 2)
+    for batch in ([ONE_BOX, []], [[], []]):
+        sum(model([sample(boxes) for boxes in batch]).values()).backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert build(name).eval().state_dict().keys() <= model.state_dict().keys()
+
+
+def assigned(model, batch, **rules):
+    """Assignments of leads and auxiliaries under other rules, and the levels."""
+    _, levels = model.run_network(model.preprocess(batch).tensor)
+    levels = levels[:4], levels[4:]
+    assigner = dataclasses.replace(model.assigner, **rules)
+    truth = model.stage(batch).truth
+    return assigner(*levels, truth, model.anchors, model.strides), levels, truth
+
+
+def rows_of(targets):
+    return torch.stack([targets.level, targets.anchor, targets.row, targets.column]).T.tolist()
+
+
+def test_who_guides_the_auxiliary_heads():
+    """By the leads with the same cells both learn the same; by their own something else."""
+    model = freeze_norms(build("yolov7_w6", "MODEL.YOLOR.ASSIGN.KIND", "ota"))
+    for conv in model.head.auxiliary:  # predicts something of its own
+        nn.init.normal_(conv.weight)
+    batch = [sample([(x, x, x + side, x + side) for x in (5, 12, 20) for side in (12, 30, 40)])]
+    (lead, auxiliary), _, _ = assigned(model, batch, auxiliary_candidates=3)
+    assert auxiliary is lead
+    (lead, coarse), levels, truth = assigned(model, batch)
+    (_, own), _, _ = assigned(model, batch, auxiliary_by="auxiliary", auxiliary_candidates=3)
+    arguments = truth.image, truth.boxes, truth.labels, model.anchors, model.strides
+    sizes = [x.shape[2:4] for x in levels[0]]
+    for found, guide, candidates in ((coarse, levels[0], 5), (own, levels[1], 3)):
+        expected = assign_ota(
+            assign(*arguments, sizes, candidates=candidates),
+            guide,
+            *arguments[1:],
+            by_image=truth.by_image,
+        )
+        assert rows_of(found) == rows_of(expected)
+    assert rows_of(own) != rows_of(lead)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("KIND", "simota"), ("CANDIDATES", 4), ("AUXILIARY_CANDIDATES", 1)),
+        *(("AUXILIARY_BY", "teacher"), ("TOP_IOUS", 0), ("IOU_WEIGHT", -1.0)),
+    ],
+)
+def test_an_assignment_that_does_not_exist_is_told(key, value):
+    with pytest.raises(ValueError, match=rf"MODEL\.YOLOR\.ASSIGN\.{key} is .*{value}.*expected"):
+        build("yolov7_tiny", f"MODEL.YOLOR.ASSIGN.{key}", value)
 
 
 class Bomb(nn.Module):

@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> Report:
         "mosaic": augment.MOSAIC,
         "mosaic9": augment.MOSAIC9,
         "mixup": augment.MIXUP,
+        "paste_in": augment.PASTE_IN,
         "scale": augment.SCALE,
         "translate": augment.TRANSLATE,
         "images in a round": args.images,

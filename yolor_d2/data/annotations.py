@@ -1,7 +1,8 @@
 """Annotations as arrays: what a COCO file says, read once and shared by all that need it.
 
 Of a large file a prepared copy is kept, in which processes and later runs find the arrays again by
-the content of the file. What no task of this project needs, as polygons, never becomes an object.
+the content of the file. What is not needed never becomes an object; polygons, which few runs need,
+are read by `polygon_files`.
 """
 
 from __future__ import annotations
@@ -333,12 +334,25 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_copy(annotations: Annotations, path: Path) -> None:
-    """Write a prepared copy: whole or not at all, also while others write the same.
+def copy_path(path: Path, kind: str = "") -> Path | None:
+    """Where a prepared copy of a file is looked for, by its content; None for nowhere."""
+    return None if _copies is None else _copies / f"{hash_file(path)}.{kind}safetensors"
 
-    Raises:
-        OSError: when it cannot be written.
-    """
+
+def keep_copy(content: bytes, path: Path, what: str) -> None:
+    """Write a prepared copy, whole or not at all, also while others write the same; say so if
+    that is not possible."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, shared=True) as file:
+            file.write(content)
+        logger.info("%s: prepared copy in %s", what, path)
+    except OSError as error:  # the next process reads the file once more
+        logger.warning("%s: no prepared copy can be kept: %s", what, error)
+
+
+def copy_of(annotations: Annotations) -> bytes:
+    """Content of a prepared copy."""
     arrays, texts = {}, {}
     for entry in fields(annotations):
         value = getattr(annotations, entry.name)
@@ -348,14 +362,11 @@ def write_copy(annotations: Annotations, path: Path) -> None:
             arrays[entry.name], arrays[f"{entry.name}_ends"] = value.data, value.ends
         else:
             texts[entry.name] = json.dumps(list(value))
-    content = save(arrays, metadata={"format": FORMAT, **texts})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, shared=True) as file:
-        file.write(content)
+    return save(arrays, metadata={"format": FORMAT, **texts})
 
 
 def read_copy(path: Path) -> Annotations | None:
-    """What `write_copy` wrote; None when it is not there, damaged or of another form."""
+    """What a prepared copy holds; None when it is not there, damaged or of another form."""
     try:
         with safe_open(path, framework="numpy") as file:
             texts = file.metadata() or {}
@@ -374,7 +385,7 @@ def read_copy(path: Path) -> Annotations | None:
 
 def read_large(path: Path) -> Annotations:
     """Annotations of a large file, from its prepared copy if there is one."""
-    copy = None if _copies is None else _copies / f"{hash_file(path)}.safetensors"
+    copy = copy_path(path)
     found = None if copy is None else read_copy(copy)
     if found is not None:
         logger.info("Annotations of %s: from the prepared copy %s", path, copy)
@@ -382,11 +393,7 @@ def read_large(path: Path) -> Annotations:
     with collector_paused():
         found = to_arrays(decode(path), path)
     if copy is not None:
-        try:
-            write_copy(found, copy)
-            logger.info("Annotations of %s: prepared copy in %s", path, copy)
-        except OSError as error:  # the next process reads them once more
-            logger.warning("No prepared copy of %s can be kept: %s", path, error)
+        keep_copy(copy_of(found), copy, f"Annotations of {path}")
     return found
 
 

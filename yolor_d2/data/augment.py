@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from .polygons import Polygons, join_polygons
+
 # Grey of the canvas around images.
 FILL = 114
 # In place of a number for objects of which it is not known which individual they are.
@@ -29,12 +31,14 @@ class Sample:
         labels: (M,) int64 classes.
         identities: (M,) int64 numbers of the individuals; `NO_IDENTITY` where none is known, the
             default for all.
+        polygons: of the M objects, in pixels of `image`; None where nobody needs them.
     """
 
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     identities: np.ndarray = field(default=None)  # pyright: ignore[reportArgumentType]
+    polygons: Polygons | None = None
 
     def __post_init__(self):
         if self.identities is None:
@@ -127,12 +131,19 @@ def flip_pixels(image: np.ndarray, axis: int) -> np.ndarray:
     return by_channels(image, lambda x: cv2.flip(x, axis))
 
 
+def move_polygons(sample: Sample, function: Callable[[np.ndarray], np.ndarray]) -> Polygons | None:
+    """Polygons of a sample, if it has any, with their (P, 2) points where a function puts them."""
+    return None if sample.polygons is None else sample.polygons.map(function)
+
+
 def flip_horizontal(sample: Sample) -> Sample:
     """Mirror left and right."""
     width = sample.image.shape[1]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([width - x2, y1, width - x1, y2], axis=1)
-    return dataclasses.replace(sample, image=flip_pixels(sample.image, 1), boxes=boxes)
+    polygons = move_polygons(sample, lambda points: (width, 0) + points * (-1, 1))
+    image = flip_pixels(sample.image, 1)
+    return dataclasses.replace(sample, image=image, boxes=boxes, polygons=polygons)
 
 
 def flip_vertical(sample: Sample) -> Sample:
@@ -140,7 +151,9 @@ def flip_vertical(sample: Sample) -> Sample:
     height = sample.image.shape[0]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([x1, height - y2, x2, height - y1], axis=1)
-    return dataclasses.replace(sample, image=flip_pixels(sample.image, 0), boxes=boxes)
+    polygons = move_polygons(sample, lambda points: (0, height) + points * (1, -1))
+    image = flip_pixels(sample.image, 0)
+    return dataclasses.replace(sample, image=image, boxes=boxes, polygons=polygons)
 
 
 def mixup(first: Sample, second: Sample, ratio: float) -> Sample:
@@ -155,4 +168,5 @@ def mixup(first: Sample, second: Sample, ratio: float) -> Sample:
         np.concatenate([first.boxes, second.boxes]),
         np.concatenate([first.labels, second.labels]),
         np.concatenate([first.identities, second.identities]),
+        join_polygons([(x.polygons, len(x.labels)) for x in (first, second)]),
     )

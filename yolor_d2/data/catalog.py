@@ -20,6 +20,7 @@ from .annotations import IDENTITY_KEY, Annotations, open_annotations, read_annot
 from .check.entries import check_category_names
 from .formats import convert_to_coco, has_split
 from .ground_truth import GroundTruth
+from .polygon_files import read_polygons
 
 logger = logging.getLogger(__name__)
 
@@ -258,17 +259,24 @@ def annotation_file_of(name: str) -> tuple[str, str] | None:
     return (files[0], files[1]) if own and files is not None and None not in files else None
 
 
-def load_ground_truth(name: str, channels: int = 3) -> GroundTruth:
+def load_ground_truth(name: str, channels: int = 3, polygons: bool = False) -> GroundTruth:
     """Images and objects of a registered data set; its metadata get what Detectron2's reader
-    would give them."""
+    would give them.
+
+    Args:
+        name: of the data set.
+        channels: of the images, see `image.read_image`.
+        polygons: whether those of the objects are needed.
+    """
     files = annotation_file_of(name)
     if files is None:
         return GroundTruth.from_items(
-            get_detection_dataset_dicts([name], filter_empty=False), channels
+            get_detection_dataset_dicts([name], filter_empty=False), channels, polygons
         )
     annotations = read_annotations(files[0])
     describe(name, annotations)
-    return GroundTruth.from_annotations(annotations, files[1], channels)
+    outlines = read_polygons(files[0], annotations) if polygons else None
+    return GroundTruth.from_annotations(annotations, files[1], channels, outlines)
 
 
 def describe(name: str, annotations: Annotations) -> None:

@@ -1,5 +1,5 @@
-"""Training samples: read, mosaic, warp, mixup, colour, flips; everything seeded by the sample's
-position."""
+"""Training samples: read, mosaic, warp, mixup, colour, pasted objects, flips; everything seeded by
+the sample's position."""
 
 from __future__ import annotations
 
@@ -30,9 +30,13 @@ from .ground_truth import GroundTruth, known_identities, number_identities
 from .image import ImageReadError, check_channel_order, read_image
 from .mosaic import mosaic4_corners, mosaic9_corners
 from .partners import PartnerPool
+from .paste_in import CutObject, Cutouts, collect, paste_in, seen_windows
 from .shapes import BatchShapes, Frame
 from .warp import Tile, random_warp, render
 from .workers import shield_worker
+
+# Keeps these generators apart from those of samples, epochs and shapes, see `sampler.EPOCH_STREAM`.
+PASTE_STREAM = 4
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class AugmentConfig:
         mosaic9: probability that a mosaic is one of nine images instead of four.
         first_plain_position: samples from this position on are no mosaics; None for never.
         mixup: probability that a mosaic is blended with another one.
+        paste_in: probability that objects of other images are pasted, see `paste_in`.
         scale, translate, degrees, shear, perspective: see `warp.random_warp`.
         hsv: see `augment.random_hsv`.
         flip: probability of a horizontal flip.
@@ -54,6 +59,7 @@ class AugmentConfig:
     mosaic9: float = 0.0
     first_plain_position: int | None = None
     mixup: float = 0.0
+    paste_in: float = 0.0
     scale: float = 0.5
     translate: float = 0.5
     degrees: float = 0.0
@@ -112,6 +118,10 @@ class TrainingDataset(Dataset):
         channels: of the images, see `image.read_image`.
         padding: where an image that is no part of a mosaic lies in its frame: as at inference,
             without the margin.
+        with_polygons: whether samples carry the polygons of `truth`.
+
+    Raises:
+        ValueError: when polygons are needed, but were not read.
     """
 
     def __init__(
@@ -125,8 +135,14 @@ class TrainingDataset(Dataset):
         shapes: BatchShapes | None = None,
         channels: int = 3,
         padding: Padding = Padding(),
+        with_polygons: bool = False,
     ):
         check_channel_order(channel_order)
+        if truth.polygons is None and (with_polygons or augment.paste_in):
+            raise ValueError(
+                f"paste_in is {augment.paste_in}, with_polygons {with_polygons}, but the ground "
+                "truth has no polygons: read it with polygons=True"
+            )
         self.size = size
         self.seed = seed
         self.augment = augment
@@ -145,6 +161,11 @@ class TrainingDataset(Dataset):
         self.boxes, self.labels, self.starts = truth.boxes, truth.labels, truth.starts
         self.identities = number_identities(truth.identities)
         self.num_identities = len(known_identities(truth.identities))
+        self.with_polygons = with_polygons
+        # Around the polygons of each object, of which nobody else asks.
+        self.outline_bounds = (
+            truth.polygons.bounds() if truth.polygons is not None and augment.paste_in else None
+        )
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -195,9 +216,17 @@ class TrainingDataset(Dataset):
     def read(self, index: int) -> Sample:
         """One image with its ground truth, its longer side scaled to `size`."""
         rows = self.truth.rows(index)
-        y, x = self.sizes[index] / self.original_sizes[index]
-        boxes = self.boxes[rows] * (x, y, x, y)
-        return Sample(self.read_pixels(index), boxes, self.labels[rows], self.identities[rows])
+        scale = self.scale(index)
+        boxes = self.boxes[rows] * np.tile(scale, 2)
+        polygons = None
+        if self.with_polygons and self.truth.polygons is not None:
+            polygons = self.truth.polygons.rows(rows.start, rows.stop).map(lambda x: x * scale)
+        pixels = self.read_pixels(index)
+        return Sample(pixels, boxes, self.labels[rows], self.identities[rows], polygons)
+
+    def scale(self, index: int) -> np.ndarray:
+        """(2,) factors of x and y by which an image is resized."""
+        return self.sizes[index, ::-1] / self.original_sizes[index, ::-1]
 
     def tile(self, index: int, left: int, top: int) -> Tile:
         """An image at a place of a canvas."""
@@ -248,12 +277,56 @@ class TrainingDataset(Dataset):
         top, left = self.padding.put(tuple(self.sizes[index].tolist()), (height, width)).offset
         return self.warp([self.tile(index, left, top)], (height, width), frame, rng)
 
+    def cutouts(self, images: np.ndarray, rng: np.random.Generator) -> Cutouts:
+        """What can be cut out of a mosaic of four of some images. No image is read."""
+        assert self.outline_bounds is not None
+        chosen = rng.permutation(images)[:4]
+        corners = mosaic4_corners(self.sizes[chosen], self.size, rng)
+        parts = []
+        for image, corner in zip(chosen.tolist(), corners):
+            rows = self.truth.rows(image)
+            bounds = self.outline_bounds[rows] * np.tile(self.scale(image), 2)
+            seen, windows = seen_windows(bounds, self.sizes[image], corner, 2 * self.size)
+            numbers = rows.start + np.flatnonzero(seen)
+            parts.append(Cutouts(np.full(len(numbers), image), numbers, windows))
+        return Cutouts.join(parts)
+
+    def cut_object(self, image: int, row: int) -> CutObject:
+        """One object of an image, for `paste_in`."""
+        assert self.truth.polygons is not None
+        scale = self.scale(image)
+        return CutObject(
+            int(self.labels[row]),
+            int(self.identities[row]),
+            self.truth.polygons.rows(row, row + 1).map(lambda points: points * scale),
+            functools.partial(self.read_pixels, image),
+        )
+
+    def paste_objects(
+        self, sample: Sample, position: int, partners: Iterator[int] | None
+    ) -> Sample:
+        """Paste objects into some of the samples.
+
+        Args:
+            sample: without them.
+            position: of the sample.
+            partners: entries of the pool that its mosaics have left; None if it is no mosaic.
+        """
+        # A generator of its own, so that all the rest of a sample stays what it is without.
+        rng = np.random.default_rng([self.seed, position, PASTE_STREAM])
+        if not happens(rng, self.augment.paste_in):
+            return sample
+        images = self.pool.paste_images(self.pool.partners(rng) if partners is None else partners)
+        found = collect(lambda: self.cutouts(images, rng), rng)
+        return paste_in(sample, found, self.cut_object, rng)
+
     def compose(self, position: int, index: int) -> Sample:
         """The augmented RGB sample of a position."""
         rng = np.random.default_rng([self.seed, position])
         frame = self.shapes.frame(position)
         self.pool.enter(position)
         augment = self.augment
+        partners = None
         plain_from = augment.first_plain_position
         may_mosaic = plain_from is None or position < plain_from
         if rng.random() < augment.mosaic and may_mosaic:
@@ -265,6 +338,8 @@ class TrainingDataset(Dataset):
         else:
             sample = self.plain_sample(index, frame, rng)
         sample.image = random_hsv(sample.image, rng, augment.hsv)
+        if augment.paste_in:
+            sample = self.paste_objects(sample, position, partners)
         if rng.random() < augment.flip:
             sample = flip_horizontal(sample)
         if happens(rng, augment.flip_vertical):

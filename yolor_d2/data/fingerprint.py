@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from .image import file_sizes
+from .polygons import Polygons
 
 if TYPE_CHECKING:
     from .dataset import TrainingDataset
@@ -52,8 +54,8 @@ def take_fingerprint(
 
     Returns:
         Plain values and tensors. By image, in no particular order but the same in all three:
-        "names", "annotations" (size, boxes, classes and identities) and "files" (size in bytes),
-        (N,) int64 hashes.
+        "names", "annotations" (size, boxes, classes and identities), "files" (size in bytes) and,
+        where samples depend on them, "polygons", (N,) int64 hashes.
     """
     prefixes = [os.path.join(root, "").encode("utf-8", "surrogatepass") for root in roots]
     # Bytes of all images at once, of which each hash takes those of one.
@@ -75,7 +77,10 @@ def take_fingerprint(
         name = relative_name(path.encode("utf-8", "surrogatepass"), prefixes)
         rows.append((short_hash(name), annotations))
     columns = torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
+    polygons = dataset.truth.polygons
+    more = {} if polygons is None else {"polygons": hash_polygons(polygons, starts)}
     return {
+        **more,
         "version": VERSION,
         "images": len(dataset),
         "boxes": len(dataset.labels),
@@ -84,6 +89,20 @@ def take_fingerprint(
         "annotations": columns[:, 1].clone(),
         "files": torch.tensor(file_sizes(dataset.truth.file_names), dtype=torch.int64),
     }
+
+
+def hash_polygons(polygons: Polygons, starts: Sequence[int]) -> torch.Tensor:
+    """(N,) int64 hashes of the polygons of each image.
+
+    Args:
+        polygons: of all objects.
+        starts: N + 1 numbers of objects, see `GroundTruth`.
+    """
+    found = []
+    for first, last in itertools.pairwise(starts):
+        one = polygons.rows(first, last)
+        found.append(short_hash(one.points.tobytes(), one.ends.tobytes(), one.parts.tobytes()))
+    return torch.tensor(found, dtype=torch.int64)
 
 
 def describe_changes(before: dict, now: dict, names: Sequence[str]) -> list[str]:
@@ -101,13 +120,11 @@ def describe_changes(before: dict, now: dict, names: Sequence[str]) -> list[str]
         changes.append(
             f"the categories were {before['categories']} and are {now['categories']}"[:400]
         )
+    compared = ["annotations", "files"]
+    if "polygons" in before and "polygons" in now:  # else only one of both runs needed them
+        compared.append("polygons")
     old, new = (
-        {
-            name: values
-            for name, *values in zip(
-                x["names"].tolist(), x["annotations"].tolist(), x["files"].tolist()
-            )
-        }
+        dict(zip(x["names"].tolist(), zip(*(x[kind].tolist() for kind in compared))))
         for x in (before, now)
     )
     named = dict(zip(now["names"].tolist(), names))
@@ -118,6 +135,7 @@ def describe_changes(before: dict, now: dict, names: Sequence[str]) -> list[str]
         "new": [x for x in new if x not in old],
         "with other annotations": [x for x in new if x in old and old[x][0] != new[x][0]],
         "of another file size": [x for x in new if x in old and old[x][1] != new[x][1]],
+        "with other polygons": [x for x in new if x in old and old[x][2:] != new[x][2:]],
     }
     for kind, found in kinds.items():
         if found:

@@ -14,6 +14,7 @@ from ..d2.structures import BoxMode
 from .annotations import IDENTITY_KEY, Annotations, Strings, is_identity
 from .augment import NO_IDENTITY
 from .image import read_image
+from .polygons import PolygonList, Polygons, join_polygons
 
 # A box with a side below this, in pixels, is not trained on.
 MIN_BOX_SIDE = 1e-5
@@ -34,6 +35,7 @@ class GroundTruth:
         identities: (M,) int64, which individual an object is, as the data set numbers them; -1
             where that is not known.
         num_given: objects before those without area were left out.
+        polygons: of the M objects, cut at the border of their image; None if nobody asked for them.
     """
 
     file_names: Sequence[str]
@@ -44,15 +46,27 @@ class GroundTruth:
     labels: np.ndarray
     identities: np.ndarray
     num_given: int
+    polygons: Polygons | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     @classmethod
     def from_annotations(
-        cls, annotations: Annotations, image_root: str, channels: int = 3
+        cls,
+        annotations: Annotations,
+        image_root: str,
+        channels: int = 3,
+        polygons: Polygons | None = None,
     ) -> GroundTruth:
-        """Of a COCO file; see `from_items`."""
+        """Of a COCO file; see `from_items`.
+
+        Args:
+            annotations: what the file says.
+            image_root: folder of the images.
+            channels: of the images, see `image.read_image`.
+            polygons: of the objects of the file, if they are needed.
+        """
         folder = os.path.join(image_root, "")
         names = Strings.pack(
             [x if os.path.isabs(x) else folder + x for x in annotations.file_names]
@@ -68,15 +82,19 @@ class GroundTruth:
             annotations.labels,
             annotations.identities,
             ~annotations.crowd,
+            polygons,
         )
 
     @classmethod
-    def from_items(cls, items: Sequence[dict], channels: int = 3) -> GroundTruth:
+    def from_items(
+        cls, items: Sequence[dict], channels: int = 3, polygons: bool = False
+    ) -> GroundTruth:
         """Of dataset dicts in Detectron2's standard format.
 
         Args:
             items: with "annotations" or without; an image is read if its size is not given.
             channels: of the images, see `image.read_image`.
+            polygons: whether they are needed, of objects that have some.
 
         Raises:
             ValueError: when an annotation has no box, or an identity that cannot be one.
@@ -106,6 +124,7 @@ class GroundTruth:
             np.array([x["category_id"] for x in objects], dtype=np.int64),
             np.array([x.get(IDENTITY_KEY, NO_IDENTITY) for x in objects], dtype=np.int64),
             np.ones(len(objects), dtype=bool),
+            list_polygons(objects) if polygons else None,
         )
 
     @classmethod
@@ -119,9 +138,10 @@ class GroundTruth:
         labels: np.ndarray,
         identities: np.ndarray,
         counts: np.ndarray,
+        polygons: Polygons | None,
     ) -> GroundTruth:
         """From the boxes of all objects, by rising place of their image."""
-        limits = np.concatenate([sizes, sizes], axis=1)[owners][:, [1, 0, 1, 0]]
+        limits = sizes[owners][:, [1, 0, 1, 0]]
         boxes = boxes.clip(0, limits)
         kept = counts & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > MIN_BOX_SIDE)
         return cls(
@@ -133,6 +153,7 @@ class GroundTruth:
             labels=labels[kept],
             identities=identities[kept],
             num_given=int(counts.sum()),
+            polygons=None if polygons is None else polygons.take(kept).cut(*limits[kept, :2].T),
         )
 
     @classmethod
@@ -152,6 +173,7 @@ class GroundTruth:
             labels=np.concatenate([part.labels for part in parts]),
             identities=np.concatenate([part.identities for part in parts]),
             num_given=sum(part.num_given for part in parts),
+            polygons=join_polygons([(part.polygons, len(part.labels)) for part in parts]),
         )
 
     def without_empty(self) -> GroundTruth:
@@ -167,6 +189,7 @@ class GroundTruth:
             labels=self.labels,
             identities=self.identities,
             num_given=self.num_given,
+            polygons=self.polygons,
         )
 
     def image_id(self, index: int) -> int | str:
@@ -177,6 +200,14 @@ class GroundTruth:
     def rows(self, index: int) -> slice:
         """The rows of the objects of one image."""
         return slice(*self.starts[index : index + 2].tolist())
+
+
+def list_polygons(objects: Sequence[dict]) -> Polygons:
+    """Polygons of annotations in Detectron2's standard format."""
+    listed = PolygonList()
+    for annotation in objects:
+        listed.add(annotation.get("segmentation"))
+    return listed.finish()
 
 
 def pack_ids(ids: list) -> Sequence:

@@ -53,8 +53,8 @@ logger = logging.getLogger(__name__)
 LEAST_RECALL = 0.98
 
 
-def load_training_truth(cfg: CfgNode) -> GroundTruth:
-    """Images and objects of DATASETS.TRAIN.
+def load_training_truth(cfg: CfgNode, polygons: bool = False) -> GroundTruth:
+    """Images and objects of DATASETS.TRAIN, with the polygons of the objects if they are needed.
 
     Raises:
         ValueError: when classes do not fit the model, or when no image has a usable box.
@@ -62,7 +62,7 @@ def load_training_truth(cfg: CfgNode) -> GroundTruth:
     names, num_classes = list(cfg.DATASETS.TRAIN), cfg.MODEL.YOLOR.NUM_CLASSES
     if not names:
         raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
-    parts = [load_ground_truth(name, len(cfg.MODEL.PIXEL_MEAN)) for name in names]
+    parts = [load_ground_truth(name, len(cfg.MODEL.PIXEL_MEAN), polygons) for name in names]
     for name in names:
         check_classes(cfg, name)
     classes = [MetadataCatalog.get(name).get("thing_classes") for name in names]
@@ -131,6 +131,21 @@ def check_identities(cfg: CfgNode, dataset: TrainingDataset) -> None:
         )
 
 
+def count_outlined(cfg: CfgNode, truth: GroundTruth) -> None:
+    """Write how many objects can be pasted; warn if there are none."""
+    if truth.polygons is None:
+        return
+    count = np.count_nonzero(truth.polygons.counts)
+    if count:
+        logger.info("%d of %d objects have polygons, to be pasted", count, len(truth.labels))
+        return
+    logger.warning(
+        "INPUT.AUGMENT.PASTE_IN is %s, but no object of DATASETS.TRAIN %s has polygons "
+        "('segmentation'): nothing is pasted",
+        *(cfg.INPUT.AUGMENT.PASTE_IN, list(cfg.DATASETS.TRAIN)),
+    )
+
+
 def warn_of_anchors(cfg: CfgNode, dataset: TrainingDataset) -> None:
     """Say so if many boxes match no anchor, and so cannot be learned."""
     anchors = torch.tensor(variant_from_config(cfg).anchors).flatten(0, 1)
@@ -163,8 +178,9 @@ def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
     """The samples of DATASETS.TRAIN as INPUT wants them."""
     limit_pixels(cfg.INPUT.MAX_PIXELS)
     seed = max(cfg.SEED, 0)
-    truth = load_training_truth(cfg)
+    truth = load_training_truth(cfg, polygons=cfg.INPUT.AUGMENT.PASTE_IN > 0)
     log_counts(cfg, truth)
+    count_outlined(cfg, truth)
     dataset = TrainingDataset(
         truth,
         size=training_size(cfg),

@@ -10,10 +10,14 @@ replacement, and a sample chooses among them by their places, without a look at 
 choice of distinct places from independent, identically distributed entries leaves them independent
 and of the same distribution. The image that a sample is for has no part in either draw. Only
 samples of one block are related to each other: they may show the same images.
+
+Images of which objects are pasted are `PASTE_IMAGES` more entries, none of which is in the
+sample's mosaics: those of the pool that these have left, and then those of a reserve.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,9 +29,14 @@ POOL_BLOCK = 8
 LEAST_ENTRIES = 8
 # Keeps these generators apart from those of samples, epochs and shapes, see `sampler.EPOCH_STREAM`.
 POOL_STREAM = 3
+# From so many entries come the objects that are pasted into one sample.
+PASTE_IMAGES = 8
+RESERVE_STREAM = 5
 
 
-def pool_entries(seed: int, block: int, count: int, num_images: int) -> np.ndarray:
+def pool_entries(
+    seed: int, block: int, count: int, num_images: int, stream: int = POOL_STREAM
+) -> np.ndarray:
     """(count,) image indices of the pool of one block; they depend on nothing but the arguments.
 
     Args:
@@ -35,15 +44,16 @@ def pool_entries(seed: int, block: int, count: int, num_images: int) -> np.ndarr
         block: number of the block, position // `POOL_BLOCK`.
         count: entries of the pool.
         num_images: of the data set.
+        stream: `POOL_STREAM`, or that of the reserve.
     """
-    return np.random.default_rng([seed, block, POOL_STREAM]).integers(num_images, size=count)
+    return np.random.default_rng([seed, block, stream]).integers(num_images, size=count)
 
 
 class PartnerPool:
     """The pool of the block in which the last sample was, with the pixels that were read of it.
 
     Pixels of another block are dropped when a sample comes, so that at most as many images are
-    kept as a pool has entries. What a sample gets never depends on what is kept.
+    kept as pool and reserve have entries. What a sample gets never depends on what is kept.
 
     Args:
         seed: of the run, >= 0.
@@ -56,7 +66,7 @@ class PartnerPool:
         self.num_images = num_images
         self.count = max(most_partners, LEAST_ENTRIES)
         self.block = -1
-        self.entries = np.empty(0, dtype=np.int64)
+        self.entries = self.reserve = np.empty(0, dtype=np.int64)
         self.pixels: dict[int, np.ndarray] = {}  # by image
 
     def enter(self, position: int) -> None:
@@ -65,7 +75,21 @@ class PartnerPool:
         if block != self.block:
             self.block = block
             self.entries = pool_entries(self.seed, block, self.count, self.num_images)
+            self.reserve = np.empty(0, dtype=np.int64)
             self.pixels = {}
+
+    def paste_images(self, left: Iterator[int]) -> np.ndarray:
+        """(`PASTE_IMAGES`,) images of distinct entries, from which objects are pasted.
+
+        Args:
+            left: entries that the sample has not used, the rest of `partners`.
+        """
+        if not len(self.reserve):
+            self.reserve = pool_entries(
+                self.seed, self.block, PASTE_IMAGES, self.num_images, RESERVE_STREAM
+            )
+        chosen = itertools.islice(itertools.chain(left, self.reserve.tolist()), PASTE_IMAGES)
+        return np.array(list(chosen), dtype=np.int64)
 
     def partners(self, rng: np.random.Generator) -> Iterator[int]:
         """Image indices of distinct entries of the block, in an order from one permutation."""
@@ -77,5 +101,5 @@ class PartnerPool:
 
     def put(self, index: int, pixels: np.ndarray) -> None:
         """Keep the pixels of an image if it belongs to the pool."""
-        if index in self.entries:
+        if index in self.entries or index in self.reserve:
             self.pixels[index] = pixels

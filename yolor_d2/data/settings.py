@@ -25,6 +25,7 @@ RANGES = {
     "MOSAIC9": (0, 1),
     "MOSAIC_OFF": (0, 1),
     "MIXUP": (0, 1),
+    "PASTE_IN": (0, 1),
     "SCALE": (0, 0.99),  # 1 would shrink images to nothing
     "TRANSLATE": (0, 1),
     "DEGREES": (0, 180),
@@ -81,6 +82,7 @@ def augment_config(cfg: CfgNode) -> AugmentConfig:
         mosaic9=node.MOSAIC9,
         first_plain_position=round((1 - node.MOSAIC_OFF) * samples),
         mixup=node.MIXUP,
+        paste_in=node.PASTE_IN,
         scale=node.SCALE,
         translate=node.TRANSLATE,
         degrees=node.DEGREES,

@@ -8,7 +8,8 @@ border; brightness, contrast, blur and noise vary.
 
 Ground truth, as in COCO, describes what can be seen: the mask of an object is its pixels inside the
 image that nothing drawn later covers. The box ``[x, y, w, h]`` is tight to it, in pixels with
-``w = x_max + 1 - x_min``, and the area is its number of pixels. Every object that is drawn is
+``w = x_max + 1 - x_min``, the area is its number of pixels, and polygons run along its border.
+Every object that is drawn is
 annotated: a place is refused if it leaves any object less than half visible. Category ids have
 gaps, so that a mapping of ids is needed.
 
@@ -48,6 +49,9 @@ CROWD_VAL_IMAGES = (1, 3)  # indices of the val images that hold an iscrowd regi
 FIRST_IMAGE_ID = {"train": 1, "val": 100001}
 HUE_SPREAD = 30.0  # degrees, to both sides of a class's hue
 SUPERSAMPLING = 3  # samples per pixel and axis at the edges of a shape
+# Polygons lie within so many pixels of the border of a mask, which is looked at in steps of this
+# fraction of a pixel.
+OUTLINE_TOLERANCE, OUTLINE_STEPS = 0.8, 4
 
 Array = np.ndarray
 Size = tuple[int, int]  # (H, W) in pixels
@@ -233,6 +237,38 @@ def tight_box(mask: Array) -> list[float]:
         return [0.0, 0.0, 0.0, 0.0]
     x0, y0, x1, y1 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
+
+
+def trace(mask: Array) -> list[list[float]]:
+    """Return polygons [x1, y1, x2, y2, ...] in pixels around the true pixels of an (H, W) mask.
+
+    A hole becomes part of the polygon around it, by a way to it and back.
+    """
+    x0, y0, w, h = (int(c) for c in tight_box(mask))
+    window = mask[y0 : y0 + h, x0 : x0 + w].astype(np.uint8)
+    fine = window.repeat(OUTLINE_STEPS, axis=0).repeat(OUTLINE_STEPS, axis=1)
+    outlines, tree = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    tolerance = OUTLINE_TOLERANCE * OUTLINE_STEPS
+    outlines = [cv2.approxPolyDP(x, tolerance, True)[:, 0] for x in outlines]
+    # OpenCV's contours go through the centres of the pixels at the border.
+    outlines = [(x + 0.5) / OUTLINE_STEPS + (x0, y0) for x in outlines]
+    polygons = []
+    for outline, (_, _, hole, parent) in zip(outlines, tree[0] if len(outlines) else []):
+        if parent >= 0 or len(outline) < 3:
+            continue
+        while hole >= 0:
+            if len(outlines[hole]) >= 3:
+                outline = _join_hole(outline, outlines[hole])
+            hole = tree[0][hole][0]
+        polygons.append(outline.round(2).ravel().tolist())
+    return polygons
+
+
+def _join_hole(outline: Array, hole: Array) -> Array:
+    """Return one polygon from an (N, 2) polygon and an (M, 2) hole, joined where they are near."""
+    distances = ((outline[:, None] - hole[None]) ** 2).sum(axis=2)
+    i, j = np.unravel_index(distances.argmin(), distances.shape)
+    return np.concatenate([outline[: i + 1], hole[j:], hole[: j + 1], outline[i:]])
 
 
 def encode_rle(mask: Array) -> dict[str, list[int]]:
@@ -455,6 +491,8 @@ def _annotation(annotation_id: int, image_id: int, scene_object: SceneObject) ->
         annotation["instance_id"] = scene_object.individual
     if scene_object.is_crowd:
         annotation["segmentation"] = encode_rle(scene_object.mask)
+    elif polygons := trace(scene_object.mask):
+        annotation["segmentation"] = polygons
     return annotation
 
 

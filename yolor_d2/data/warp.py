@@ -7,6 +7,7 @@ as in `augment`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .augment import FILL, Sample, by_channels, clip_boxes, paste
+from .augment import FILL, Sample, by_channels, clip_boxes, move_polygons, paste
+from .polygons import Polygons, join_polygons
 
 # A box stays after a warp if its sides, in pixels, exceed this ...
 MIN_SIDE = 2.0
@@ -151,6 +153,16 @@ def warp_boxes(boxes: np.ndarray, warp: Warp, out_size: tuple[int, int]) -> np.n
     return clip_boxes(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1), *out_size)
 
 
+def warp_polygons(
+    polygons: Polygons, canvas_size: tuple[int, int], warp: Warp, out_size: tuple[int, int]
+) -> Polygons:
+    """What the output shows of polygons on the canvas."""
+    (canvas_height, canvas_width), (height, width) = canvas_size, out_size
+    # First on the canvas: what lies outside may lie behind the observer.
+    polygons = polygons.cut(canvas_width, canvas_height)
+    return polygons.map(lambda points: map_points(points, warp.matrix)).cut(width, height)
+
+
 def usable(before: np.ndarray, after: np.ndarray, scale: float) -> np.ndarray:
     """Which boxes are still worth training on.
 
@@ -226,7 +238,7 @@ def render(
 
     Returns:
         Sample of (H, W) pixels. Its boxes are bounding boxes of mapped corners, cut at the border;
-        see `usable` for those that are left out.
+        see `usable` for those that are left out. Polygons are mapped and cut point by point.
     """
     canvas = Window(0, 0, canvas_size[1], canvas_size[0])
     origin = whole_pixel_origin(warp.matrix)
@@ -241,6 +253,7 @@ def render(
     image = np.full((window.y2 - window.y1, window.x2 - window.x1, channels), FILL, dtype=np.uint8)
     boxes, labels = [np.zeros((0, 4))], [np.zeros(0, dtype=np.int64)]
     identities = [np.zeros(0, dtype=np.int64)]
+    polygons: list[tuple[Polygons | None, int]] = [(None, 0)]
     shown = window.cut(canvas)
     # The pixels of the canvas alone: nothing is drawn outside it.
     drawn = image[
@@ -255,6 +268,8 @@ def render(
         boxes.append(sample.boxes + [tile.left, tile.top, tile.left, tile.top])
         labels.append(sample.labels)
         identities.append(sample.identities)
+        outlines = move_polygons(sample, functools.partial(np.add, (tile.left, tile.top)))
+        polygons.append((outlines, len(sample.labels)))
 
     if origin is not None:
         factor = warp.matrix[0, 0]
@@ -268,4 +283,7 @@ def render(
     after = warp_boxes(before, warp, out_size)
     keep = usable(before, after, warp.scale)
     labels, identities = np.concatenate(labels)[keep], np.concatenate(identities)[keep]
-    return Sample(image, after[keep], labels, identities)
+    outlines = join_polygons(polygons)
+    if outlines is not None:
+        outlines = warp_polygons(outlines.take(keep), canvas_size, warp, out_size)
+    return Sample(image, after[keep], labels, identities, outlines)

@@ -11,9 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-# Keep quotients finite for empty boxes. They are added where the references add them, so that losses
-# agree: the first to heights, union and diagonal, the second once more to heights inside the arc
-# tangent, and to 1 in alpha.
+# Keep quotients finite for empty boxes. They are added where the references add them, so that
+# losses agree: the first to heights, union and diagonal, the second once more to heights inside the
+# arc tangent, and to 1 in alpha.
 EPSILONS = {"yolor": (1e-9, 0.0), "yolov7": (1e-7, 1e-7)}
 
 

@@ -1,17 +1,18 @@
 """Optimal-transport assignment: which of its candidates a box takes depends on what is predicted.
 
-simOTA over the candidates of `assign` (OTA, arXiv 2103.14259; YOLOX, arXiv 2107.08430; YOLOv7,
-arXiv 2207.02696): every box takes as many of its image's candidates as the best predictions overlap
-it, those that cost least. What costs little is a prediction that lies well and has the right class.
+simOTA (OTA, arXiv 2103.14259; YOLOX, arXiv 2107.08430) over the candidates of `assign`, as YOLOv7
+(arXiv 2207.02696) has it: every box takes as many of its image's candidates as the best predictions
+overlap it, those that cost least. What costs little is a prediction that lies well and has the
+right class.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .assign import Assignment
@@ -24,11 +25,34 @@ from .losses import logits_at
 EPS = 1e-8
 # A probability that rounds to 0 or 1 has this logarithm, as `torch.nn.BCELoss` has it.
 LEAST_LOG = -100.0
-# Pairs of boxes and rows that are computed at a time: what fits into the cache of a CPU, and into
-# the memory of a GPU several times.
-PAIRS_AT_A_TIME = {"cpu": 2**16, "elsewhere": 2**26}
-# Rows of a block, see `match_by_blocks`.
-BLOCK = 64
+# Pairs of boxes and rows that are computed at a time: what fits into the cache of a CPU ...
+PAIRS_IN_CACHE = 2**18
+# ... and several times into the memory of a GPU.
+PAIRS_IN_MEMORY = 2**26
+
+
+class Predictions(NamedTuple):
+    """What R rows predict.
+
+    Attributes:
+        boxes: (..., R, 4) xyxy in input pixels.
+        costs: (..., K, R) cost for a box of each class, see `class_costs`.
+    """
+
+    boxes: Tensor
+    costs: Tensor
+
+
+class Objects(NamedTuple):
+    """T boxes of the ground truth.
+
+    Attributes:
+        boxes: (..., T, 4) xyxy in input pixels.
+        labels: (..., T) classes.
+    """
+
+    boxes: Tensor
+    labels: Tensor
 
 
 class Matches(NamedTuple):
@@ -37,12 +61,10 @@ class Matches(NamedTuple):
     Attributes:
         box: (..., R) place of the box among those of the image.
         taken: (..., R) bool; `box` of the other rows means nothing.
-        counts: (..., T) dynamic k, the rows that each box took before boxes competed for them.
     """
 
     box: Tensor
     taken: Tensor
-    counts: Tensor
 
 
 def boxes_by_image(
@@ -83,7 +105,7 @@ def predicted_boxes(logits: Tensor, rows: Assignment, anchors: Tensor, stride: T
 
 
 def class_costs(logits: Tensor) -> Tensor:
-    """(R, K) cost of a row for a box of each class.
+    """(K, R) cost of a row for a box of each class.
 
     The binary cross entropy, summed over the classes, between the square root of class score times
     objectness and the class of the box.
@@ -91,27 +113,22 @@ def class_costs(logits: Tensor) -> Tensor:
     Args:
         logits: (R, 5 + K).
     """
-    classes, objectness = logits[:, 5:], logits[:, 4:5]
+    classes, objectness = logits[:, 5:].T.contiguous(), logits[:, 4]
     score = classes.sigmoid()
     # 1 - score * objectness without a difference, which would be 0 for large logits.
     rest = (-classes).sigmoid().addcmul_(score, (-objectness).sigmoid())
     score = score.mul_(objectness.sigmoid()).sqrt_()
+    # (1 - p) / (1 + sqrt(p)) is 1 - sqrt(p).
     log_rest = rest.div_(1 + score).log_().clamp_(min=LEAST_LOG)
     log_score = score.log_().clamp_(min=LEAST_LOG)
-    return (log_rest - log_score).sub_(log_rest.sum(dim=1, keepdim=True))
+    return (log_rest - log_score).sub_(log_rest.sum(dim=0))
 
 
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """(..., T, R) IoU of boxes (..., T, 4) with (..., R, 4), both xyxy."""
-    return iou_of_sides(boxes[..., :, None, :].unbind(-1), others[..., None, :, :].unbind(-1))
-
-
-def iou_of_sides(boxes: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    """IoU of boxes with others of a shape to which they can be broadcast, each as x1, y1, x2, y2.
-
-    By coordinates, as a last axis of two would make every step three times as long.
-    """
-    (x1, y1, x2, y2), (left, top, right, bottom) = boxes, others
+    x1, y1, x2, y2 = boxes[..., :, None, :].unbind(-1)
+    # Side by side in memory, as a last axis of four would make every step several times as long.
+    left, top, right, bottom = (x[..., None, :].contiguous() for x in others.unbind(-1))
     width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)
     height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
     overlap = width.mul_(height)
@@ -119,13 +136,36 @@ def iou_of_sides(boxes: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
     return overlap.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
-def cost_of(iou: Tensor, of_class: Tensor, iou_weight: float) -> Tensor:
-    """Cost of rows for boxes that they overlap like this; uses the memory of `iou`."""
-    return iou.add_(EPS).log_().mul_(-iou_weight).add_(of_class)
+def pair_costs(iou: Tensor, of_class: Tensor, weight: float) -> Tensor:
+    """(..., T, R) cost of R rows for T boxes.
+
+    Args:
+        iou: (..., T, R).
+        of_class: (..., T, R) cost of each row for the class of each box, see `class_costs`.
+        weight: of -ln(IoU).
+    """
+    return of_class.add((iou + EPS).log_(), alpha=-weight)
+
+
+def dynamic_k(iou: Tensor, top_ious: int) -> Tensor:
+    """(..., T) rows that each box takes: the sum of its largest overlaps, rounded down, at least 1.
+
+    Args:
+        iou: (..., T, R > 0).
+        top_ious: how many of them.
+    """
+    most = min(top_ious, iou.shape[-1])
+    return iou.topk(most, dim=-1).values.sum(dim=-1).long().clamp(1, most)
 
 
 def cheapest(cost: Tensor, counts: Tensor, most: int) -> Tensor:
-    """(..., T, R) bool: the `counts` (..., T) cheapest rows of a box, of equal ones the first."""
+    """(..., T, R) bool: the `counts` (..., T) cheapest rows of each box; the first of equal ones.
+
+    Args:
+        cost: (..., T, R).
+        counts: from 1 to `most`.
+        most: at most R.
+    """
     limit = cost.topk(most, dim=-1, largest=False).values.gather(-1, counts[..., None] - 1)
     cheaper, equal = cost < limit, cost == limit
     left = counts[..., None] - cheaper.sum(dim=-1, keepdim=True)
@@ -133,173 +173,88 @@ def cheapest(cost: Tensor, counts: Tensor, most: int) -> Tensor:
     return cheaper.logical_or_(equal.logical_and_(first))
 
 
-def match_boxes(
-    predicted: Tensor,
-    costs: Tensor,
+def match_all(
+    predictions: Predictions,
     is_row: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
+    objects: Objects,
     is_box: Tensor,
     *,
     top_ious: int,
     iou_weight: float,
 ) -> Matches:
-    """Let the boxes of several images take rows, every box compared with every row of its image.
+    """Let the boxes of an image, or of several, take rows; looks at all pairs.
 
     Args:
-        predicted: (..., R, 4) xyxy of R > 0 rows.
-        costs: (..., R, K) cost of the classes, see `class_costs`.
+        predictions: of R > 0 rows.
         is_row: (..., R) bool, which rows are candidates.
-        boxes: (..., T, 4) xyxy.
-        labels: (..., T) classes.
+        objects: T boxes.
         is_box: (..., T) bool.
         top_ious, iou_weight: see `assign_ota`.
     """
-    num_rows, num_boxes = costs.shape[-2], labels.shape[-1]
-    most = min(top_ious, num_rows)
-    costs = costs.transpose(-1, -2)  # (..., K, R)
-    times = torch.zeros_like(is_row, dtype=torch.int64)
-    taker, winner = torch.zeros_like(times), torch.zeros_like(times)
-    least = torch.full_like(costs[..., 0, :], torch.inf)
-    found = []
-    if torch.compiler.is_compiling():
-        step, starts = num_boxes, [0]  # one graph for all numbers of boxes
-    else:
-        pairs = PAIRS_AT_A_TIME["cpu" if costs.device.type == "cpu" else "elsewhere"]
-        step = max(pairs // is_row.numel(), 1)
-        starts = range(0, num_boxes, step)
-    for start in starts:
-        part = slice(start, start + step)
-        label = labels[..., part]
-        wanted = is_box[..., part, None] & is_row[..., None, :]
-        iou = pairwise_iou(boxes[..., part, :], predicted).masked_fill_(~wanted, 0)
-        counts = iou.topk(most, dim=-1).values.sum(dim=-1).long().clamp(1, most)
-        of_class = costs.gather(-2, label[..., None].expand(*label.shape, num_rows))
-        cost = cost_of(iou, of_class, iou_weight).masked_fill_(~wanted, torch.inf)
-        taken = cheapest(cost, counts, most).logical_and_(wanted)
-        found.append(counts)
-
-        number = torch.arange(start, start + label.shape[-1], device=label.device)
-        times += taken.sum(dim=-2)
-        taker = torch.maximum(taker, (taken * number[:, None]).amax(dim=-2))
-        lowest, place = cost.min(dim=-2)
-        winner = torch.where(lowest < least, place + start, winner)
-        least = torch.minimum(lowest, least)
-    box = torch.where(times > 1, winner, taker)
-    return Matches(box, times > 0, torch.cat(found, dim=-1))
+    wanted = is_box[..., None] & is_row[..., None, :]
+    iou = pairwise_iou(objects.boxes, predictions.boxes).masked_fill_(~wanted, 0)
+    counts = dynamic_k(iou, top_ious)
+    of_class = predictions.costs.gather(-2, objects.labels[..., None].expand(iou.shape))
+    cost = pair_costs(iou, of_class, iou_weight).masked_fill_(~wanted, torch.inf)
+    taken = cheapest(cost, counts, min(top_ious, is_row.shape[-1])).logical_and_(wanted)
+    number = torch.arange(is_box.shape[-1], device=is_box.device)[:, None]
+    times = taken.sum(dim=-2)
+    taker = (taken * number).amax(dim=-2)
+    return Matches(torch.where(times > 1, cost.argmin(dim=-2), taker), times > 0)
 
 
-def match_by_blocks(
-    rows: Tensor,
-    predicted: Tensor,
-    costs: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    *,
-    top_ious: int,
-    iou_weight: float,
+def match_near(
+    predictions: Predictions, objects: Objects, *, top_ious: int, iou_weight: float
 ) -> Matches:
-    """Let the boxes of one image take rows, comparing them only where it may matter.
+    """`match_all` for one image on a CPU, without most pairs of a crowd.
 
-    Takes what `match_boxes` takes. Blocks of rows that are near each other stand for their rows: of
-    a block that a box does not touch the cheapest row is that of the class. A box looks closer only
-    at blocks whose best rows may be among its own best.
+    A box takes at most `top_ious` rows. So of the rows that it does not overlap, whose costs differ
+    by their class costs alone, the cheapest of its class are enough.
 
     Args:
-        rows: (R,) numbers, which decide between equal costs.
-        predicted: (R, 4) xyxy, best in the order of `sort_by_place`.
-        costs: (R, K), see `class_costs`.
-        boxes: (T, 4) xyxy, T > 0.
-        labels: (T,) classes.
+        predictions: of R > 0 rows.
+        objects: T > 0 boxes.
         top_ious, iou_weight: see `assign_ota`.
     """
-    # Naming convention: (G = blocks, B = rows of a block, P = pairs of box and block)
-    num_rows, num_boxes = len(rows), len(boxes)
-    num_blocks = -(-num_rows // BLOCK)
-    padding = num_blocks * BLOCK - num_rows
-    sides = F.pad(predicted, (0, 0, 0, padding)).view(num_blocks, BLOCK, 4).transpose(1, 2)
-    sides = sides.flatten(1)
-    by_class = F.pad(costs.T, (0, padding), value=torch.inf).reshape(-1, BLOCK)
-
-    def of_class(box: Tensor, block: Tensor) -> Tensor:
-        return by_class.index_select(0, labels[box] * num_blocks + block)
-
-    bounds = torch.cat([predicted, predicted[-1:].expand(padding, 4)]).view(num_blocks, BLOCK, 4)
-    first, last = bounds[..., :2].amin(dim=1), bounds[..., 2:].amax(dim=1)
-    touches = ((boxes[:, None, :2] < last) & (boxes[:, None, 2:] > first)).all(dim=2)  # (T, G)
-
-    # The last pair stands for all that do not touch.
-    box, block = touches.nonzero(as_tuple=True)
-    pair = torch.full_like(touches, len(box), dtype=torch.int64)
-    pair[box, block] = torch.arange(len(box), device=box.device)
-    iou = predicted.new_zeros(len(box) + 1, BLOCK)
-    best = predicted.new_zeros(num_boxes, num_blocks)  # largest overlap
-    untouched = cost_of(iou[-1].clone(), iou[-1], iou_weight)[0]
-    least = by_class.amin(dim=1).view(-1, num_blocks)[labels] + untouched  # cost
-    step = max(PAIRS_AT_A_TIME["cpu"] // BLOCK, 1)
-    for start in range(0, len(box), step):
-        part = slice(start, start + step)
-        t, g = box[part], block[part]
-        others = sides.index_select(0, g).view(-1, 4, BLOCK)
-        found = iou_of_sides(boxes[t, :, None].unbind(1), others.unbind(1))
-        iou[start : start + len(t)] = found
-        best[t, g] = found.amax(dim=1)
-        least[t, g] = cost_of(found, of_class(t, g), iou_weight).amin(dim=1)
-
-    # The largest overlaps are in the blocks with the largest ones.
-    most, most_blocks = min(top_ious, num_rows), min(top_ious, num_blocks)
-    near = pair.gather(1, best.topk(most_blocks, dim=1).indices)
-    largest = iou.index_select(0, near.flatten()).view(num_boxes, -1).topk(most, dim=1).values
-    counts = largest.sum(dim=1).long().clamp(1, most)
-    # As many blocks as a box takes rows have one that costs no more than this.
-    limits = least.topk(most_blocks, dim=1, largest=False).values
-    limit = limits.gather(1, counts[:, None].clamp(max=most_blocks) - 1)
-    limit = limit.masked_fill_(counts[:, None] > most_blocks, torch.inf)
-    box, block = (least <= limit).nonzero(as_tuple=True)
-    cost = cost_of(iou.index_select(0, pair[box, block]), of_class(box, block), iou_weight)
-    place, within = ((cost <= limit[box]) & cost.isfinite()).nonzero(as_tuple=True)
-    box, cost = box[place], cost[place, within]
-    row = block[place] * BLOCK + within
-    box, row = take_cheapest(box, row, cost, rows, counts)
-    times = torch.bincount(row, minlength=num_rows)
-    taker = torch.zeros_like(rows).scatter_(0, row, box)
-    shared = (times > 1).nonzero(as_tuple=True)[0]
-    if len(shared):
-        truth = boxes, labels, iou_weight
-        taker[shared] = least_costly_box(predicted[shared], costs[shared], *truth)
-    return Matches(taker, times > 0, counts)
+    rows, boxes, labels = predictions.boxes, objects.boxes, objects.labels
+    most = min(top_ious, len(rows))
+    left, top, right, bottom = (x.contiguous() for x in rows.unbind(dim=1))
+    present, of_box = labels.unique(return_inverse=True)
+    # Equal ones to the last of them too, as `cheapest` takes the first.
+    limits = predictions.costs[present].topk(most, dim=1, largest=False).values[:, -1:]
+    far = predictions.costs[present] <= limits
+    boxes_taken, rows_taken = [], []
+    for part in near_each_other(boxes, max(PAIRS_IN_CACHE // len(rows), 1)):
+        here = torch.arange(len(rows))
+        if len(part) < len(boxes):
+            (x1, y1), (x2, y2) = boxes[part, :2].amin(dim=0), boxes[part, 2:].amax(dim=0)
+            seen = (left < x2) & (right > x1) & (top < y2) & (bottom > y1)
+            here = seen.logical_or_(far[of_box[part].unique()].any(dim=0)).nonzero()[:, 0]
+        iou = pairwise_iou(boxes[part], rows[here])
+        cost = pair_costs(iou, predictions.costs[labels[part, None], here], iou_weight)
+        taken = cheapest(cost, dynamic_k(iou, most), most).nonzero(as_tuple=True)
+        boxes_taken.append(part[taken[0]])
+        rows_taken.append(here[taken[1]])
+    taker, row = torch.cat(boxes_taken), torch.cat(rows_taken)
+    times = torch.bincount(row, minlength=len(rows))
+    box = torch.zeros_like(times)
+    box[row] = taker
+    for part in (times > 1).nonzero()[:, 0].split(max(PAIRS_IN_CACHE // len(boxes), 1)):
+        iou = pairwise_iou(boxes, rows[part])
+        cost = pair_costs(iou, predictions.costs[labels[:, None], part], iou_weight)
+        box[part] = cost.argmin(dim=0)
+    return Matches(box, times > 0)
 
 
-def take_cheapest(
-    box: Tensor, row: Tensor, cost: Tensor, rows: Tensor, counts: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Boxes and rows of the `counts` (T,) cheapest of pairs with these (P,) boxes, rows and costs;
-    of equal ones those of the least number in `rows`."""
-    order = rows[row].argsort()
-    for key in (cost, box):
-        order = order[key[order].argsort(stable=True)]
-    box, row = box[order], row[order]
-    pairs = torch.bincount(box, minlength=len(counts))
-    rank = torch.arange(len(box), device=box.device) - (pairs.cumsum(0) - pairs)[box]
-    taken = rank < counts[box]
-    return box[taken], row[taken]
-
-
-def least_costly_box(
-    predicted: Tensor, costs: Tensor, boxes: Tensor, labels: Tensor, iou_weight: float
-) -> Tensor:
-    """(R,) of all boxes that which costs each row least; arguments as in `match_by_blocks`."""
-    box = torch.zeros(len(costs), dtype=torch.int64, device=costs.device)
-    least = torch.full_like(costs[:, 0], torch.inf)
-    step = max(PAIRS_AT_A_TIME["cpu"] // len(costs), 1)
-    sides, costs = predicted.T.contiguous(), costs.T.contiguous()
-    for start in range(0, len(boxes), step):
-        part = slice(start, start + step)
-        iou = iou_of_sides(boxes[part, :, None].unbind(1), sides)
-        lowest, place = cost_of(iou, costs[labels[part]], iou_weight).min(dim=0)
-        box = torch.where(lowest < least, place + start, box)
-        least = torch.minimum(lowest, least)
-    return box
+def near_each_other(boxes: Tensor, count: int) -> Sequence[Tensor]:
+    """Numbers of T boxes (T, 4) in parts of `count` at most whose boxes lie near each other."""
+    if len(boxes) <= count:
+        return [torch.arange(len(boxes))]
+    # Stripes of about as many boxes as parts in each of them.
+    num_stripes = math.ceil(math.sqrt(len(boxes) / count))
+    by_height = boxes[:, 1].argsort()
+    stripes = by_height.tensor_split(num_stripes)
+    return [x for stripe in stripes for x in stripe[boxes[stripe, 0].argsort()].split(count)]
 
 
 def assign_ota(
@@ -343,90 +298,82 @@ def assign_ota(
     with torch.no_grad():
         logits = logits_at(levels, candidates)
         stride = constant(tuple(map(float, strides)), logits)
-        predicted = predicted_boxes(logits, candidates, anchors.to(logits.dtype), stride)
         number, taken = choose(
             candidates,
-            (predicted, class_costs(logits)),
-            (cxcywh_to_xyxy(boxes.to(logits.dtype)), labels),
+            Predictions(
+                predicted_boxes(logits, candidates, anchors.to(logits.dtype), stride),
+                class_costs(logits),
+            ),
+            Objects(cxcywh_to_xyxy(boxes.to(logits.dtype)), labels),
             by_image,
-            {"top_ious": top_ious, "iou_weight": iou_weight},
+            top_ious,
+            iou_weight,
         )
         return take_rows(candidates, number, taken, boxes, labels, strides)
 
 
 def choose_by_image(
     candidates: Assignment,
-    rows: tuple[Tensor, Tensor],
-    truth: tuple[Tensor, Tensor],
+    predictions: Predictions,
+    objects: Objects,
     by_image: Tensor,
-    settings: dict,
+    top_ious: int,
+    iou_weight: float,
 ) -> tuple[Tensor, Tensor]:
-    """(R,) number of the box of each row and (R,) bool, image by image, without rows and boxes that
-    are none; arguments as `choose_together`."""
+    """(R,) number of the box of each row and (R,) bool, whether it is taken, image by image without
+    rows and boxes that are none. Arguments as in `assign_ota`."""
     number, taken = candidates.number.clone(), torch.zeros_like(candidates.image, dtype=torch.bool)
-    order = sort_by_place(candidates.image, rows[0])
+    order = candidates.image.argsort(stable=True)
     counts = torch.bincount(candidates.image, minlength=len(by_image)).tolist()
-    for mine, numbers in zip(order.split(counts), by_image):
-        numbers = numbers[numbers < len(truth[1])]
-        if len(mine):
-            found = match_by_blocks(
-                mine, *(x[mine] for x in rows), *(x[numbers] for x in truth), **settings
-            )
-            number[mine], taken[mine] = numbers[found.box], found.taken
+    for rows, numbers in zip(order.split(counts), by_image):
+        if len(rows) == 0:
+            continue
+        numbers = numbers[numbers < len(objects.labels)]
+        found = match_near(
+            Predictions(predictions.boxes[rows], predictions.costs[:, rows]),
+            Objects(*(x[numbers] for x in objects)),
+            top_ious=top_ious,
+            iou_weight=iou_weight,
+        )
+        number[rows], taken[rows] = numbers[found.box], found.taken
     return number, taken
-
-
-def sort_by_place(image: Tensor, boxes: Tensor) -> Tensor:
-    """(R,) order of boxes (R, 4), xyxy in pixels, by image, size in powers of two, and place: along
-    a Z-order curve, so that each piece of it is a compact part of the image."""
-    size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).clamp(min=1).log2().div_(2).long() & 31
-    x, y = (
-        ((boxes[:, :2] + boxes[:, 2:]) / 8).clamp_(min=0).long().bitwise_and_(2**16 - 1).unbind(1)
-    )
-    return (((image << 5) + size << 32) + spread_bits(x) + 2 * spread_bits(y)).argsort(stable=True)
-
-
-def spread_bits(x: Tensor) -> Tensor:
-    """The 16 bits of a number to every second bit."""
-    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
-        x = (x | (x << shift)) & mask
-    return x
 
 
 def choose_together(
     candidates: Assignment,
-    rows: tuple[Tensor, Tensor],
-    truth: tuple[Tensor, Tensor],
+    predictions: Predictions,
+    objects: Objects,
     by_image: Tensor,
-    settings: dict,
+    top_ious: int,
+    iou_weight: float,
 ) -> tuple[Tensor, Tensor]:
-    """(R,) number of the box of each row and (R,) bool, whether it is taken; no shape depends on a
-    value.
-
-    Args:
-        candidates: the rows, of which a fixed number belongs to each box.
-        rows: boxes (R, 4) and costs (R, K) that they predict.
-        truth: boxes (M, 4) xyxy and labels (M,).
-        by_image: see `assign_ota`.
-        settings: of `match_boxes`.
-    """
+    """The same for many images at once; no shape depends on a value. The same number of candidates
+    belongs to each box."""
     assert candidates.valid is not None
-    num_boxes, num_rows = len(truth[1]), len(candidates.image)
-    is_box = by_image < num_boxes
-    numbers = by_image.clamp(max=num_boxes - 1)  # (N, T)
+    num_boxes, num_rows = len(objects.labels), len(candidates.image)
     # A row of every level, neighbour and anchor for each box, in this order.
     per_box = num_rows // num_boxes
-    first = torch.arange(per_box, device=numbers.device) * num_boxes
-    mine = (first[:, None] + numbers[:, None]).flatten(1)  # (N, R')
-    is_row = candidates.valid[mine] & is_box.repeat(1, per_box)
-    found = match_boxes(
-        *(x[mine] for x in rows), is_row, *(x[numbers] for x in truth), is_box, **settings
-    )
+    first = torch.arange(per_box, device=by_image.device) * num_boxes
     # One place more takes what belongs to no box.
-    place = mine.masked_fill(~is_box.repeat(1, per_box), num_rows).flatten()
-    box = numbers.gather(1, found.box).flatten()
-    number = candidates.number.new_zeros(num_rows + 1).scatter(0, place, box)
-    taken = candidates.valid.new_zeros(num_rows + 1).scatter(0, place, found.taken.flatten())
+    number = candidates.number.new_zeros(num_rows + 1)
+    taken = candidates.valid.new_zeros(num_rows + 1)
+    pairs = per_box * by_image.shape[1] ** 2
+    for numbers in by_image.split(max(PAIRS_IN_MEMORY // pairs, 1)):
+        is_box = numbers < num_boxes
+        numbers = numbers.clamp(max=num_boxes - 1)  # (N', T)
+        rows = (first[:, None] + numbers[:, None]).flatten(1)  # (N', R')
+        is_own = is_box.repeat(1, per_box)
+        found = match_all(
+            Predictions(predictions.boxes[rows], predictions.costs[:, rows].transpose(0, 1)),
+            candidates.valid[rows] & is_own,
+            Objects(*(x[numbers] for x in objects)),
+            is_box,
+            top_ious=top_ious,
+            iou_weight=iou_weight,
+        )
+        place = rows.masked_fill(~is_own, num_rows)
+        number = number.scatter(0, place.flatten(), numbers.gather(1, found.box).flatten())
+        taken = taken.scatter(0, place.flatten(), found.taken.flatten())
     return number[:-1], taken[:-1]
 
 
@@ -439,15 +386,13 @@ def take_rows(
     strides: Sequence[int],
 ) -> Assignment:
     """The candidates that are taken, for the boxes that take them; see `assign_ota`."""
-    if candidates.valid is None:
-        sizes = [int(part.sum()) for part in taken.split(candidates.sizes)]
-        kept, valid = taken.nonzero(as_tuple=True)[0], None
-        rows = (x[kept] for x in candidates[:-3])
-        number = number[kept]
-    else:
-        sizes, rows, valid = candidates.sizes, candidates[:-3], taken
-    level, _, image, anchor, row, column, _, _ = rows
     positives = torch.stack([part.sum() for part in taken.split(candidates.sizes)])
+    rows = candidates.level, candidates.image, candidates.anchor, candidates.row, candidates.column
+    sizes, valid = candidates.sizes, taken
+    if candidates.valid is None:
+        sizes, valid = positives.tolist(), None
+        rows, number = (x[taken] for x in rows), number[taken]
+    level, image, anchor, row, column = rows
     scaled = boxes[number] / constant(tuple(map(float, strides)), boxes)[level, None]
     centre = scaled[:, :2] - torch.stack([column, row], dim=1)
     box = torch.cat([centre, scaled[:, 2:]], dim=1)

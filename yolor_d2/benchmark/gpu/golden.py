@@ -14,7 +14,10 @@ from ...networks import YOLORNetwork, build_network
 from .common import Findings, Setting, tf32
 
 # The name of a record is that of the network's variant; by size.
-NETWORKS = ("yolor_ssss_dwt", "yolor_csp", "yolor_p6_paper")
+NETWORKS = (
+    *("yolor_ssss_dwt", "yolor_csp", "yolor_p6_paper"),
+    *("yolov7_tiny", "yolov7_w6", "yolov5_s"),
+)
 # Whose weights are named as in the authors' branch main; the others are of their branch paper.
 CFG_NETWORKS = ("yolor_csp",)
 
@@ -37,7 +40,8 @@ def compare(
     Args:
         network: is moved to the device and the type.
         info: description of the record.
-        arrays: numbers of the record; "raw0", "raw1", ... are every `info["step"]`-th logit.
+        arrays: numbers of the record; "raw0", "raw1", ... are every `info["step"]`-th logit, of
+            `info["stored_channels"]` alone where it has them.
         device: where the logits are computed.
         dtype: in what.
     """
@@ -46,6 +50,8 @@ def compare(
     difference, largest = torch.zeros(()).double(), torch.zeros(()).double()
     for i, level in enumerate(network(pixels)):
         expected = torch.from_numpy(arrays[f"raw{i}"]).double()
+        if "stored_channels" in info:
+            level = level[..., info["stored_channels"]]
         ours = level.double().cpu().reshape(-1)[:: info["step"]]
         # These maxima pass on what is no number.
         difference = torch.maximum(difference, (ours - expected).abs().amax())
