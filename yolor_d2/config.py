@@ -219,6 +219,24 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Targets of classes are 1 - x / 2 and x / 2 in place of 1 and 0.
     cfg.MODEL.YOLOR.LOSS.LABEL_SMOOTHING = 0.0
 
+    # ---- Teacher
+    # Another network from whose predictions the model learns beside the ground truth
+    # (docs/teachers.md).
+    cfg.MODEL.YOLOR.TEACHER = CfgNode()
+    # Configuration that names its network, found as --config-file is; all else is the model's own.
+    # "" is no teacher.
+    cfg.MODEL.YOLOR.TEACHER.CONFIG = ""
+    # Its weights, which stay as they are; "" trains it along, in the same steps.
+    cfg.MODEL.YOLOR.TEACHER.WEIGHTS = ""
+    # Weight of its boxes beside those of the ground truth, which is 1, ...
+    cfg.MODEL.YOLOR.TEACHER.BOX = 1.0
+    # ... of its objectness ...
+    cfg.MODEL.YOLOR.TEACHER.OBJECTNESS = 1.0
+    # ... and of its classes.
+    cfg.MODEL.YOLOR.TEACHER.CLASSES = 1.0
+    # Its boxes and classes count where its objectness is at least this.
+    cfg.MODEL.YOLOR.TEACHER.LEAST_OBJECTNESS = 0.05
+
     # ---- Detections (TEST.DETECTIONS_PER_IMAGE caps their number)
     # Least objectness, and least product of objectness and class score.
     cfg.MODEL.YOLOR.SCORE_THRESHOLD = 0.001

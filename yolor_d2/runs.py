@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONFIG_NAME = "config.yaml"
+# The configuration of the network that teaches a run, and its weights where it is trained along.
+TEACHER_CONFIG_NAME = "teacher.yaml"
+TEACHER_WEIGHTS = "teacher_final.pth"
 # Weights of a run to work with, the best first; else the last checkpoint, which this file names.
 BEST_WEIGHTS = ("model_best.pth", "model_final.pth")
 LAST_CHECKPOINT = "last_checkpoint"
@@ -30,7 +33,10 @@ RUN_FILES = (
     "loggers.json",
     "report.html",
     "report.json",
+    TEACHER_CONFIG_NAME,
+    TEACHER_WEIGHTS,
     "model_*.pth.tmp",
+    f"{TEACHER_WEIGHTS}.tmp",
     "last_checkpoint.tmp",
 )
 RUN_FOLDERS = ("inference",)
@@ -139,10 +145,11 @@ def require_outside(key: str, path: str, folder: Path) -> None:
     """Keep what a new run starts from when the run in its folder is about to be deleted.
 
     Raises:
-        ValueError: when a checkpoint is one of the run in the folder.
+        ValueError: when the file is one of the run in the folder.
     """
     real = Path(path).resolve()
-    if path and real.parent == folder.resolve() and CHECKPOINT.fullmatch(real.name):
+    of_run = CHECKPOINT.fullmatch(real.name) or real.name in (TEACHER_CONFIG_NAME, TEACHER_WEIGHTS)
+    if path and real.parent == folder.resolve() and of_run:
         raise ValueError(
             f"--overwrite would delete {key} {path!r}: copy it to another folder, or give another "
             "OUTPUT_DIR"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rectangles import tile_of
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
@@ -21,7 +22,7 @@ from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
 from yolor_d2.data.ground_truth import GroundTruth
 from yolor_d2.data.polygon_files import read_polygons
 from yolor_d2.data.polygons import PolygonList, Polygons
-from yolor_d2.data.warp import random_warp, render
+from yolor_d2.data.warp import Warp, random_warp, render, translation
 
 PROPERTY = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 SEEDS = st.integers(0, 2**31)
@@ -321,8 +322,6 @@ def test_polygons_of_both_parts_of_a_blend(first, second):
     ),
 )
 def test_polygons_follow_any_warp(sample, seed, options):
-    from rectangles import tile_of
-
     warp = random_warp(np.random.default_rng(seed), (96, 96), (128, 128), **options)
     seen = render([tile_of(sample)], (96, 96), warp, (128, 128))
     assert len(seen.polygons) == len(seen.labels)
@@ -368,14 +367,18 @@ def test_polygons_follow_through_all_of_it(sample, mosaic, mosaic9, perspective,
         assert_polygons_cover_red(found)
 
 
+def test_what_lies_outside_the_canvas_is_cut_off():
+    """Of an image that begins left of the canvas, its columns from 2 on."""
+    sample = Sample(np.zeros((20, 20, 3), np.uint8), np.array([[1.0, 1, 5, 5]]), np.array([0]))
+    sample.polygons = polygons_of([SQUARE])
+    seen = render([tile_of(sample, -2, 0)], (20, 20), Warp(translation(10, 2)), (40, 40))
+    assert seen.boxes.tolist() == seen.polygons.bounds().tolist() == [[10, 3, 13, 7]]
+
+
 def test_areas_stay_under_shear():
     """Of a triangle that stays inside: what a matrix of determinant 1 does to it."""
     sample = Sample(np.zeros((20, 20, 3), np.uint8), np.array([[6.0, 2, 9, 8]]), np.array([0]))
     sample.polygons = polygons_of([TRIANGLE])
-    from rectangles import tile_of
-
-    from yolor_d2.data.warp import Warp
-
     matrix = np.array([[1.0, 0.5, 1], [0, 1, 3], [0, 0, 1]])
     seen = render([tile_of(sample)], (20, 20), Warp(matrix), (30, 30))
     np.testing.assert_allclose(seen.polygons[0][0], [[8, 5], [11, 5], [14, 11]], atol=1e-5)

@@ -26,6 +26,7 @@ from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.loader import build_train_loader, count_identities
 from yolor_d2.data.toy import write_toy_dataset
 from yolor_d2.engine import Trainer
+from yolor_d2.engine.teacher import add_teacher
 
 pytestmark = [
     pytest.mark.slow,
@@ -75,7 +76,7 @@ def run(scenario: str, cfg: CfgNode) -> list[tuple[int, str]]:
 def gradients(cfg: CfgNode, parts: list[list[dict]]) -> dict[str, torch.Tensor]:
     """Sum over parts of a batch in one process."""
     torch.manual_seed(0)
-    model = Trainer.build_model(cfg).train()
+    model = add_teacher(cfg, Trainer.build_model(cfg), Trainer.build_model).train()
     for part in parts:
         sum(model(part).values()).backward()
     return {name: p.grad for name, p in model.named_parameters()}
@@ -122,6 +123,19 @@ def test_auxiliary_heads_are_trained_by_all_processes(shared):
     assert found["head.auxiliary.3.weight"].any()
     batch = next(iter(build_train_loader(shared)))
     assert distance(found, gradients(shared, [batch[:2], batch[2:]])) < 1e-5
+
+
+def test_a_teacher_is_trained_along_by_all_processes(shared):
+    shared.DATASETS.TEST = ()
+    shared.MODEL.YOLOR.WIDTH_FACTOR = 0.25
+    shared.MODEL.YOLOR.TEACHER.CONFIG = "yolov7_tiny.yaml"
+    for code, output in run("plain", shared):
+        assert code == 0, output[-4000:]
+    found = torch.load(Path(shared.OUTPUT_DIR) / "gradients.pth", weights_only=True)
+    assert {name.partition(".")[0] for name in found} == {"student", "teacher"}
+    batch = next(iter(build_train_loader(shared)))
+    assert distance(found, gradients(shared, [batch[:2], batch[2:]])) < 1e-5
+    assert (Path(shared.OUTPUT_DIR) / "teacher_final.pth").is_file()
 
 
 def test_a_process_without_any_box_holds_nobody_up(shared):

@@ -280,6 +280,10 @@ def augmentation(content: bytes) -> None:
                 "bbox": [data.real(-50, 350) for _ in range(4)],
                 "bbox_mode": data.pick([BoxMode.XYWH_ABS, BoxMode.XYXY_ABS]),
                 "category_id": data.below(3),
+                "segmentation": [
+                    [data.real(-50, 350) for _ in range(2 * data.pick([2, 3, 5]))]
+                    for _ in range(data.below(3))
+                ],
             }
             for _ in range(data.below(4))
         ]
@@ -289,6 +293,7 @@ def augmentation(content: bytes) -> None:
         mosaic=data.real(0, 1),
         mosaic9=data.real(0, 1),
         mixup=data.real(0, 1),
+        paste_in=data.real(0, 1),
         scale=data.real(0, 0.99),
         translate=data.real(0, 1),
         degrees=data.real(0, 180),
@@ -299,9 +304,17 @@ def augmentation(content: bytes) -> None:
     )
     size = data.pick([32, 64, 96])
     dataset = TrainingDataset(
-        GroundTruth.from_items(items), size=size, seed=data.below(2**31), augment=augment
+        GroundTruth.from_items(items, polygons=True),
+        size=size,
+        seed=data.below(2**31),
+        augment=augment,
+        with_polygons=True,
     )
-    sample = dataset[data.below(1000), data.below(len(items))]
+    position, index = data.below(1000), data.below(len(items))
+    polygons = dataset.compose(position, index).polygons
+    if polygons is not None and len(polygons.points):
+        assert (polygons.points >= 0).all() and (polygons.points <= size).all()
+    sample = dataset[position, index]
     assert sample["image"].shape == (3, size, size) and sample["image"].dtype == torch.uint8
     boxes = sample["instances"].gt_boxes.tensor
     assert boxes.isfinite().all() and (boxes >= 0).all() and (boxes <= size).all()

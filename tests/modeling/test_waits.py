@@ -19,7 +19,8 @@ from yolor_d2.d2.utils import EventStorage
 from yolor_d2.engine.ema import EMAHook
 from yolor_d2.engine.optimizer import build_optimizer
 from yolor_d2.engine.step import StepTrainer
-from yolor_d2.modeling.batch import pack_truth, unpack_truth
+from yolor_d2.modeling.batch import pack_truth, round_up, unpack_truth
+from yolor_d2.modeling.teacher import TaughtModel
 from yolor_d2.ops.batch import Effort
 from yolor_d2.ops.padding import Padding
 
@@ -80,7 +81,17 @@ def test_a_step_waits_once_and_copies_pixels_truth_and_places(name, options, cou
     if name in ("yolor_p6.yaml", AUXILIARY) and count > 2:
         count = 4  # as it takes long
     cfg, model = build(name, *options)
-    batch = samples(count)
+    assert_a_step_waits_once(cfg, model, samples(count))
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_teacher_costs_no_wait_and_no_copy(joint):
+    cfg, student = build("yolor_ssss_s2d.yaml")
+    taught = TaughtModel(student, build(AUXILIARY)[1], joint=joint)
+    assert_a_step_waits_once(cfg, taught, samples(2))
+
+
+def assert_a_step_waits_once(cfg, model, batch):
     with pretend_accelerator.pretending() as counts, EventStorage():
         pretend_accelerator.move(model)
         optimizer = build_optimizer(cfg, model)
@@ -175,7 +186,7 @@ def test_network_assignment_and_losses_are_one_graph(name, options):
     pixels = torch.rand(2, 3, SIZE, SIZE)
     windows = torch.tensor([place.window for place in places]).float()
     for boxes in (0, 3, 20, 40, 17, 100, 33, 5, 64, 80):
-        truth = unpack_truth(pack_truth(samples(2, boxes), places, 5), 2, 2 * boxes)
+        truth = unpack_truth(pack_truth(samples(2, boxes), places, 5), 2, round_up(boxes))
         losses, positives = compiled(pixels, truth, windows)
         # Uncompiled, rows that are no positives are left out.
         expected, expected_positives = losses_of(pixels, truth, windows)

@@ -45,6 +45,10 @@ BEST_NAME = "model_best"
 FINAL_NAME = "model_final"
 
 
+# Name of the checkpointable that is a teacher trained along.
+TEACHER = "teacher"
+
+
 class YOLORCheckpointer(DetectionCheckpointer):
     """Saves the moving average as "model" and refuses weights that do not fit.
 
@@ -82,6 +86,8 @@ class YOLORCheckpointer(DetectionCheckpointer):
         self.resumable: Path | None = None
         # Iteration of the last checkpoint that this object wrote.
         self.saved_iteration: int | None = None
+        # Whether the states of the checkpointables are loaded too.
+        self.goes_on = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `name`.pth, and note it as the last checkpoint.
@@ -153,6 +159,8 @@ class YOLORCheckpointer(DetectionCheckpointer):
         """
         require_weights_or_address(path)
         self.path = path
+        wanted = args[0] if args else kwargs.get("checkpointables")
+        self.goes_on = wanted is None and bool(self.checkpointables)
         return super().load(path, *args, **kwargs)
 
     def _load_file(self, f: str) -> dict[str, Any]:
@@ -163,6 +171,13 @@ class YOLORCheckpointer(DetectionCheckpointer):
         return {"model": weights.tensors, "foreign": weights}
 
     def _load_model(self, checkpoint: dict) -> Any:
+        if self.goes_on and (TEACHER in checkpoint) != (TEACHER in self.checkpointables):
+            has, wants = ("a", "none") if TEACHER in checkpoint else ("no", "one")
+            raise ValueError(
+                f"the training in {self.path!r} has {has} teacher that is trained along, but "
+                f"MODEL.YOLOR.TEACHER asks for {wants}: it goes on as it began, or starts from "
+                "MODEL.WEIGHTS"
+            )
         weights = checkpoint.pop("foreign", None) or ForeignWeights("yolor_d2", checkpoint["model"])
         if has_own_parts(self.model):  # else only weights of the same names fit
             checkpoint["model"] = self.convert(weights)

@@ -23,7 +23,7 @@ from yolor_d2.d2.utils import comm, setup_logger
 from yolor_d2.data.annotations import drop_contents, keep_copies_in
 from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.check.quick import check_datasets, log_findings
-from yolor_d2.data.loader import count_identities
+from yolor_d2.data.loader import count_identities, prepare_polygons
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.batch_size import AUTO, GPUTrial, resolve_batch
 from yolor_d2.engine.console import take_over_screen
@@ -32,8 +32,15 @@ from yolor_d2.engine.lengths import fit_lengths
 from yolor_d2.engine.lock import is_locked, locked
 from yolor_d2.engine.processes import first_of_machine_first, wait_for_all
 from yolor_d2.engine.rates import scale_rates
+from yolor_d2.engine.teacher import settle_teacher, teacher_config
 from yolor_d2.evaluation.report import report_or_log
-from yolor_d2.runs import refuse_other_run, remove_run, require_outside, run_of_config
+from yolor_d2.runs import (
+    TEACHER_CONFIG_NAME,
+    refuse_other_run,
+    remove_run,
+    require_outside,
+    run_of_config,
+)
 
 # Not by the module's name: a script may be the module.
 logger = logging.getLogger("yolor_d2.commands.train_net")
@@ -101,7 +108,9 @@ def setup(cfg: CfgNode, args: argparse.Namespace, notes: Sequence[str] = ()) -> 
         findings = check_datasets(cfg, train=not args.eval_only) if comm.is_main_process() else []
         if not args.eval_only:
             count_identities(cfg)
+            prepare_polygons(cfg)
             notes += scale_rates(cfg, args.opts) + fit_lengths(cfg, args.opts)
+            notes += settle_teacher(cfg, resume=args.resume)
     drop_contents()
     cfg.freeze()
     if args.overwrite:
@@ -122,6 +131,8 @@ def make_room(cfg: CfgNode) -> list[str]:
     for key, path in [
         ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS),
         ("SOLVER.CONTINUE_FROM", cfg.SOLVER.CONTINUE_FROM),
+        ("MODEL.YOLOR.TEACHER.CONFIG", cfg.MODEL.YOLOR.TEACHER.CONFIG),
+        ("MODEL.YOLOR.TEACHER.WEIGHTS", cfg.MODEL.YOLOR.TEACHER.WEIGHTS),
     ]:
         require_outside(key, path, folder)
     removed = remove_run(folder) if comm.is_main_process() else []
@@ -142,6 +153,9 @@ def start_log(cfg: CfgNode, args: argparse.Namespace) -> None:
     default_setup(cfg, args)
     if comm.is_main_process():
         save_config(cfg, Path(cfg.OUTPUT_DIR) / "config.yaml")
+        teacher = None if args.eval_only else teacher_config(cfg)
+        if teacher is not None:
+            save_config(teacher, Path(cfg.OUTPUT_DIR) / TEACHER_CONFIG_NAME)
     logger.info(
         "%s in %r (runtime: %s); the configuration is in its config.yaml, all messages in log.txt",
         "Evaluation" if args.eval_only else "Training",

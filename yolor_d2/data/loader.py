@@ -117,6 +117,13 @@ def count_identities(cfg: CfgNode) -> None:
         )
 
 
+def prepare_polygons(cfg: CfgNode) -> None:
+    """Have prepared copies made of the polygons of DATASETS.TRAIN, if they are needed and several
+    processes are going to read them."""
+    if cfg.INPUT.AUGMENT.PASTE_IN > 0 and comm.get_world_size() > 1:
+        load_training_truth(cfg, polygons=True)
+
+
 def check_identities(cfg: CfgNode, dataset: TrainingDataset) -> None:
     """Compare the identities of the training set with those that the model learns.
 

@@ -14,10 +14,12 @@ from ..config_node import WORDS
 from ..d2.config import CfgNode
 from ..d2.utils import EventStorage, comm
 from ..data.loader import build_training_dataset, count_training_images
+from ..modeling.teacher import TaughtModel
 from ..runs import CONFIG_NAME, find_training
 from .gpu import suit_gpu
 from .progress import progress
 from .step import StepTrainer, precision_from_config
+from .teacher import add_teacher
 
 KEY = "SOLVER.IMS_PER_BATCH"
 AUTO = WORDS[KEY]
@@ -131,7 +133,7 @@ class GPUTrial:
 
     def make_steps(self, batch: list[dict]) -> None:
         cfg = self.cfg
-        model = self.trainer.build_model(cfg)
+        model = add_teacher(cfg, self.trainer.build_model(cfg), self.trainer.build_model)
         step = StepTrainer(
             model,
             [batch] * (STEPS + 1),
@@ -141,7 +143,9 @@ class GPUTrial:
         )
         copies = None
         if cfg.SOLVER.EMA.ENABLED:  # the average, and the raw weights while it is evaluated
-            copies = [[x.clone() for x in model.state_dict().values()] for _ in range(2)]
+            averaged = model.trained() if isinstance(model, TaughtModel) else [model]
+            values = [x for part in averaged for x in part.state_dict().values()]
+            copies = [[x.clone() for x in values] for _ in range(2)]
         with EventStorage():
             for step.iter in range(STEPS):
                 step.run_step()

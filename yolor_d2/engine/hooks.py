@@ -16,6 +16,7 @@ from ..d2.engine import HookBase, hooks
 from ..d2.utils import comm
 from ..data.fingerprint import describe_changes
 from ..evaluation.report import report_or_log
+from ..runs import TEACHER_WEIGHTS
 from ..visualize_implicit import draw_tensors, to_image
 
 logger = logging.getLogger(__name__)
@@ -49,11 +50,18 @@ class CheckpointHook(HookBase):
     Args:
         period: iterations between checkpoints.
         checkpointer: saves them.
+        teacher: saves the weights of a teacher that is trained along, as `teacher_final.pth`.
     """
 
-    def __init__(self, period: int, checkpointer: YOLORCheckpointer):
+    def __init__(
+        self,
+        period: int,
+        checkpointer: YOLORCheckpointer,
+        teacher: YOLORCheckpointer | None = None,
+    ):
         self.period = period
         self.checkpointer = checkpointer
+        self.teacher = teacher
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
@@ -71,6 +79,8 @@ class CheckpointHook(HookBase):
         self.save_final(iteration)
 
     def save_final(self, iteration: int) -> None:
+        if self.teacher is not None:  # first, as the other file says that the end is written
+            self.teacher.save_weights(Path(TEACHER_WEIGHTS).stem, iteration=iteration)
         self.checkpointer.save_weights(FINAL_NAME, iteration=iteration)
 
 
@@ -251,8 +261,7 @@ class ImplicitPictureHook(HookBase):
         done = self.trainer.iter + 1
         if done % self.period == 0 or done == self.trainer.max_iter:
             with self.averaged():
-                model = getattr(self.trainer.model, "module", self.trainer.model)
-                figures = draw_tensors(model, self.classes)
+                figures = draw_tensors(self.trainer.student, self.classes)
             for place, figure in figures.items():
                 self.trainer.storage.put_image(f"implicit/{place}", to_image(figure))
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ..checkpoint import FINAL_NAME, YOLORCheckpointer
+from ..checkpoint.checkpointer import TEACHER
 from ..checkpoint.files import find_fault, find_state_beside
 from ..d2.config import CfgNode
 from ..d2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
@@ -37,6 +38,7 @@ from ..evaluation.embedding import EmbeddingEvaluator
 from ..evaluation.report import inference_folder, keep_for_report
 from ..evaluation.stages import StageTimer
 from ..modeling.inference import prepare_for_inference
+from ..modeling.teacher import TaughtModel
 from .console import FOR_FILE, ProgressPrinter
 from .ema import EMAHook
 from .freeze import FrozenNormHook, freeze, frozen_norms
@@ -62,6 +64,7 @@ from .progress import progress
 from .random_state import RandomStateHook, preserved_random_state
 from .schedule import WarmupCosine, build_lr_scheduler
 from .step import StepTrainer, precision_from_config
+from .teacher import TeacherEMAHook, add_teacher, trained_teacher
 from .time_left import TrainingClock
 
 logger = logging.getLogger(__name__)
@@ -146,7 +149,13 @@ class Trainer(DefaultTrainer):
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         cfg = suit_gpu(cfg)
         model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
+        # What is wanted; `model` is what is trained, with its wrapper and its teacher.
+        self.student = model
+        learner = add_teacher(cfg, model, self.build_model)
+        teacher = trained_teacher(learner)
+        if cfg.MODEL.COMPILE and isinstance(learner, TaughtModel):
+            learner.compute_distillation = torch.compile(learner.compute_distillation)
+        optimizer = self.build_optimizer(cfg, learner)
         # On the CPU a process has no device of its own.
         on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
         devices = {"device_ids": [torch.cuda.current_device()] if on_gpu else None}
@@ -159,7 +168,7 @@ class Trainer(DefaultTrainer):
             taken = fingerprint(cfg, self.training_set)
         self.fingerprint = FingerprintHook(*taken)
         self._trainer = StepTrainer(
-            create_ddp_model(model, broadcast_buffers=False, **devices),
+            create_ddp_model(learner, broadcast_buffers=False, **devices),
             loader,
             optimizer,
             accumulation=Accumulation.from_config(cfg),
@@ -167,11 +176,13 @@ class Trainer(DefaultTrainer):
             clip_norm=cfg.SOLVER.CLIP_NORM,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.ema = None
+        self.ema = self.teacher_ema = None
         if cfg.SOLVER.EMA.ENABLED:
-            self.ema = EMAHook(
-                model, decay=cfg.SOLVER.EMA.DECAY, ramp=cfg.SOLVER.EMA.RAMP, fused=cfg.SOLVER.FUSED
-            )
+            node = cfg.SOLVER.EMA
+            options = {"decay": node.DECAY, "ramp": node.RAMP, "fused": cfg.SOLVER.FUSED}
+            self.ema = EMAHook(model, **options)
+            if teacher is not None:
+                self.teacher_ema = TeacherEMAHook(teacher, **options)
         self.interrupt = InterruptHook(self._trainer.settle)
         self.image_weights = ImageWeightHook() if cfg.DATALOADER.IMAGE_WEIGHTS else None
         self.checkpointer = YOLORCheckpointer(
@@ -180,8 +191,14 @@ class Trainer(DefaultTrainer):
             averaged=self.saving,
             partial=cfg.MODEL.YOLOR.PARTIAL_WEIGHTS,
             keep_last=cfg.SOLVER.KEEP_LAST,
+            **({} if teacher is None else {TEACHER: teacher}),  # before its raw weights
             trainer=weakref.proxy(self),
         )
+        self.teacher_checkpointer = None
+        if teacher is not None:
+            self.teacher_checkpointer = YOLORCheckpointer(
+                teacher, cfg.OUTPUT_DIR, averaged=self.saving
+            )
         progress.always_slow = cfg.MODEL.COMPILE  # new shapes are compiled at any time
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -210,8 +227,15 @@ class Trainer(DefaultTrainer):
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """`averaged`, to save the model; other processes wait for it."""
-        with progress.during("checkpoint"), self.clock.measuring("checkpoint"), self.averaged():
+        """`averaged`, of a teacher too that is trained along, to save them; other processes wait
+        for it."""
+        teacher = nullcontext() if self.teacher_ema is None else self.teacher_ema.applied()
+        with (
+            progress.during("checkpoint"),
+            self.clock.measuring("checkpoint"),
+            self.averaged(),
+            teacher,
+        ):
             yield
 
     def epochs_after(self, done: int) -> float:
@@ -251,18 +275,21 @@ class Trainer(DefaultTrainer):
         """Timer, random state, fingerprint, frozen norms, average, schedule, checkpoints, signals,
         evaluation, image weights, best, early stopping, writers, report: in this order."""
         cfg = self.cfg
-        norms = frozen_norms(self.model)
+        norms = frozen_norms(self.student)
         built = [
             hooks.IterationTimer(),
             RandomStateHook(),
             self.fingerprint,
             FrozenNormHook(norms) if norms else None,
             self.ema,
+            self.teacher_ema,
             hooks.LRScheduler(),
         ]
         if comm.is_main_process():
             # Before the evaluation, so that nothing is lost if that fails.
-            self.checkpoints = CheckpointHook(cfg.SOLVER.CHECKPOINT_PERIOD, self.checkpointer)
+            self.checkpoints = CheckpointHook(
+                cfg.SOLVER.CHECKPOINT_PERIOD, self.checkpointer, self.teacher_checkpointer
+            )
             built.append(self.checkpoints)
         built.append(self.interrupt)
         if cfg.DATASETS.TEST:
@@ -301,8 +328,8 @@ class Trainer(DefaultTrainer):
                 preserved_random_state(),
                 self.averaged(),
             ):
-                take_buffers_of_main_process(self.model)
-                results = self._last_eval_results = self.test(self.cfg, self.model)
+                take_buffers_of_main_process(self.student)
+                results = self._last_eval_results = self.test(self.cfg, self.student)
         finally:
             self.interrupt.evaluating = False
         if comm.is_main_process():

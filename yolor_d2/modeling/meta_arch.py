@@ -246,18 +246,29 @@ class YOLOR(nn.Module):
             pred_embeddings (D of length 1 each), and with the classification task beside the
             instances "image_scores", (K,) in 0-1.
         """
+        batch = self.begin(batched_inputs)
+        outputs = self.run(self.preprocess(batch).tensor, batch)
+        if self.training:
+            return self.forward_training(outputs[0], batch, *outputs[1:])
+        return self.forward_inference(outputs[0], batch, *outputs[1:])
+
+    def begin(self, batched_inputs: list[dict] | StagedBatch) -> StagedBatch:
+        """The batch on the device; before the first one of a training loop, `start_training`."""
         if self.training and not self.started and has_event_storage():
             self.start_training()
-        batch = batched_inputs
-        if not isinstance(batch, StagedBatch):
-            batch = self.stage(batch)
-        features, levels = self.run_network(self.preprocess(batch).tensor)
-        logits = maps = None
-        if self.tasks is not None:
-            logits, maps = self.tasks(features, batch.geometry.window)
-        if self.training:
-            return self.forward_training(levels, batch, logits, maps)
-        return self.forward_inference(levels, batch, logits, maps)
+        if isinstance(batched_inputs, StagedBatch):
+            return batched_inputs
+        return self.stage(batched_inputs)
+
+    def run(
+        self, pixels: Tensor, batch: StagedBatch
+    ) -> tuple[list[Tensor], Tensor | None, list[Tensor] | None]:
+        """Normalised pixels (N, C, H, W) of a batch to logits of all heads, and what the branches
+        of further tasks give, image classes and embeddings."""
+        features, levels = self.run_network(pixels)
+        if self.tasks is None:
+            return levels, None, None
+        return (levels, *self.tasks(features, batch.geometry.window))
 
     def start_training(self) -> None:
         """Before the first batch of a training loop: what it leaves out, what does not fit."""

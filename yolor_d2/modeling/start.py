@@ -14,9 +14,9 @@ logger = logging.getLogger(build_model.__module__)
 OUTSIDE = (
     "This YOLOR model is not trained by yolor_d2.engine.Trainer: SOLVER.EMA (the moving average), "
     "INPUT.AUGMENT (mosaic and the rest), lengths in epochs (SOLVER.MAX_EPOCHS and the like), "
-    "SOLVER.OPTIMIZER, WARMUP_BIAS_LR, WARMUP_MOMENTUM, NOMINAL_BATCH, FREEZE and CLIP_NORM have "
-    "no effect, and no best weights are kept. Trainer takes the place of DefaultTrainer, see "
-    "docs/detectron2.md"
+    "SOLVER.OPTIMIZER, WARMUP_BIAS_LR, WARMUP_MOMENTUM, NOMINAL_BATCH, FREEZE and CLIP_NORM, and "
+    "MODEL.YOLOR.TEACHER have no effect, and no best weights are kept. Trainer takes the place of "
+    "DefaultTrainer, see docs/detectron2.md"
 )
 
 

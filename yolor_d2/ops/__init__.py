@@ -3,6 +3,7 @@
 from .assign import Assignment, LevelTargets, assign, assign_targets
 from .boxes import cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh
 from .decode import decode, decode_level, decode_passing
+from .distillation import DistillationGains, distillation_losses
 from .losses import DetectionLosses, LossGains, detection_losses
 from .nms import Detections, detect, suppress
 from .ota import assign_ota
@@ -11,6 +12,7 @@ __all__ = [
     "Assignment",
     "DetectionLosses",
     "Detections",
+    "DistillationGains",
     "LevelTargets",
     "LossGains",
     "assign",
@@ -22,6 +24,7 @@ __all__ = [
     "decode_passing",
     "detect",
     "detection_losses",
+    "distillation_losses",
     "paired_iou",
     "suppress",
     "xyxy_to_cxcywh",

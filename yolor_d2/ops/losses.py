@@ -249,7 +249,26 @@ def detection_losses(
     Raises:
         ValueError: when there is no objectness balance for this number of levels.
     """
-    num_levels = len(levels)
+    if not isinstance(targets, Assignment):
+        targets = join_levels(targets)
+    stride = constant(tuple(map(float, strides)), anchors)[:, None, None]
+    terms = loss_terms(levels, targets, anchors / stride, gains)
+    return weigh_terms(*terms, gains, num_classes=levels[0].shape[-1] - 5)
+
+
+def weigh_terms(
+    box: Tensor, by_level: Sequence[Tensor], classes: Tensor, gains: LossGains, num_classes: int
+) -> DetectionLosses:
+    """Terms as `loss_terms` gives them, times their gains; errors as of `detection_losses`.
+
+    Args:
+        box: 0-dim, summed over the levels.
+        by_level: L objectness terms, 0-dim.
+        classes: 0-dim, summed over the levels.
+        gains: weights of the terms.
+        num_classes: K.
+    """
+    num_levels = len(by_level)
     level_weights = gains.balance or OBJECTNESS_BALANCE.get(num_levels, ())
     if len(level_weights) != num_levels:
         raise ValueError(
@@ -257,13 +276,8 @@ def detection_losses(
             f"{num_levels} levels, got {list(level_weights)}; the published ones are for "
             f"{sorted(OBJECTNESS_BALANCE)} levels"
         )
-    if not isinstance(targets, Assignment):
-        targets = join_levels(targets)
-    stride = constant(tuple(map(float, strides)), anchors)[:, None, None]
-    box, by_level, classes = loss_terms(levels, targets, anchors / stride, gains)
     objectness = torch.stack([weight * term for weight, term in zip(level_weights, by_level)]).sum()
 
-    num_classes = levels[0].shape[-1] - 5
     per_level = 3 / num_levels
     if gains.train_size is None:
         objectness_factor = 1.4 if num_levels >= 4 else 1.0
