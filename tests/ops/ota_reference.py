@@ -32,11 +32,13 @@ class Chosen(NamedTuple):
         margin: how far the nearest decision was from turning out otherwise: the smallest difference
             of two costs that were compared, unless they were equal, and of a sum of overlaps from
             an integer.
+        ties: whether equal costs were decided between by their order.
     """
 
     rows: list[Row]
     counts: list[int]
     margin: float
+    ties: bool
 
 
 def neighbours(x: float, y: float, width: int, height: int, candidates: int) -> list[tuple]:
@@ -151,7 +153,7 @@ def choose(
         top_ious: of how many overlaps the sum says how many candidates a box takes.
         iou_weight: weight of the overlap beside that of the classes.
     """
-    counts, kept, margin = [0] * len(boxes), [], math.inf
+    counts, kept, margin, ties = [0] * len(boxes), [], math.inf, False
     for n in range(len(levels[0])):
         rows = [row for row in candidates if row.image == n]
         targets = [m for m in range(len(boxes)) if image[m] == n]
@@ -179,6 +181,7 @@ def choose(
             if counts[m] < len(rows):
                 last, next_one = costs[i, order[counts[m] - 1]], costs[i, order[counts[m]]]
                 margin = min(margin, (next_one - last) or math.inf)
+                ties |= last == next_one
         for j, row in enumerate(rows):
             if not taken[:, j].any():
                 continue
@@ -187,5 +190,6 @@ def choose(
                 owner = int(np.argmin(costs[:, j]))
                 others = [c - costs[owner, j] for c in costs[:, j] if c != costs[owner, j]]
                 margin = min([margin, *others])
+                ties |= len(others) < len(targets) - 1
             kept.append(row._replace(box=targets[owner]))
-    return Chosen(kept, counts, margin)
+    return Chosen(kept, counts, margin, bool(ties))

@@ -324,7 +324,8 @@ def test_equals_the_slow_version(scene, candidates, options):
     assert rows_of(found) == expected.rows
     check_fields(found, scene)
     fixed = scene.find(candidates, fixed_shape=True, **options)
-    assert rows_of(fixed) == expected.rows
+    if not expected.ties:  # a CPU rounds some numbers otherwise than their equals elsewhere
+        assert rows_of(fixed) == expected.rows
     check_fields(fixed, scene)
     if expected.margin > 1e-3:
         assert rows_of(scene.as_type(torch.float32).find(candidates, **options)) == expected.rows

@@ -146,9 +146,6 @@ def iou_of_sides(boxes: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
 def pair_costs(iou: Tensor, of_class: Tensor, weight: float) -> Tensor:
     """Costs of rows for boxes.
 
-    Equal pairs have equal costs wherever they lie in memory, which a product and a sum in one step
-    would not grant: at the end of a tensor, where numbers are computed one by one, it rounds twice.
-
     Args:
         iou: any shape; its memory becomes the result's.
         of_class: the same shape, cost of each row for the class of the box, see `class_costs`.
@@ -218,6 +215,9 @@ def match_near(
 ) -> Matches:
     """`match_all` for one image on a CPU, without most pairs of a crowd.
 
+    Equal pairs must have equal costs. Functions such as the logarithm round in another way at the
+    end of what a thread computes, so everything is computed in whole blocks.
+
     Blocks of rows that are near each other stand for their rows: of a block that a box does not
     touch the cheapest row is that of its class. A box looks closer only at blocks whose best rows
     may be among its own best ones.
@@ -237,8 +237,9 @@ def match_near(
     sides = sides.transpose(1, 2).flatten(1)  # (G, 4 B)
     by_class = F.pad(predictions.costs, (0, padding), value=torch.inf).view(-1, BLOCK)
 
-    def costs_of_class(box: Tensor, block: Tensor) -> Tensor:  # (P, B)
-        return by_class.index_select(0, labels[box] * num_blocks + block)
+    def costs_of(box: Tensor, block: Tensor, iou: Tensor) -> Tensor:  # (P, B)
+        of_class = by_class.index_select(0, labels[box] * num_blocks + block)
+        return pair_costs(iou, of_class, iou_weight)
 
     box, block = touching_blocks(boxes, predictions.boxes, num_blocks, padding).nonzero().unbind(1)
     # Number of each pair; the last one stands for all that do not touch.
@@ -254,7 +255,7 @@ def match_near(
         found = iou_of_sides(boxes[t, :, None].unbind(1), others)
         iou[part] = found
         largest[t, g] = found.amax(dim=1)
-        least[t, g] = pair_costs(found, costs_of_class(t, g), iou_weight).amin(dim=1)
+        least[t, g] = costs_of(t, g, found).amin(dim=1)
 
     # The largest overlaps are in the blocks with the largest ones.
     most_blocks = min(top_ious, num_blocks)
@@ -266,14 +267,16 @@ def match_near(
     limit = limits.gather(1, counts[:, None].clamp(max=most_blocks) - 1)
     limit = limit.masked_fill_(counts[:, None] > most_blocks, torch.inf)
     box, block = (least <= limit).nonzero(as_tuple=True)
-    cost = iou.index_select(0, pair[box, block])
-    cost = pair_costs(cost, costs_of_class(box, block), iou_weight)
+    parts = [x.split(PAIRS_IN_CACHE // BLOCK) for x in (box, block, pair[box, block])]
+    cost = torch.cat([costs_of(t, g, iou.index_select(0, p)) for t, g, p in zip(*parts)])
     place, within = ((cost <= limit[box]) & cost.isfinite()).nonzero(as_tuple=True)
     row = block[place] * BLOCK + within
     taker, row = take_cheapest(box[place], row, cost[place, within], order, counts)
     times = torch.bincount(row, minlength=num_rows)
     found = torch.zeros_like(order).scatter_(0, row, taker)
-    for part in (times > 1).nonzero()[:, 0].split(max(PAIRS_IN_CACHE // num_boxes, 1)):
+    shared = (times > 1).nonzero()[:, 0]
+    shared = torch.cat([shared, shared[:1].expand(-len(shared) % BLOCK)])  # several times is right
+    for part in shared.split(max(PAIRS_IN_CACHE // num_boxes // BLOCK, 1) * BLOCK):
         cost = pairwise_iou(boxes, predictions.boxes[part])
         cost = pair_costs(cost, predictions.costs[:, part][labels], iou_weight)
         found[part] = cost.argmin(dim=0)
@@ -357,20 +360,48 @@ def assign_ota(
         return candidates
     choose = choose_by_image if candidates.valid is None else choose_together
     with torch.no_grad():
-        logits = logits_at(levels, candidates)
-        stride = constant(tuple(map(float, strides)), logits)
+        predictions = predict(levels, candidates, anchors, strides)
         number, taken = choose(
             candidates,
-            Predictions(
-                predicted_boxes(logits, candidates, anchors.to(logits.dtype), stride),
-                class_costs(logits),
-            ),
-            Objects(cxcywh_to_xyxy(boxes.to(logits.dtype)), labels),
+            predictions,
+            Objects(cxcywh_to_xyxy(boxes.to(predictions.boxes.dtype)), labels),
             by_image,
             top_ious,
             iou_weight,
         )
         return take_rows(candidates, number, taken, boxes, labels, strides)
+
+
+def predict(
+    levels: Sequence[Tensor], rows: Assignment, anchors: Tensor, strides: Sequence[int]
+) -> Predictions:
+    """What rows predict; arguments as in `assign_ota`."""
+    places = torch.arange(len(rows.image), device=rows.image.device)
+    if rows.valid is None:
+        # Each cell once: rows of one cell are to have equal costs to the last bit.
+        rows, places = unique_cells(levels, rows)
+    logits = logits_at(levels, rows)
+    stride = constant(tuple(map(float, strides)), logits)
+    boxes = predicted_boxes(logits, rows, anchors.to(logits.dtype), stride)
+    costs = class_costs(logits)
+    if rows.valid is None:
+        boxes, costs = boxes[places], costs.index_select(1, places)
+    return Predictions(boxes, costs)
+
+
+def unique_cells(levels: Sequence[Tensor], rows: Assignment) -> tuple[Assignment, Tensor]:
+    """One row of each cell and anchor that R rows name, and (R,) its place among them."""
+    # The level comes first, so that the levels stay in order.
+    limits = [max(x.shape[axis] for x in levels) for axis in range(4)]
+    key = rows.level
+    for limit, part in zip(limits, (rows.image, rows.anchor, rows.row, rows.column)):
+        key = key * limit + part
+    _, place = key.unique(return_inverse=True)
+    first = place.new_zeros(int(place.max()) + 1).scatter_(0, place, torch.arange(len(place)))
+    sizes = torch.bincount(rows.level[first], minlength=len(levels)).tolist()
+    names = ("level", "image", "anchor", "row", "column")
+    fields = {name: getattr(rows, name)[first] for name in names}
+    return rows._replace(**fields, sizes=sizes), place
 
 
 def choose_by_image(
