@@ -73,7 +73,7 @@ def numbers(taken):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        *((name, []) for name in (SMALL, "yolor_p6.yaml", AUXILIARY, *JOINT)),
+        *((name, []) for name in (SMALL, "yolor_p6.yaml", *JOINT)),
         *((name, OTA) for name in (SMALL, AUXILIARY)),
     ],
 )
@@ -162,7 +162,6 @@ def test_what_more_candidates_do_not_decide_is_done_image_by_image(monkeypatch):
     ("name", "options"),
     [
         (SMALL, []),
-        (SMALL, OTA),
         pytest.param(AUXILIARY, OTA, marks=pytest.mark.slow),
         ("multi_task/ijdc.yaml", []),
         ("multi_task/ijde.yaml", []),

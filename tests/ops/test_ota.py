@@ -236,9 +236,9 @@ def test_of_equal_costs_the_first_row_is_taken(fixed_shape):
         assert two.valid.nonzero().flatten().tolist() == [0, 1]
 
 
-def test_ties_between_thousands_of_rows():
+def test_ties_between_hundreds_of_rows():
     """Sorts are often stable only for few numbers."""
-    scene = flat_scene([[20, 12, 16, 16]] * 1500)
+    scene = flat_scene([[20, 12, 16, 16]] * 500)
     found = scene.find(fixed_shape=True)
     assert found.valid.nonzero().flatten().tolist() == list(range(10))
     assert found.number[found.valid].tolist() == [0] * 10
@@ -361,6 +361,11 @@ def test_crowds_equal_every_box_compared_with_every_row(seed, top_ious, trained)
     assert rows_of(found) == rows_of(scene.find(fixed_shape=True, top_ious=top_ious))
     assert len(rows_of(found)) > 60
     check_fields(found, scene)
+    try:
+        torch.set_num_threads(3)
+        assert rows_of(scene.find(top_ious=top_ious)) == rows_of(found)
+    finally:
+        torch.set_num_threads(1)
 
 
 # ---- In the loss
