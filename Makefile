@@ -41,10 +41,10 @@ demo: venv
 # a test of the first lane.
 CORE := $(addprefix --ignore tests/,layers networks ops checkpoint export fuzz test_docs.py)
 test: venv
-	$(RUN) -m pytest -n 2 -m "not gpu"
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not gpu"
 	@if $(RUN) -c 'import detectron2' 2> /dev/null; then set -x; export YOLOR_D2_RUNTIME=builtin; \
-	    $(RUN) -m pytest -n 2 -m "not gpu and not slow" $(CORE) && \
-	    $(RUN) -m pytest -n 2 -m "slow and not gpu" tests/test_tools.py tests/engine/test_trainer.py; \
+	    $(RUN) -m pytest -n 2 --dist worksteal -m "not gpu and not slow" $(CORE) && \
+	    $(RUN) -m pytest -n 2 --dist worksteal -m "slow and not gpu" tests/test_tools.py tests/engine/test_trainer.py; \
 	fi
 
 lint: venv
