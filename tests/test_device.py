@@ -112,7 +112,7 @@ def test_the_command_says_device_and_what_it_fitted(toy, tmp_path, monkeypatch, 
     log = capsys.readouterr().out
     for line in (
         "Device: cpu",
-        "Rates for 32 images an iteration instead of 8 (SOLVER.REFERENCE_BATCH)",
+        "Rates for 32 images an iteration instead of 4 (SOLVER.REFERENCE_BATCH)",
         "fewer than SOLVER.MIN_ITERS",
         "Moving average shortened",
     ):

@@ -1,13 +1,22 @@
 """Recipes: their values, and that a list of bases joins one with a model."""
 
+import os
+
 import pytest
 import torch
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
+from checkpoint.authors_files import STRIPPED, save_authors_file
+
 from yolor_d2 import model_zoo
+from yolor_d2.checkpoint.convert import parts_of
 from yolor_d2.config import load_config
+from yolor_d2.data.catalog import register_datasets, use_data
+from yolor_d2.engine import Trainer
 from yolor_d2.modeling import YOLOR
+from yolor_d2.networks import build_network, get_variant
+from yolor_d2.networks.variants import scale
 from yolor_d2.ops import LossGains, assign, detection_losses
 
 # Size, translate, scale, mosaics of nine, mixup, pasting, class gain, objectness gain, share of the
@@ -142,3 +151,43 @@ def test_weights_of_the_terms(config, classes, box, class_weight, objectness):
     bases = torch.autograd.grad(base.objectness, levels)
     ratios = [(a[..., 4].sum() / b[..., 4].sum()).item() * share for a, b in zip(terms, bases)]
     assert ratios == pytest.approx(objectness)
+
+
+# ---- From published weights
+
+
+@pytest.mark.slow
+def test_finetuning_starts_from_a_file_of_the_authors(toy, tmp_path):
+    """Of random weights for 80 classes, on data of 4; stem and first stage may not move."""
+    torch.manual_seed(0)
+    published = build_network(scale(get_variant("yolov7_tiny"), 0.125), 80).half().float()
+    names = parts_of(published).names("yaml")
+    state = {names[key]: value for key, value in published.state_dict().items()}
+    path = save_authors_file(tmp_path / "published.pt", state, STRIPPED)
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", path, "MODEL.YOLOR.VARIANT", "yolov7_tiny"]
+    opts += ["MODEL.YOLOR.WIDTH_FACTOR", 0.125, "MODEL.YOLOR.NUM_CLASSES", 4]
+    opts += ["INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.MAX_SIZE_TRAIN", 64, "SOLVER.MAX_EPOCHS", 0]
+    opts += ["SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "OUTPUT_DIR", tmp_path / "run"]
+    cfg = load_config("quick/finetune.yaml", [str(x) for x in opts])
+    use_data(cfg, (str(toy.train_json), str(toy.train_images)), None)
+    register_datasets(cfg)
+    os.makedirs(cfg.OUTPUT_DIR)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    start = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+
+    given = {key: value for key, value in published.state_dict().items()}
+    moved = {n for n, x in trainer.model.state_dict().items() if not x.equal(start[n])}
+    for name in start:
+        own = name.removeprefix("backbone.").replace("bottom_up.body.", "backbone.")
+        if "predict" not in name and "refine" not in name:
+            assert start[name].equal(given[own]), name
+        frozen = any(name.startswith(f"{part}.") for part in cfg.SOLVER.FREEZE)
+        assert not (frozen and name in moved), name
+    assert {n.split(".")[4] for n in moved if n.startswith("backbone.bottom_up.body.stages")} == {
+        "1",
+        "2",
+        "3",
+    }
+    assert {"head.predict.0.weight", "head.predict.2.weight"} <= moved

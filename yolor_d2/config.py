@@ -32,6 +32,7 @@ LEAST_VALUES = {
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.KEEP_LAST": 0,
     "SOLVER.MAX_ITER": 0,
+    "SOLVER.MUON.BLOCK": 0,
     "TEST.DETECTIONS_PER_IMAGE": 1,
     "TEST.IMS_PER_BATCH": 1,
 }
@@ -316,7 +317,11 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Their longer side becomes INPUT.MAX_SIZE_TRAIN, and batches are squares. With RECT they are
     # rectangles that just hold images of like aspect ratio, and there are no mosaics.
     cfg.INPUT.RECT = False
-    # Each batch gets a size of its own from [1 - x, 1 + x] times INPUT.MAX_SIZE_TRAIN.
+    # [[share of the run, share of the size], ...]: until then batches have that share of
+    # INPUT.MAX_SIZE_TRAIN, in whole strides; [] is off.
+    cfg.INPUT.SIZE_STEPS = []
+    # Each batch gets a size of its own from [1 - x, 1 + x] times INPUT.MAX_SIZE_TRAIN, or times the
+    # share of it that INPUT.SIZE_STEPS gives.
     cfg.INPUT.MULTI_SCALE = 0.0
     # Keep decoded images: "none", "ram" (shared by the workers of a process) or "disk".
     cfg.INPUT.CACHE = "none"
@@ -363,6 +368,9 @@ def add_yolor_config(cfg: CfgNode) -> None:
     cfg.SOLVER.MUON.BASE_LR = 0.004
     # Each of their steps takes away this share, times the learning rate, of a weight.
     cfg.SOLVER.MUON.WEIGHT_DECAY = 0.01
+    # Channels that a convolution gives whose steps are made orthogonal to each other; 0 takes all
+    # of them together. Fewer cost much less time (docs/training.md).
+    cfg.SOLVER.MUON.BLOCK = 0
 
     # ---- On a GPU
     # Take what suits it: MODEL.CHANNELS_LAST, SOLVER.FUSED and, where the card has it, bfloat16

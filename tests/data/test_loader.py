@@ -202,9 +202,10 @@ def use(cfg, kind: str) -> None:
     if cfg.INPUT.RECT:  # large enough for a stride to be saved
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (128,), 128
     cfg.INPUT.MULTI_SCALE = 0.5 if kind in ("multi-scale", "both", "everything") else 0.0
+    cfg.INPUT.SIZE_STEPS = [[0.5, 0.5]] if kind in ("steps", "everything") else []
 
 
-KINDS = ["everything", "rectangles", "multi-scale", "both"]
+KINDS = ["everything", "rectangles", "multi-scale", "steps", "both"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -298,6 +299,10 @@ def test_memory_of_a_worker_does_not_grow(cfg):
     [
         ("INPUT.CACHE", "tape"),
         ("INPUT.MULTI_SCALE", 1.0),
+        ("INPUT.SIZE_STEPS", [[0.5, 1.5]]),
+        ("INPUT.SIZE_STEPS", [[0.5]]),
+        ("INPUT.SIZE_STEPS", [0.5, 0.7]),
+        ("INPUT.SIZE_STEPS", [[0.5, 0.7], [0.4, 0.8]]),
         ("INPUT.MULTI_SCALE", -0.1),
         ("INPUT.AUGMENT.MOSAIC", 1.5),
         ("INPUT.AUGMENT.MOSAIC9", -0.5),

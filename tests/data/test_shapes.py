@@ -20,7 +20,7 @@ def test_squares_of_one_size():
 def test_sizes_of_multi_scale_by_hand():
     """640 * [0.5, 1.5] is [320, 960]: 10 to 30 times 32."""
     shapes = BatchShapes(640, stride=32, multi_scale=0.5)
-    assert shapes.size_range == (10, 30)
+    assert shapes.size_range(640) == (10, 30)
     frames = {shapes.frame(position) for position in range(400)}
     assert {x.width for x in frames} == set(range(320, 961, 32))
     assert all(x.height == x.width and x.zoom == x.width / 640 for x in frames)
@@ -48,10 +48,25 @@ def test_seeds_and_batches_differ():
     assert len({tuple(x) for x in sizes}) == 3 and len(set(sizes[0])) > 5
 
 
+def test_smaller_batches_first_by_hand():
+    """0.7 * 320 = 224 is 7 times 32; 0.33 * 320 = 105.6 becomes 3 times 32."""
+    shapes = BatchShapes(320, batch_size=2, stride=32, steps=((2, 0.33), (3, 0.7)))
+    sides = [shapes.frame(position).width for position in range(8)]
+    assert sides == [96, 96, 96, 96, 224, 224, 320, 320]
+    assert shapes.frame(4) == Frame(224, 224, 0.7)
+
+
+def test_multi_scale_goes_around_the_size_of_the_step():
+    shapes = BatchShapes(320, stride=32, steps=((100, 0.5),), multi_scale=0.21)
+    sides = [shapes.frame(position).width for position in range(200)]
+    assert set(sides[:100]) == {128, 160, 192}  # [126.4, 193.6]
+    assert set(sides[100:]) == {256, 288, 320, 352, 384}  # [252.8, 387.2]
+
+
 def test_no_multiple_of_the_stride():
     with pytest.raises(ValueError, match=r"INPUT\.MULTI_SCALE is 0\.1.* 100 pixels.*stride, 64"):
         BatchShapes(100, stride=64, multi_scale=0.1)
-    assert BatchShapes(100, stride=64, multi_scale=0.4).size_range == (1, 2)
+    assert BatchShapes(100, stride=64, multi_scale=0.4).size_range(100) == (1, 2)
 
 
 def test_rectangles_by_hand():

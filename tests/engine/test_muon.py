@@ -9,7 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+from yolor_d2.config import load_config
 from yolor_d2.engine.muon import COEFFICIENTS, STEP_RMS, Muon, orthogonalize
+from yolor_d2.engine.optimizer import build_optimizer
 
 
 def pulled(value: float, steps: int = 5) -> float:
@@ -100,6 +104,44 @@ def test_a_convolution_counts_as_outputs_times_the_rest(shape):
 
     expected = orthogonalize(parameter.grad.flatten(1)) * -0.1 * STEP_RMS * math.sqrt(12)
     assert torch.allclose(parameter.detach().flatten(1), expected)
+
+
+@pytest.mark.parametrize("rows", [4, 5])  # the last block may be smaller
+def test_blocks_of_rows_are_orthogonalised_one_by_one(rows):
+    gradient = torch.randn(rows, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    parameter, optimizer = one_parameter(torch.zeros(gradient.shape).tolist(), block=2)
+    parameter.grad = gradient
+    optimizer.step()
+
+    for first in range(0, rows, 2):
+        part = gradient[first : first + 2].flatten(1)
+        expected = orthogonalize(part) * -0.1 * STEP_RMS * math.sqrt(3)
+        found = parameter.detach()[first : first + 2].flatten(1)
+        assert torch.allclose(found, expected)
+    whole = orthogonalize(gradient.flatten(1)) * -0.1 * STEP_RMS * math.sqrt(rows)
+    assert not torch.allclose(parameter.detach().flatten(1), whole)
+
+
+def test_the_configuration_gives_the_block():
+    cfg = load_config("quick/fast_start.yaml", ["MODEL.DEVICE", "cpu", "SOLVER.MUON.BLOCK", "64"])
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    blocks = [group.get("block") for group in build_optimizer(cfg, model).param_groups]
+    assert blocks.count(64) == 1 and blocks.count(None) == len(blocks) - 1
+    with pytest.raises(ValueError, match=r"SOLVER\.MUON\.BLOCK is -1"):
+        load_config("quick/fast_start.yaml", ["SOLVER.MUON.BLOCK", "-1"])
+
+
+def test_a_checkpoint_from_before_blocks_goes_on_without_them():
+    """Whatever the configuration says now: groups are the optimiser's own."""
+    parameter, optimizer = one_parameter([[1.0, 2.0], [3.0, 4.0]])
+    old = copy.deepcopy(optimizer.state_dict())
+    second, resumed = one_parameter(parameter.tolist(), block=1)
+    resumed.load_state_dict(old)
+    for p in (parameter, second):
+        p.grad = torch.tensor([[1.0, 2.0], [0.5, -1.0]])
+    optimizer.step()
+    resumed.step()
+    assert torch.equal(parameter, second)
 
 
 def test_other_groups_step_as_sgd_does():

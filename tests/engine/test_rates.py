@@ -14,6 +14,7 @@ from yolor_d2.engine.optimizer import build_optimizer
 from yolor_d2.engine.rates import POWERS, scale_rates
 
 FAST = "quick/fast_start.yaml"
+MEANT_FOR = 4  # images an iteration
 
 
 def scaled(*opts: object):
@@ -43,20 +44,20 @@ def test_a_step_of_sgd_is_as_large_and_one_of_muon_follows_the_root(batch, nomin
     cfg = reference.clone()
     cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", batch, "SOLVER.NOMINAL_BATCH", nominal])
     if nominal:  # an iteration sums the batches, and decay goes by NOMINAL_BATCH already
-        cfg.SOLVER.WEIGHT_DECAY *= nominal / 8
+        cfg.SOLVER.WEIGHT_DECAY *= nominal / MEANT_FOR
     images = nominal or batch
     scale_rates(cfg)
-    expected, found = first_step(reference, 8), first_step(cfg, images)
+    expected, found = first_step(reference, MEANT_FOR), first_step(cfg, images)
     for name in ("1.weight", "1.bias", "2.weight", "2.bias"):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-6)
-    root = (images / 8) ** 0.5
+    root = (images / MEANT_FOR) ** 0.5
     torch.testing.assert_close(found["0.weight"], root * expected["0.weight"], rtol=1e-2, atol=1e-5)
 
 
 def test_the_log_says_what_was_changed():
     cfg, (line,) = scaled("SOLVER.IMS_PER_BATCH", 32)
-    assert line.startswith("Rates for 32 images an iteration instead of 8 (SOLVER.REFERENCE_BATCH)")
-    for part in ("SOLVER.BASE_LR 0.08 to 0.02", "SOLVER.MUON.BASE_LR 0.004 to 0.008"):
+    assert line.startswith("Rates for 32 images an iteration instead of 4 (SOLVER.REFERENCE_BATCH)")
+    for part in ("SOLVER.BASE_LR 0.16 to 0.02", "SOLVER.MUON.BASE_LR 0.0028 to 0.00792"):
         assert part in line
     assert pytest.approx(0.05) == cfg.SOLVER.BASE_LR_END / cfg.SOLVER.BASE_LR
 
@@ -74,7 +75,7 @@ def test_what_the_command_line_gives_stays():
     cfg, (line,) = scaled("SOLVER.IMS_PER_BATCH", 32, "SOLVER.BASE_LR", 0.05)
     assert cfg.SOLVER.BASE_LR == 0.05
     assert "SOLVER.BASE_LR 0" not in line
-    assert pytest.approx(0.008) == cfg.SOLVER.MUON.BASE_LR
+    assert pytest.approx(0.0028 * 8**0.5) == cfg.SOLVER.MUON.BASE_LR
 
 
 @pytest.mark.parametrize("batch", [4, 64])
@@ -88,7 +89,7 @@ def test_the_papers_recipe_is_left_to_its_nominal_batch(batch):
 def test_a_script_that_does_not_scale_is_told(caplog):
     cfg = load_config(FAST, ["MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", "32"])
     build_optimizer(cfg, nn.Conv2d(1, 1, 1))
-    assert "meant for 8 images an iteration (SOLVER.REFERENCE_BATCH), but it has 32" in caplog.text
+    assert "meant for 4 images an iteration (SOLVER.REFERENCE_BATCH), but it has 32" in caplog.text
     caplog.clear()
     scale_rates(cfg)
     build_optimizer(cfg, nn.Conv2d(1, 1, 1))

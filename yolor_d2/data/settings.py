@@ -100,8 +100,31 @@ def network_stride(cfg: CfgNode) -> int:
         return max(build_backbone(cfg).size_divisibility, 1)
 
 
+def size_steps(cfg: CfgNode) -> tuple[tuple[int, float], ...]:
+    """INPUT.SIZE_STEPS with batches in place of shares of the run.
+
+    Raises:
+        ValueError: when it is no list of pairs, or one of their numbers is out of its range.
+    """
+    steps = cfg.INPUT.SIZE_STEPS
+    is_list = isinstance(steps, list | tuple) and all(
+        isinstance(step, list | tuple)
+        and len(step) == 2
+        and all(isinstance(x, int | float) and 0 < x < 1 for x in step)
+        for step in steps
+    )
+    ends = [step[0] for step in steps] if is_list else []
+    if not is_list or sorted(set(ends)) != ends:
+        raise ValueError(
+            f"INPUT.SIZE_STEPS is {steps}, expected pairs [share of the run, share of the size] of "
+            "numbers between 0 and 1, with rising shares of the run, such as [[0.5, 0.7]]"
+        )
+    batches = Accumulation.from_config(cfg).batches_before(cfg.SOLVER.MAX_ITER)
+    return tuple((round(end * batches), float(share)) for end, share in steps)
+
+
 def batch_shapes(cfg: CfgNode, sizes: np.ndarray, seed: int) -> BatchShapes:
-    """INPUT.RECT and INPUT.MULTI_SCALE as the data set takes them.
+    """INPUT.RECT, INPUT.SIZE_STEPS and INPUT.MULTI_SCALE as the data set takes them.
 
     Args:
         cfg: the configuration.
@@ -109,8 +132,10 @@ def batch_shapes(cfg: CfgNode, sizes: np.ndarray, seed: int) -> BatchShapes:
         seed: of sizes and order.
 
     Raises:
-        ValueError: when INPUT.MULTI_SCALE is out of its range, or INPUT.RECT meets image weights.
+        ValueError: when INPUT.MULTI_SCALE or INPUT.SIZE_STEPS is out of its range, or INPUT.RECT
+            meets image weights.
     """
+    steps = size_steps(cfg)
     multi_scale, batch_size = cfg.INPUT.MULTI_SCALE, cfg.SOLVER.IMS_PER_BATCH
     if cfg.INPUT.RECT and cfg.DATALOADER.IMAGE_WEIGHTS:
         raise ValueError("INPUT.RECT and DATALOADER.IMAGE_WEIGHTS both set the order of the images")
@@ -120,7 +145,8 @@ def batch_shapes(cfg: CfgNode, sizes: np.ndarray, seed: int) -> BatchShapes:
         training_size(cfg),
         batch_size=batch_size,
         seed=seed,
-        stride=network_stride(cfg) if cfg.INPUT.RECT or multi_scale else 1,
+        stride=network_stride(cfg) if cfg.INPUT.RECT or multi_scale or steps else 1,
+        steps=steps,
         multi_scale=multi_scale,
         order=(
             RectangularOrder(sizes, batch_size=batch_size, seed=seed) if cfg.INPUT.RECT else None

@@ -36,7 +36,10 @@ class BatchShapes:
         batch_size: images per batch, over all processes.
         seed: of the sizes, >= 0.
         stride: frames that vary have sides that are multiples of this.
-        multi_scale: the longer side of a batch is drawn from [1 - x, 1 + x] times `size`.
+        steps: (end, share) pairs, ends rising. The regular longer side of the batches before `end`
+            is this share of `size`, to the nearest multiple of the stride; after all of them it is
+            `size`.
+        multi_scale: the longer side of a batch is drawn from [1 - x, 1 + x] times its regular one.
         order: with it frames are rectangles that just hold the images of their batch; without it
             squares.
 
@@ -48,29 +51,42 @@ class BatchShapes:
     batch_size: int = 1
     seed: int = 0
     stride: int = 1
+    steps: tuple[tuple[int, float], ...] = ()
     multi_scale: float = 0.0
     order: RectangularOrder | None = None
 
     def __post_init__(self):
-        low, high = self.size_range
+        low, high = self.size_range(self.size)  # those of `steps` are multiples themselves
         if self.multi_scale and low > high:
             raise ValueError(
                 f"INPUT.MULTI_SCALE is {self.multi_scale}, but no size within it around "
                 f"{self.size} pixels is a multiple of the stride, {self.stride}"
             )
 
-    @property
-    def size_range(self) -> tuple[int, int]:
-        """Least and greatest longer side, in strides."""
-        low, high = (self.size * (1 + sign * self.multi_scale) / self.stride for sign in (-1, 1))
+    def share_of_size(self, share: float) -> int:
+        """That share of the longer side in whole strides, at least one."""
+        return max(round(self.size * share / self.stride), 1) * self.stride
+
+    def regular_size(self, batch: int) -> int:
+        """Longer side of a batch without `multi_scale`."""
+        for end, share in self.steps:
+            if batch < end:
+                return self.share_of_size(share)
+        return self.size
+
+    def size_range(self, size: int) -> tuple[int, int]:
+        """Least and greatest longer side around a regular one, in strides."""
+        low, high = (size * (1 + sign * self.multi_scale) / self.stride for sign in (-1, 1))
         return max(math.ceil(low), 1), math.floor(high)
 
-    def zoom(self, iteration: int) -> float:
+    def zoom(self, batch: int) -> float:
         """Longer side of a batch over `size`."""
+        regular = self.regular_size(batch)
         if not self.multi_scale:
-            return 1.0
-        rng = np.random.default_rng([self.seed, iteration, SHAPE_STREAM])
-        return int(rng.integers(*self.size_range, endpoint=True)) * self.stride / self.size
+            return regular / self.size
+        rng = np.random.default_rng([self.seed, batch, SHAPE_STREAM])
+        low, high = self.size_range(regular)
+        return int(rng.integers(low, high, endpoint=True)) * self.stride / self.size
 
     def frame(self, position: int) -> Frame:
         """The frame of a sample, that of all samples of its batch."""

@@ -108,6 +108,7 @@ class GPUTrial:
         size = round(cfg.INPUT.MAX_SIZE_TRAIN * (1 + cfg.INPUT.MULTI_SCALE))
         cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN = size, (size,)
         cfg.INPUT.MULTI_SCALE, cfg.INPUT.RECT, cfg.INPUT.CACHE = 0.0, False, "none"
+        cfg.INPUT.SIZE_STEPS = []
         cfg.MODEL.SYNC_BN, cfg.MODEL.COMPILE = False, False
         dataset = build_training_dataset(cfg)
         busiest = np.argsort(-np.diff(dataset.starts), kind="stable")[:SAMPLES]

@@ -121,6 +121,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
                 group["orthogonal"] = True
                 group["lr"] = cfg.SOLVER.MUON.BASE_LR
                 group["weight_decay"] = cfg.SOLVER.MUON.WEIGHT_DECAY
+                group["block"] = cfg.SOLVER.MUON.BLOCK
     optimizer = maybe_add_gradient_clipping(cfg, OPTIMIZERS[name])
     if cfg.SOLVER.FUSED and name != "SGD":
         raise ValueError(f"SOLVER.FUSED is True, but there is no fused {name}")
