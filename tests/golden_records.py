@@ -119,24 +119,26 @@ class LossCase:
 
 
 class V7LossCase:
-    """Inputs of one case of YOLOv7's plain assignment and loss, in double precision.
+    """Inputs of one case of YOLOv7's assignments and losses.
 
-    Attributes: see `LossCase`, without gains.
+    Attributes: see `LossCase`, without gains; `auxiliary` are the logits of the auxiliary heads.
     """
 
-    def __init__(self, name: str, info: dict, arrays: dict[str, np.ndarray]):
+    def __init__(self, name: str, info: dict, arrays: dict[str, np.ndarray], dtype: torch.dtype):
         height, width = info["image_hw"]
         self.batch, self.classes = info["batch"], info["nc"]
-        self.anchors = torch.tensor(ANCHORS[info["anchors"]], dtype=torch.float64)
+        self.anchors = torch.tensor(ANCHORS[info["anchors"]], dtype=dtype)
         self.strides = [8 * 2**i for i in range(len(self.anchors))]
         self.grid_sizes = [(height // stride, width // stride) for stride in self.strides]
-        self.levels = []
-        for i, (h, w) in enumerate(self.grid_sizes):
+        outputs = []
+        for i, (h, w) in enumerate(self.grid_sizes * (2 if info["kind"] == "aux" else 1)):
             logits = uniform(f"{name}:p{i}", self.batch, 3, h, w, 5 + self.classes) * 6 - 3
             logits[..., :4] /= 3
             logits[..., 4] -= 1
-            self.levels.append(torch.from_numpy(logits).float().double().requires_grad_())
-        targets = torch.from_numpy(arrays[f"{name}/targets"]).double()
+            outputs.append(torch.from_numpy(logits).float().to(dtype).requires_grad_())
+        self.levels = outputs[: len(self.strides)]
+        self.auxiliary = outputs[len(self.strides) :]
+        targets = torch.from_numpy(arrays[f"{name}/targets"]).to(dtype)
         self.image, self.labels = targets[:, 0].long(), targets[:, 1].long()
         self.boxes = targets[:, 2:] * torch.tensor([width, height, width, height])
         self.max_ratio = info["hyp"]["anchor_t"]

@@ -84,17 +84,16 @@ def record_ops(source: Path) -> None:
 
 
 def record_loss_v7(source: Path) -> None:
-    """YOLOv7's losses with plain assignment."""
+    """YOLOv7's assignments and losses, whole."""
     full = np.load(source / "loss_v7.npz")
     info = json.loads((source / "loss_v7.json").read_text())
-    kept = ("anchors", "image_hw", "batch", "nc", "hyp", "assigned_per_level")
+    kept = ("kind", "anchors", "image_hw", "batch", "nc", "hyp", "assigned_per_level")
     cases = {
         case: {key: values[key] for key in kept}
         for case, values in info.items()
-        if case.startswith("plain_")
+        if not case.startswith("_")
     }
-    arrays = {key: full[key] for key in full.files if key.split("/")[0] in cases}
-    save("loss_v7", arrays, cases)
+    save("loss_v7", {key: full[key] for key in full.files}, cases)
 
 
 def main() -> None:

@@ -59,7 +59,13 @@ def load(folder: Path) -> dict:
     return torch.load(folder / (folder / "last_checkpoint").read_text(), weights_only=True)
 
 
-def test_kill_at_random_moments(cfg, tmp_path):
+@pytest.mark.parametrize("variant", ["yolor_ssss_s2d", "yolov7_w6"])
+def test_kill_at_random_moments(cfg, tmp_path, variant):
+    """One network with auxiliary heads and an assignment that follows what is predicted."""
+    if variant != cfg.MODEL.YOLOR.VARIANT:
+        node = cfg.MODEL.YOLOR
+        node.VARIANT, node.WIDTH_FACTOR, node.DEPTH_FACTOR = variant, 0.125, 0.25
+        node.ASSIGN.KIND, node.ASSIGN.TOP_IOUS = "ota", 20
     cfg.DATASETS.TEST = ()
     # A checkpoint takes longer than the iteration before it, so that many kills hit one.
     cfg.SOLVER.CHECKPOINT_PERIOD = 2

@@ -63,12 +63,14 @@ def test_images_are_learned_by_heart(real_data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["yolor_ssss_s2d", "yolov7_tiny"])
 def test_loss_falls_on_four_generated_images(toy, tmp_path, variant):
+    """YOLOv7's with its assignment, which follows what is predicted."""
     write_subset(toy.train_json, tmp_path / "four.json", {1, 2, 3, 4})
     cfg = overfit_config(tmp_path, tmp_path / "four.json", toy.train_images)
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (128,), 128
     cfg.DATASETS.TEST = ()
     if not variant.startswith("yolor"):
-        cfg.MODEL.YOLOR.VARIANT, cfg.MODEL.YOLOR.WIDTH_FACTOR = variant, 0.5
+        cfg.MODEL.YOLOR.VARIANT, cfg.MODEL.YOLOR.ASSIGN.KIND = variant, "ota"
+        cfg.MODEL.YOLOR.WIDTH_FACTOR = 0.5
     cfg.SOLVER.MAX_ITER = 40
     cfg.SOLVER.WARMUP_ITERS = 10
     train(cfg)

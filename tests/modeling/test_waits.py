@@ -19,7 +19,7 @@ from yolor_d2.d2.utils import EventStorage
 from yolor_d2.engine.ema import EMAHook
 from yolor_d2.engine.optimizer import build_optimizer
 from yolor_d2.engine.step import StepTrainer
-from yolor_d2.modeling.batch import pack_truth, unpack_truth
+from yolor_d2.modeling.batch import pack_truth, round_up, unpack_truth
 from yolor_d2.modeling.teacher import TaughtModel
 from yolor_d2.ops.batch import Effort
 from yolor_d2.ops.padding import Padding
@@ -33,15 +33,19 @@ JOINT = [
 # A network with auxiliary heads, by the name of its row.
 AUXILIARY = "yolov7_w6"
 SIZE = 64
+# Which assignment, where there is a choice.
+OTA = ["MODEL.YOLOR.ASSIGN.KIND", "ota"]
+SMALL = "yolor_ssss_s2d.yaml"
 
 
-def build(name):
+def build(name, *further):
     torch.manual_seed(0)
     row = ["MODEL.YOLOR.VARIANT", name, "MODEL.YOLOR.WIDTH_FACTOR", "0.125"]
     row += ["MODEL.YOLOR.DEPTH_FACTOR", "0.25"]
     name, row = ("Base-YOLOR.yaml", row) if name == AUXILIARY else (name, [])
     options = [*row, "MODEL.DEVICE", "cpu", "MODEL.YOLOR.NUM_CLASSES", "3"]
     options += ["MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES", "5", "SOLVER.CLIP_NORM", "10.0"]
+    options += further
     cfg = load_config(name, options)
     return cfg, build_model(cfg)
 
@@ -66,11 +70,17 @@ def numbers(taken):
 
 
 @pytest.mark.parametrize("count", [2, 32])
-@pytest.mark.parametrize("name", ["yolor_ssss_s2d.yaml", "yolor_p6.yaml", AUXILIARY, *JOINT])
-def test_a_step_waits_once_and_copies_pixels_truth_and_places(name, count):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, []) for name in (SMALL, "yolor_p6.yaml", *JOINT)),
+        *((name, OTA) for name in (SMALL, AUXILIARY)),
+    ],
+)
+def test_a_step_waits_once_and_copies_pixels_truth_and_places(name, options, count):
     if name in ("yolor_p6.yaml", AUXILIARY) and count > 2:
         count = 4  # as it takes long
-    cfg, model = build(name)
+    cfg, model = build(name, *options)
     assert_a_step_waits_once(cfg, model, samples(count))
 
 
@@ -149,16 +159,16 @@ def test_what_more_candidates_do_not_decide_is_done_image_by_image(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "options"),
     [
-        "yolor_ssss_s2d.yaml",
-        pytest.param(AUXILIARY, marks=pytest.mark.slow),
-        "multi_task/ijdc.yaml",
-        "multi_task/ijde.yaml",
+        (SMALL, []),
+        pytest.param(AUXILIARY, OTA, marks=pytest.mark.slow),
+        ("multi_task/ijdc.yaml", []),
+        ("multi_task/ijde.yaml", []),
     ],
 )
-def test_network_assignment_and_losses_are_one_graph(name):
-    _, model = build(name)
+def test_network_assignment_and_losses_are_one_graph(name, options):
+    _, model = build(name, *options)
     model.train()
 
     def losses_of(pixels, truth, windows):
@@ -175,7 +185,7 @@ def test_network_assignment_and_losses_are_one_graph(name):
     pixels = torch.rand(2, 3, SIZE, SIZE)
     windows = torch.tensor([place.window for place in places]).float()
     for boxes in (0, 3, 20, 40, 17, 100, 33, 5, 64, 80):
-        truth = unpack_truth(pack_truth(samples(2, boxes), places, 5), 2, 2 * boxes)
+        truth = unpack_truth(pack_truth(samples(2, boxes), places, 5), 2, round_up(boxes))
         losses, positives = compiled(pixels, truth, windows)
         # Uncompiled, rows that are no positives are left out.
         expected, expected_positives = losses_of(pixels, truth, windows)

@@ -8,11 +8,11 @@ right class.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .assign import Assignment
@@ -25,8 +25,10 @@ from .losses import logits_at
 EPS = 1e-8
 # A probability that rounds to 0 or 1 has this logarithm, as `torch.nn.BCELoss` has it.
 LEAST_LOG = -100.0
+# Rows of a block, see `match_near`.
+BLOCK = 64
 # Pairs of boxes and rows that are computed at a time: what fits into the cache of a CPU ...
-PAIRS_IN_CACHE = 2**18
+PAIRS_IN_CACHE = 2**16
 # ... and several times into the memory of a GPU.
 PAIRS_IN_MEMORY = 2**26
 
@@ -126,9 +128,14 @@ def class_costs(logits: Tensor) -> Tensor:
 
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """(..., T, R) IoU of boxes (..., T, 4) with (..., R, 4), both xyxy."""
-    x1, y1, x2, y2 = boxes[..., :, None, :].unbind(-1)
     # Side by side in memory, as a last axis of four would make every step several times as long.
-    left, top, right, bottom = (x[..., None, :].contiguous() for x in others.unbind(-1))
+    sides = [x[..., None, :].contiguous() for x in others.unbind(-1)]
+    return iou_of_sides(boxes[..., :, None, :].unbind(-1), sides)
+
+
+def iou_of_sides(boxes: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """IoU of boxes with others, each as x1, y1, x2, y2 that can be broadcast to one shape."""
+    (x1, y1, x2, y2), (left, top, right, bottom) = boxes, others
     width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)
     height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
     overlap = width.mul_(height)
@@ -137,14 +144,14 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def pair_costs(iou: Tensor, of_class: Tensor, weight: float) -> Tensor:
-    """(..., T, R) cost of R rows for T boxes.
+    """Costs of rows for boxes.
 
     Args:
-        iou: (..., T, R).
-        of_class: (..., T, R) cost of each row for the class of each box, see `class_costs`.
+        iou: any shape; its memory becomes the result's.
+        of_class: the same shape, cost of each row for the class of the box, see `class_costs`.
         weight: of -ln(IoU).
     """
-    return of_class.add((iou + EPS).log_(), alpha=-weight)
+    return iou.add_(EPS).log_().mul_(-weight).add_(of_class)
 
 
 def dynamic_k(iou: Tensor, top_ious: int) -> Tensor:
@@ -204,57 +211,114 @@ def match_all(
 
 
 def match_near(
-    predictions: Predictions, objects: Objects, *, top_ious: int, iou_weight: float
+    order: Tensor, predictions: Predictions, objects: Objects, *, top_ious: int, iou_weight: float
 ) -> Matches:
     """`match_all` for one image on a CPU, without most pairs of a crowd.
 
-    A box takes at most `top_ious` rows. So of the rows that it does not overlap, whose costs differ
-    by their class costs alone, the cheapest of its class are enough.
+    Equal pairs must have equal costs. Functions such as the logarithm round in another way at the
+    end of what a thread computes, so everything is computed in whole blocks.
+
+    Blocks of rows that are near each other stand for their rows: of a block that a box does not
+    touch the cheapest row is that of its class. A box looks closer only at blocks whose best rows
+    may be among its own best ones.
 
     Args:
-        predictions: of R > 0 rows.
+        order: (R,) numbers of the rows, the first of which is taken of equal ones.
+        predictions: of R > 0 rows, best sorted by `sort_by_place`.
         objects: T > 0 boxes.
         top_ious, iou_weight: see `assign_ota`.
     """
-    rows, boxes, labels = predictions.boxes, objects.boxes, objects.labels
-    most = min(top_ious, len(rows))
-    left, top, right, bottom = (x.contiguous() for x in rows.unbind(dim=1))
-    present, of_box = labels.unique(return_inverse=True)
-    # Equal ones to the last of them too, as `cheapest` takes the first.
-    limits = predictions.costs[present].topk(most, dim=1, largest=False).values[:, -1:]
-    far = predictions.costs[present] <= limits
-    boxes_taken, rows_taken = [], []
-    for part in near_each_other(boxes, max(PAIRS_IN_CACHE // len(rows), 1)):
-        here = torch.arange(len(rows))
-        if len(part) < len(boxes):
-            (x1, y1), (x2, y2) = boxes[part, :2].amin(dim=0), boxes[part, 2:].amax(dim=0)
-            seen = (left < x2) & (right > x1) & (top < y2) & (bottom > y1)
-            here = seen.logical_or_(far[of_box[part].unique()].any(dim=0)).nonzero()[:, 0]
-        iou = pairwise_iou(boxes[part], rows[here])
-        cost = pair_costs(iou, predictions.costs[labels[part, None], here], iou_weight)
-        taken = cheapest(cost, dynamic_k(iou, most), most).nonzero(as_tuple=True)
-        boxes_taken.append(part[taken[0]])
-        rows_taken.append(here[taken[1]])
-    taker, row = torch.cat(boxes_taken), torch.cat(rows_taken)
-    times = torch.bincount(row, minlength=len(rows))
-    box = torch.zeros_like(times)
-    box[row] = taker
-    for part in (times > 1).nonzero()[:, 0].split(max(PAIRS_IN_CACHE // len(boxes), 1)):
-        iou = pairwise_iou(boxes, rows[part])
-        cost = pair_costs(iou, predictions.costs[labels[:, None], part], iou_weight)
-        box[part] = cost.argmin(dim=0)
-    return Matches(box, times > 0)
+    # Naming convention: (G = blocks, B = rows of a block, P = pairs of a box and a block)
+    boxes, labels = objects
+    num_rows, num_boxes = len(order), len(boxes)
+    num_blocks = -(-num_rows // BLOCK)
+    padding = num_blocks * BLOCK - num_rows
+    sides = F.pad(predictions.boxes, (0, 0, 0, padding)).view(num_blocks, BLOCK, 4)
+    sides = sides.transpose(1, 2).flatten(1)  # (G, 4 B)
+    by_class = F.pad(predictions.costs, (0, padding), value=torch.inf).view(-1, BLOCK)
+
+    def costs_of(box: Tensor, block: Tensor, iou: Tensor) -> Tensor:  # (P, B)
+        of_class = by_class.index_select(0, labels[box] * num_blocks + block)
+        return pair_costs(iou, of_class, iou_weight)
+
+    box, block = touching_blocks(boxes, predictions.boxes, num_blocks, padding).nonzero().unbind(1)
+    # Number of each pair; the last one stands for all that do not touch.
+    pair = box.new_full((num_boxes, num_blocks), len(box))
+    pair[box, block] = torch.arange(len(box))
+    iou = boxes.new_zeros(len(box) + 1, BLOCK)
+    largest = boxes.new_zeros(num_boxes, num_blocks)  # IoU
+    untouched = pair_costs(iou[-1].clone(), iou[-1], iou_weight)[0]
+    least = by_class.amin(dim=1).view(-1, num_blocks)[labels] + untouched  # cost
+    for part in torch.arange(len(box)).split(PAIRS_IN_CACHE // BLOCK):
+        t, g = box[part], block[part]
+        others = sides.index_select(0, g).view(-1, 4, BLOCK).unbind(1)
+        found = iou_of_sides(boxes[t, :, None].unbind(1), others)
+        iou[part] = found
+        largest[t, g] = found.amax(dim=1)
+        least[t, g] = costs_of(t, g, found).amin(dim=1)
+
+    # The largest overlaps are in the blocks with the largest ones.
+    most_blocks = min(top_ious, num_blocks)
+    near = pair.gather(1, largest.topk(most_blocks, dim=1).indices).flatten()
+    near_iou = iou.index_select(0, near).view(num_boxes, -1)
+    counts = dynamic_k(near_iou, min(top_ious, num_rows))
+    # As many blocks as a box takes rows have a row that costs no more than this.
+    limits = least.topk(most_blocks, dim=1, largest=False).values
+    limit = limits.gather(1, counts[:, None].clamp(max=most_blocks) - 1)
+    limit = limit.masked_fill_(counts[:, None] > most_blocks, torch.inf)
+    box, block = (least <= limit).nonzero(as_tuple=True)
+    parts = [x.split(PAIRS_IN_CACHE // BLOCK) for x in (box, block, pair[box, block])]
+    cost = torch.cat([costs_of(t, g, iou.index_select(0, p)) for t, g, p in zip(*parts)])
+    place, within = ((cost <= limit[box]) & cost.isfinite()).nonzero(as_tuple=True)
+    row = block[place] * BLOCK + within
+    taker, row = take_cheapest(box[place], row, cost[place, within], order, counts)
+    times = torch.bincount(row, minlength=num_rows)
+    found = torch.zeros_like(order).scatter_(0, row, taker)
+    shared = (times > 1).nonzero()[:, 0]
+    shared = torch.cat([shared, shared[:1].expand(-len(shared) % BLOCK)])  # several times is right
+    for part in shared.split(max(PAIRS_IN_CACHE // num_boxes // BLOCK, 1) * BLOCK):
+        cost = pairwise_iou(boxes, predictions.boxes[part])
+        cost = pair_costs(cost, predictions.costs[:, part][labels], iou_weight)
+        found[part] = cost.argmin(dim=0)
+    return Matches(found, times > 0)
 
 
-def near_each_other(boxes: Tensor, count: int) -> Sequence[Tensor]:
-    """Numbers of T boxes (T, 4) in parts of `count` at most whose boxes lie near each other."""
-    if len(boxes) <= count:
-        return [torch.arange(len(boxes))]
-    # Stripes of about as many boxes as parts in each of them.
-    num_stripes = math.ceil(math.sqrt(len(boxes) / count))
-    by_height = boxes[:, 1].argsort()
-    stripes = by_height.tensor_split(num_stripes)
-    return [x for stripe in stripes for x in stripe[boxes[stripe, 0].argsort()].split(count)]
+def touching_blocks(boxes: Tensor, rows: Tensor, num_blocks: int, padding: int) -> Tensor:
+    """(T, G) bool: which blocks of rows (R, 4) may overlap boxes (T, 4), both xyxy."""
+    rows = torch.cat([rows, rows[-1:].expand(padding, 4)]).view(num_blocks, -1, 4)
+    first, last = rows[..., :2].amin(dim=1), rows[..., 2:].amax(dim=1)
+    return ((boxes[:, None, :2] < last) & (boxes[:, None, 2:] > first)).all(dim=2)
+
+
+def take_cheapest(
+    box: Tensor, row: Tensor, cost: Tensor, order: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Boxes and rows of the `counts` (T,) cheapest pairs of each box, of pairs with these boxes,
+    rows and costs, (P,) each; of equal ones those with the least number in `order`."""
+    places = order[row].argsort()
+    for key in (cost, box):
+        places = places[key[places].argsort(stable=True)]
+    box, row = box[places], row[places]
+    pairs = torch.bincount(box, minlength=len(counts))
+    rank = torch.arange(len(box)) - (pairs.cumsum(0) - pairs)[box]
+    taken = rank < counts[box]
+    return box[taken], row[taken]
+
+
+def sort_by_place(image: Tensor, boxes: Tensor) -> Tensor:
+    """(R,) order of boxes (R, 4), xyxy in pixels, by image, size in powers of two, and place: along
+    a Z-order curve, so that every piece of it is a compact part of the image."""
+    size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).clamp(min=1).log2().div_(2).long() & 31
+    centre = ((boxes[:, :2] + boxes[:, 2:]) / 8).clamp_(min=0).long() & (2**16 - 1)
+    x, y = spread_bits(centre).unbind(1)
+    return ((((image << 5) + size) << 32) + x + 2 * y).argsort(stable=True)
+
+
+def spread_bits(x: Tensor) -> Tensor:
+    """The 16 bits of a number to every second bit."""
+    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
+        x = (x | (x << shift)) & mask
+    return x
 
 
 def assign_ota(
@@ -296,20 +360,48 @@ def assign_ota(
         return candidates
     choose = choose_by_image if candidates.valid is None else choose_together
     with torch.no_grad():
-        logits = logits_at(levels, candidates)
-        stride = constant(tuple(map(float, strides)), logits)
+        predictions = predict(levels, candidates, anchors, strides)
         number, taken = choose(
             candidates,
-            Predictions(
-                predicted_boxes(logits, candidates, anchors.to(logits.dtype), stride),
-                class_costs(logits),
-            ),
-            Objects(cxcywh_to_xyxy(boxes.to(logits.dtype)), labels),
+            predictions,
+            Objects(cxcywh_to_xyxy(boxes.to(predictions.boxes.dtype)), labels),
             by_image,
             top_ious,
             iou_weight,
         )
         return take_rows(candidates, number, taken, boxes, labels, strides)
+
+
+def predict(
+    levels: Sequence[Tensor], rows: Assignment, anchors: Tensor, strides: Sequence[int]
+) -> Predictions:
+    """What rows predict; arguments as in `assign_ota`."""
+    places = torch.arange(len(rows.image), device=rows.image.device)
+    if rows.valid is None:
+        # Each cell once: rows of one cell are to have equal costs to the last bit.
+        rows, places = unique_cells(levels, rows)
+    logits = logits_at(levels, rows)
+    stride = constant(tuple(map(float, strides)), logits)
+    boxes = predicted_boxes(logits, rows, anchors.to(logits.dtype), stride)
+    costs = class_costs(logits)
+    if rows.valid is None:
+        boxes, costs = boxes[places], costs.index_select(1, places)
+    return Predictions(boxes, costs)
+
+
+def unique_cells(levels: Sequence[Tensor], rows: Assignment) -> tuple[Assignment, Tensor]:
+    """One row of each cell and anchor that R rows name, and (R,) its place among them."""
+    # The level comes first, so that the levels stay in order.
+    limits = [max(x.shape[axis] for x in levels) for axis in range(4)]
+    key = rows.level
+    for limit, part in zip(limits, (rows.image, rows.anchor, rows.row, rows.column)):
+        key = key * limit + part
+    _, place = key.unique(return_inverse=True)
+    first = place.new_zeros(int(place.max()) + 1).scatter_(0, place, torch.arange(len(place)))
+    sizes = torch.bincount(rows.level[first], minlength=len(levels)).tolist()
+    names = ("level", "image", "anchor", "row", "column")
+    fields = {name: getattr(rows, name)[first] for name in names}
+    return rows._replace(**fields, sizes=sizes), place
 
 
 def choose_by_image(
@@ -323,13 +415,14 @@ def choose_by_image(
     """(R,) number of the box of each row and (R,) bool, whether it is taken, image by image without
     rows and boxes that are none. Arguments as in `assign_ota`."""
     number, taken = candidates.number.clone(), torch.zeros_like(candidates.image, dtype=torch.bool)
-    order = candidates.image.argsort(stable=True)
+    order = sort_by_place(candidates.image, predictions.boxes)
     counts = torch.bincount(candidates.image, minlength=len(by_image)).tolist()
     for rows, numbers in zip(order.split(counts), by_image):
         if len(rows) == 0:
             continue
         numbers = numbers[numbers < len(objects.labels)]
         found = match_near(
+            rows,
             Predictions(predictions.boxes[rows], predictions.costs[:, rows]),
             Objects(*(x[numbers] for x in objects)),
             top_ious=top_ious,
@@ -357,8 +450,11 @@ def choose_together(
     # One place more takes what belongs to no box.
     number = candidates.number.new_zeros(num_rows + 1)
     taken = candidates.valid.new_zeros(num_rows + 1)
-    pairs = per_box * by_image.shape[1] ** 2
-    for numbers in by_image.split(max(PAIRS_IN_MEMORY // pairs, 1)):
+    images = [by_image]
+    if not torch.compiler.is_compiling():  # one graph for all numbers of boxes
+        pairs = max(per_box * by_image.shape[1] ** 2, 1)
+        images = by_image.split(max(PAIRS_IN_MEMORY // pairs, 1))
+    for numbers in images:
         is_box = numbers < num_boxes
         numbers = numbers.clamp(max=num_boxes - 1)  # (N', T)
         rows = (first[:, None] + numbers[:, None]).flatten(1)  # (N', R')
