@@ -40,9 +40,12 @@ SMALL = "yolor_ssss_s2d.yaml"
 
 def build(name, *further):
     torch.manual_seed(0)
-    row = ["MODEL.YOLOR.VARIANT", name, "MODEL.YOLOR.WIDTH_FACTOR", "0.125"]
-    row += ["MODEL.YOLOR.DEPTH_FACTOR", "0.25"]
-    name, row = ("Base-YOLOR.yaml", row) if name == AUXILIARY else (name, [])
+    row = []
+    if name != SMALL:  # small, as its size changes nothing here but the time
+        row = ["MODEL.YOLOR.WIDTH_FACTOR", "0.125", "MODEL.YOLOR.DEPTH_FACTOR", "0.25"]
+    if name == AUXILIARY:
+        row += ["MODEL.YOLOR.VARIANT", name]
+        name = "Base-YOLOR.yaml"
     options = [*row, "MODEL.DEVICE", "cpu", "MODEL.YOLOR.NUM_CLASSES", "3"]
     options += ["MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES", "5", "SOLVER.CLIP_NORM", "10.0"]
     options += further
