@@ -451,7 +451,8 @@ def choose_together(
     number = candidates.number.new_zeros(num_rows + 1)
     taken = candidates.valid.new_zeros(num_rows + 1)
     images = [by_image]
-    if not torch.compiler.is_compiling():  # one graph for all numbers of boxes
+    # What is compiled is one graph for all numbers of boxes, and takes all pairs at once.
+    if not torch.compiler.is_compiling():
         pairs = max(per_box * by_image.shape[1] ** 2, 1)
         images = by_image.split(max(PAIRS_IN_MEMORY // pairs, 1))
     for numbers in images:
