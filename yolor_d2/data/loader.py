@@ -22,9 +22,9 @@ from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
 from ..modeling.images import padding_from_config
 from ..ops.anchors import best_possible_recall
+from ..tasks import enabled_tasks, ground_truth_needed
 from ..wording import counted
 from .accumulation import Accumulation
-from .annotations import IDENTITY_KEY
 from .catalog import (
     check_classes,
     class_names,
@@ -35,7 +35,7 @@ from .catalog import (
 )
 from .dataset import TrainingDataset, check_image_size
 from .fingerprint import take_fingerprint
-from .ground_truth import GroundTruth, known_identities
+from .ground_truth import GroundTruth
 from .image import limit_pixels, read_image
 from .image_weights import image_weights
 from .keypoints import flip_order
@@ -53,12 +53,6 @@ logger = logging.getLogger(__name__)
 
 # Training warns when a smaller share of the boxes than this matches an anchor.
 LEAST_RECALL = 0.98
-
-
-def ground_truth_needed(cfg: CfgNode) -> set[str]:
-    """What the tasks that are on need of objects beside boxes and classes."""
-    tasks, needs = cfg.MODEL.YOLOR.TASKS, {"MASKS": "polygons", "KEYPOINTS": "keypoints"}
-    return {what for task, what in needs.items() if task in tasks and tasks[task].ENABLED}
 
 
 def needs_polygons(cfg: CfgNode) -> bool:
@@ -142,24 +136,6 @@ def log_counts(cfg: CfgNode, truth: GroundTruth) -> None:
     logger.info("DATASETS.TRAIN: %s\n%s", counted(len(truth), "image"), table)
 
 
-def count_identities(cfg: CfgNode) -> None:
-    """Set MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES from DATASETS.TRAIN, if it is needed and 0.
-
-    Raises:
-        ValueError: when no object of the training set has an identity.
-    """
-    node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
-    if not node.ENABLED or node.NUM_IDENTITIES:
-        return
-    node.NUM_IDENTITIES = len(known_identities(load_training_truth(cfg).identities))
-    if node.NUM_IDENTITIES == 0:
-        raise ValueError(
-            f"MODEL.YOLOR.TASKS.EMBEDDING.ENABLED is True, but no object of DATASETS.TRAIN "
-            f"{list(cfg.DATASETS.TRAIN)} says which individual it is: its annotation needs the key "
-            f"{IDENTITY_KEY!r}"
-        )
-
-
 def prepare_polygons(cfg: CfgNode) -> None:
     """Have prepared copies made of polygons and keypoints of DATASETS.TRAIN, if they are needed and
     several processes are going to read them."""
@@ -167,58 +143,6 @@ def prepare_polygons(cfg: CfgNode) -> None:
         polygons, keypoints = needs_polygons(cfg), "keypoints" in ground_truth_needed(cfg)
         if polygons or keypoints:
             load_training_truth(cfg, polygons, keypoints)
-
-
-def check_identities(cfg: CfgNode, dataset: TrainingDataset) -> None:
-    """Compare the identities of the training set with those that the model learns.
-
-    Raises:
-        ValueError: when they are not of the same number.
-    """
-    node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
-    if node.ENABLED and dataset.num_identities != node.NUM_IDENTITIES:
-        raise ValueError(
-            f"MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES is {node.NUM_IDENTITIES}, but the objects "
-            f"of DATASETS.TRAIN {list(cfg.DATASETS.TRAIN)} have {dataset.num_identities} identities"
-        )
-
-
-def count_keypoints(cfg: CfgNode) -> None:
-    """Set MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS from DATASETS.TRAIN, if it is needed and 0.
-
-    Raises:
-        ValueError: when no object of the training set has keypoints.
-    """
-    if "keypoints" not in ground_truth_needed(cfg):
-        return
-    node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
-    if node.NUM_KEYPOINTS:
-        return
-    keypoints = load_training_truth(cfg, keypoints=True).keypoints
-    assert keypoints is not None
-    node.NUM_KEYPOINTS = keypoints.shape[1]
-    if node.NUM_KEYPOINTS == 0:
-        raise ValueError(
-            f"MODEL.YOLOR.TASKS.KEYPOINTS.ENABLED is True, but DATASETS.TRAIN "
-            f"{list(cfg.DATASETS.TRAIN)} has no keypoints: its categories and annotations need the "
-            "key 'keypoints'"
-        )
-
-
-def check_keypoints(cfg: CfgNode, dataset: TrainingDataset) -> None:
-    """Compare the number of keypoints of the training set with that which the model learns.
-
-    Raises:
-        ValueError: when they differ.
-    """
-    if dataset.truth.keypoints is None:
-        return
-    wanted, found = cfg.MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS, dataset.truth.keypoints.shape[1]
-    if wanted != found:
-        raise ValueError(
-            f"MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS is {wanted}, but the objects of "
-            f"DATASETS.TRAIN {list(cfg.DATASETS.TRAIN)} have {found} keypoints"
-        )
 
 
 def count_outlined(cfg: CfgNode, truth: GroundTruth) -> None:
@@ -312,8 +236,8 @@ def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
         with_keypoints="keypoints" in needed,
         flip_order=mirrored(cfg) if "keypoints" in needed else None,
     )
-    check_identities(cfg, dataset)
-    check_keypoints(cfg, dataset)
+    for task, _ in enabled_tasks(cfg):
+        task.check_data(cfg, dataset)
     dataset.shapes = batch_shapes(cfg, dataset.unrounded_sizes, seed)
     dataset.cache = build_cache(cfg, dataset)
     return dataset
