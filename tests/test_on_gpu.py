@@ -13,7 +13,6 @@ from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.d2.utils import EventStorage
-from yolor_d2.modeling.batch import Truth
 from yolor_d2.modeling.images import normalise
 
 pytestmark = [
@@ -86,7 +85,7 @@ def test_losses_are_those_of_the_cpu(boxes, kind):
     losses, positives = model.compute_losses(levels, batch.truth)
     model.cpu()
     levels = [x.detach().cpu() for x in levels]
-    truth = Truth(*(x.cpu() for x in batch.truth))
+    truth = batch.truth.map(torch.Tensor.cpu)
     expected, expected_positives = model.compute_losses(levels, truth)
     assert positives.tolist() == expected_positives.tolist()
     for name, loss in losses.items():

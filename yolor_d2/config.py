@@ -16,6 +16,7 @@ from .data.image import DEFAULT_MAX_PIXELS, limit_pixels
 from .inputs import require_pairs
 from .model_zoo import find_config
 from .runs import require_run
+from .tasks import add_task_config
 from .wording import did_you_mean
 
 # Keys and the least value that makes sense.
@@ -150,29 +151,7 @@ def add_yolor_config(cfg: CfgNode) -> None:
 
     # ---- Further tasks
     # They share the representation with detection (paper section 5.4; docs/multi_task.md).
-    cfg.MODEL.YOLOR.TASKS = CfgNode()
-    # Which classes are in the image, multi-label (the paper's JDC).
-    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION = CfgNode()
-    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.ENABLED = False
-    # Implicit operator in the branch, "none" or, as in the paper's iJDC, "add".
-    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.IMPLICIT = "none"
-    # Width of the 3x3 convolution on each level.
-    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.CHANNELS = 128
-    # Weight of the loss.
-    cfg.MODEL.YOLOR.TASKS.CLASSIFICATION.GAIN = 0.1
-    # A vector for each object that tells which individual it is (the paper's JDE).
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING = CfgNode()
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.ENABLED = False
-    # As above; "add" is the paper's iJDE.
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.IMPLICIT = "none"
-    # Width of the 3x3 convolution on each level.
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.CHANNELS = 128
-    # Length of the vector.
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.DIMENSION = 128
-    # Individuals in the training set; 0 lets yolor-d2 train count them.
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES = 0
-    # Weight of the loss.
-    cfg.MODEL.YOLOR.TASKS.EMBEDDING.GAIN = 0.05
+    add_task_config(cfg)
 
     # ---- Assignment and loss
     # A box matches an anchor if neither side is this many times longer or shorter.

@@ -21,7 +21,8 @@ from yolor_d2.data.dataset import (
     TrainingDataset,
 )
 from yolor_d2.data.ground_truth import GroundTruth, number_identities
-from yolor_d2.data.loader import build_training_dataset, count_identities
+from yolor_d2.data.loader import build_training_dataset
+from yolor_d2.tasks import settle_tasks
 
 TINY = {"num_train": 13, "num_val": 5, "image_size": (96, 128)}
 ALL = AugmentConfig(
@@ -185,14 +186,14 @@ def test_the_key_comes_through_the_registered_data_set(individuals, tmp_path):
 def test_identities_are_counted_for_the_model(individuals, toy_config, tmp_path):
     cfg = toy_config.clone()
     node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
-    count_identities(cfg)
+    settle_tasks(cfg)
     assert node.NUM_IDENTITIES == 0  # the task is off
     node.ENABLED = True
     with pytest.raises(ValueError, match="instance_id"):
-        count_identities(cfg)
+        settle_tasks(cfg)
     register_coco_file(str(tmp_path), str(individuals.train_json), str(individuals.train_images))
     cfg.DATASETS.TRAIN = (str(tmp_path),)
-    count_identities(cfg)
+    settle_tasks(cfg)
     assert node.NUM_IDENTITIES == 6
     assert build_training_dataset(cfg).num_identities == 6
     node.NUM_IDENTITIES = 5

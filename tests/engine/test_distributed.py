@@ -23,10 +23,11 @@ from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.data.catalog import register_datasets, use_data
-from yolor_d2.data.loader import build_train_loader, count_identities
+from yolor_d2.data.loader import build_train_loader
 from yolor_d2.data.toy import write_toy_dataset
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.teacher import add_teacher
+from yolor_d2.tasks import settle_tasks
 
 pytestmark = [
     pytest.mark.slow,
@@ -176,7 +177,7 @@ def test_figures_of_further_tasks_are_those_of_all_processes(shared, tmp_path):
     tasks = shared.MODEL.YOLOR.TASKS
     tasks.CLASSIFICATION.ENABLED = tasks.EMBEDDING.ENABLED = True
     register_datasets(shared)
-    count_identities(shared)
+    settle_tasks(shared)
     for code, output in run("plain", shared):
         assert code == 0, output[-4000:]
     rows = (Path(shared.OUTPUT_DIR) / "metrics.json").read_text().splitlines()

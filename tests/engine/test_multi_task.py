@@ -18,9 +18,9 @@ import torch
 from yolor_d2.config import apply_overrides, load_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.data.catalog import register_datasets, use_data
-from yolor_d2.data.loader import count_identities
 from yolor_d2.data.toy import ToyDataset, write_toy_dataset
 from yolor_d2.engine import Trainer
+from yolor_d2.tasks import settle_tasks
 
 REPOSITORY = Path(__file__).parents[2]
 BOTH = [
@@ -53,7 +53,7 @@ def config(data: ToyDataset, folder: Path, *opts: str) -> CfgNode:
     use_data(cfg, *files)
     apply_overrides(cfg, ["OUTPUT_DIR", str(folder), *BOTH, *SMALL, *opts])
     register_datasets(cfg)
-    count_identities(cfg)
+    settle_tasks(cfg)
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
     return cfg

@@ -48,35 +48,33 @@ def test_boxes_are_those_of_detectron2_to_the_last_bit(sizes, place, seed):
     assert geometry.window.tolist() == [list(map(float, x.window)) for x in placements]
 
 
-def truth(boxes, labels, identities):
+def truth(boxes, labels):
     instances = Instances((64, 64))
     instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
     instances.gt_classes = torch.tensor(labels, dtype=torch.int64)
-    instances.gt_identities = torch.tensor(identities, dtype=torch.int64)
-    return {"instances": instances}
+    return instances
 
 
 def test_the_ground_truth_comes_back_shifted_and_filled_up():
     inputs = [
-        truth([[0, 0, 10.25, 20]], [2], [7]),
-        truth([], [], []),
-        truth([[1, 2, 3, 4]], [0], [-1]),
+        truth([[0, 0, 10.25, 20]], [2]),
+        truth([], []),
+        truth([[1, 2, 3, 4]], [0]),
     ]
     placements = [Padding(margin=0.0).put((64, 64), (64, 96))] * 3  # 16 px on the left
-    found = unpack_truth(pack_truth(inputs, placements, 8), 3, 2)
+    found = unpack_truth(pack_truth(inputs, placements), 3, 2)
     none = TRUTH_STEP  # a row behind all
     assert found.by_image.tolist() == [[0, none], [none, none], [1, none]]
     assert len(found.image) == 16 and found.valid.tolist() == [True] * 2 + [False] * 14
     assert found.image[:2].tolist() == [0, 2]
     assert found.boxes[:2].tolist() == [[21.125, 10, 10.25, 20], [18, 3, 2, 2]]
     assert found.labels[:2].tolist() == [2, 0]
-    assert found.identities[:2].tolist() == [7, -1]
     assert (found.boxes[2:] == 0).all() and (found.image[2:] == 0).all()
 
 
 @pytest.mark.parametrize(("count", "rows"), [(0, 16), (16, 16), (17, 32)])
 def test_rows_come_in_steps(count, rows):
-    inputs = [truth([[0, 0, 1, 1]] * count, [0] * count, [0] * count)]
+    inputs = [truth([[0, 0, 1, 1]] * count, [0] * count)]
     placements = [Padding().put((64, 64), (64, 64))]
     assert len(pack_truth(inputs, placements)) == rows
 

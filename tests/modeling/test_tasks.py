@@ -92,7 +92,7 @@ def test_embeddings_are_those_of_the_cells_of_the_kept_boxes():
         images, (placement,) = model.preprocess([given])
         features = list(model.backbone(images).values())
         rows = decode(model.head(features), model.anchors, model.strides)[0]
-        maps = model.tasks.embedding(features)
+        maps = model.tasks.embedding(features, None)
     # Rows are by anchor, then cell; a box is looked for among the rows.
     cells = torch.cat([x[0].flatten(1).T.repeat(3, 1) for x in maps])
     boxes = placement.from_canvas(rows[:, :4]).clamp(0, 64)

@@ -19,10 +19,11 @@ from yolor_d2.d2.utils import EventStorage
 from yolor_d2.engine.ema import EMAHook
 from yolor_d2.engine.optimizer import build_optimizer
 from yolor_d2.engine.step import StepTrainer
-from yolor_d2.modeling.batch import pack_truth, round_up, unpack_truth
+from yolor_d2.modeling.batch import fill_rows, pack_truth, round_up, unpack_truth
 from yolor_d2.modeling.teacher import TaughtModel
 from yolor_d2.ops.batch import Effort
 from yolor_d2.ops.padding import Padding
+from yolor_d2.tasks import pack_fields
 
 JOINT = [
     "multi_task/jdc.yaml",
@@ -51,6 +52,15 @@ def build(name, *further):
     options += further
     cfg = load_config(name, options)
     return cfg, build_model(cfg)
+
+
+def truth_of(model, inputs, places):
+    """The ground truth of a batch with a row for every possible object."""
+    instances = [x["instances"] for x in inputs]
+    table = pack_truth(instances, places)
+    fields = pack_fields(model.tasks, instances, places, (SIZE, SIZE))
+    fields = {name: fill_rows(x, len(table)) for name, x in fields.items()}
+    return unpack_truth(table, len(inputs), round_up(max(map(len, instances))), fields)
 
 
 def samples(count, boxes=3):
@@ -175,11 +185,8 @@ def test_network_assignment_and_losses_are_one_graph(name, options):
     model.train()
 
     def losses_of(pixels, truth, windows):
-        features, levels = model.run_network(pixels)
-        logits = maps = None
-        if model.tasks is not None:
-            logits, maps = model.tasks(features, windows)
-        losses, positives = model.compute_losses(levels, truth, logits, maps)
+        levels, outputs = model.run(pixels, windows)
+        losses, positives = model.compute_losses(levels, truth, outputs)
         return torch.stack(list(losses.values())), positives
 
     counter = CompileCounter()
@@ -188,7 +195,7 @@ def test_network_assignment_and_losses_are_one_graph(name, options):
     pixels = torch.rand(2, 3, SIZE, SIZE)
     windows = torch.tensor([place.window for place in places]).float()
     for boxes in (0, 3, 20, 40, 17, 100, 33, 5, 64, 80):
-        truth = unpack_truth(pack_truth(samples(2, boxes), places, 5), 2, round_up(boxes))
+        truth = truth_of(model, samples(2, boxes), places)
         losses, positives = compiled(pixels, truth, windows)
         # Uncompiled, rows that are no positives are left out.
         expected, expected_positives = losses_of(pixels, truth, windows)

@@ -5,7 +5,7 @@ import torch
 
 from yolor_d2.layers import FORM_D, Implicit
 from yolor_d2.networks import ClassificationBranch, EmbeddingBranch, TaskBranches
-from yolor_d2.networks.tasks import mean_over_image
+from yolor_d2.networks.tasks.classification import mean_over_image
 
 WIDTHS, STRIDES = [4, 6], [8, 16]
 WINDOWS = torch.tensor([[0, 0, 32, 32], [4, 8, 12, 28]])  # xyxy
@@ -40,7 +40,10 @@ def test_the_mean_leaves_out_the_border_of_the_batch():
 
 
 def test_shapes_and_lengths():
-    logits, maps = TaskBranches(classification=classify(), embedding=embed())(features(), WINDOWS)
+    branches = TaskBranches({"classification": classify(), "embedding": embed()})
+    levels, outputs = branches(features(), [], WINDOWS)
+    logits, maps = outputs["classification"], outputs["embedding"]
+    assert levels == []
     assert logits.shape == (2, 3)
     assert [tuple(x.shape) for x in maps] == [(2, 7, 4, 4), (2, 7, 2, 2)]
     for level in maps:
@@ -50,8 +53,7 @@ def test_shapes_and_lengths():
 def test_what_is_off_has_no_parameters():
     branches = TaskBranches()
     assert list(branches.state_dict()) == []
-    assert branches(features(), WINDOWS) == (None, None)
-    assert TaskBranches(embedding=embed())(features(), WINDOWS)[0] is None
+    assert branches(features(), [], WINDOWS) == ([], {}) and not branches
 
 
 @pytest.mark.parametrize("build", [classify, embed])
@@ -62,8 +64,7 @@ def test_implicit_knowledge_takes_part_and_learns(build):
     count = [sum(p.numel() for p in x.parameters()) for x in (plain, implicit)]
     assert count[1] - count[0] == 2 * 5  # a value for each channel of each level
 
-    inputs = (features(), WINDOWS) if build is classify else (features(),)
-    outputs = implicit.train()(*inputs)
+    outputs = implicit.train()(features(), WINDOWS)
     outputs = [outputs] if build is classify else outputs
     weights = [torch.randn_like(x) for x in outputs]
     sum((x * w).sum() for x, w in zip(outputs, weights)).backward()
@@ -73,4 +74,4 @@ def test_implicit_knowledge_takes_part_and_learns(build):
 def test_the_embedding_branch_needs_no_prototypes_at_inference():
     branch = EmbeddingBranch(WIDTHS, dimension=7, form=FORM_D)
     assert branch.prototypes.shape == (0, 7)
-    assert len(branch(features())) == 2
+    assert len(branch(features(), WINDOWS)) == 2

@@ -128,9 +128,8 @@ def test_assignment_losses_and_gradients(name, config, dtype, fixed_shape):
     opts = ["MODEL.YOLOR.ASSIGN.KIND", "anchors"] if kind == "plain" else []
     assigner, gains, share = from_config(config, case.classes, *opts)
     by_image = boxes_by_image(case.image, case.batch)
-    truth = Truth(
-        case.image, case.boxes, case.labels, case.labels, torch.ones(len(case.image)), by_image
-    )
+    valid = torch.ones(len(case.image), dtype=torch.bool)
+    truth = Truth(case.image, case.boxes, case.labels, valid, by_image)
     grid = case.anchors, case.strides
     targets, further = assigner(case.levels, case.auxiliary, truth, *grid)
     losses = detection_losses(case.levels, targets, *grid, gains)

@@ -33,11 +33,8 @@ from .files import (
 from .safe_load import ForeignWeights, read_weights
 from .schemes import COUNTER
 
-# Names of the tensors of further tasks, see `networks.tasks`: all, those of identities, and those
-# of classes.
+# Names of the tensors of further tasks, see `networks.tasks`.
 TASKS_PREFIX = "tasks."
-PROTOTYPES = "tasks.embedding.prototypes"
-CLASS_OUTPUTS = ("tasks.classification.linear.weight", "tasks.classification.linear.bias")
 
 # Weights for use: those of the best evaluation, and those at the end of the run. They hold nothing
 # of the training, and a run never resumes from them.
@@ -216,23 +213,27 @@ class YOLORCheckpointer(DetectionCheckpointer):
     def fit_tasks(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of the branches of further tasks, as far as the model has these tasks.
 
-        A branch that the file has not, or has for other classes or identities, starts afresh.
+        A branch that the file has not starts afresh, and so does what depends on the data (classes,
+        identities, ...) where the file has it for other data.
 
         Args:
             given: tensors below `TASKS_PREFIX`.
 
         Raises:
             ValueError: when something is missing or left over, and `strict` is set; or when another
-                shape is not due to classes or identities.
+                shape is not due to the data.
         """
         wanted = {k: v for k, v in self.model.state_dict().items() if k.startswith(TASKS_PREFIX)}
         missing = sorted(k for k in wanted.keys() - given.keys() if not k.endswith(COUNTER))
         unused = sorted(given.keys() - wanted.keys())
         other = sorted(k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape)
-        # Inference has no use for prototypes, and a model for it need not have any.
-        no_prototypes = len(wanted.get(PROTOTYPES, [0])) == 0
-        by_data = [k for k in other if k == PROTOTYPES or k in CLASS_OUTPUTS]
-        faults = [k for k in other if not (k == PROTOTYPES and no_prototypes)]
+        by_data = {
+            f"{TASKS_PREFIX}{name}.{tensor}"
+            for name, branch in self.model.tasks.items()
+            for tensor in branch.by_data
+        }
+        # Inference has no use for the prototypes of identities: a model for it need not have any.
+        faults = [k for k in other if not (k in by_data and wanted[k].numel() == 0)]
         found = "; ".join(
             f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
             for kind, names in {
@@ -242,7 +243,7 @@ class YOLORCheckpointer(DetectionCheckpointer):
             }.items()
             if names
         )
-        misfit = set(other) - set(by_data) and not self.partial
+        misfit = set(other) - by_data and not self.partial
         if found and (self.strict or misfit):
             raise ValueError(
                 f"the weights in {self.path!r} do not fit the branches of MODEL.YOLOR.TASKS: "

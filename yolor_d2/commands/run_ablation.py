@@ -18,9 +18,7 @@ from tqdm import tqdm
 from ..checkpoint.files import atomic_write
 from ..config import apply_overrides, read_config
 from ..d2.config import CfgNode
-from ..d2.modeling import ShapeSpec
 from ..data.catalog import register_datasets, use_data
-from ..data.loader import count_identities
 from ..data.toy import OBJECTS, write_toy_dataset
 from ..data.workers import ask_for_signal
 from ..evaluation.ablation import (
@@ -31,10 +29,10 @@ from ..evaluation.ablation import (
     format_table,
     get_table,
 )
-from ..modeling.backbone import variant_from_config
-from ..modeling.tasks import build_tasks
+from ..modeling.backbone import task_inputs, variant_from_config
 from ..networks import build_network
 from ..networks.complexity import Complexity, measure_complexity
+from ..tasks import build_tasks, settle_tasks
 from ..visualize import read_metrics
 
 POLL_SECONDS = 0.5
@@ -55,13 +53,11 @@ def measure(cfg: CfgNode, *, detector_only: bool = False) -> Complexity:
         costs = [measure_complexity(network, image)["total"]]
         if detector_only:
             return costs[0]
-        shapes = [
-            ShapeSpec(channels=c, stride=s) for c, s in zip(network.neck.channels, network.strides)
-        ]
-        tasks = build_tasks(cfg, shapes)
-        if tasks is not None:
+        tasks = build_tasks(cfg, task_inputs(cfg, network.neck.channels, network.strides))
+        if tasks:
             features = network.neck(network.backbone(image))
-            costs.append(measure_complexity(tasks, features, [(side, side)])["total"])
+            given = features, network.head(features), torch.empty(1, 4)
+            costs.append(measure_complexity(tasks, *given)["total"])
     return Complexity(*(sum(parts) for parts in zip(*map(astuple, costs))))
 
 
@@ -176,7 +172,7 @@ def main(args: argparse.Namespace) -> None:
         if files[0] is not None:
             use_data(cfg, *files)
             register_datasets(cfg)
-            count_identities(cfg)
+            settle_tasks(cfg)
         apply_overrides(cfg, args.opts)
         configs.append(cfg)
     measured = [Measured(measure(cfg)) for cfg in configs]

@@ -23,7 +23,7 @@ from yolor_d2.d2.utils import comm, setup_logger
 from yolor_d2.data.annotations import drop_contents, keep_copies_in
 from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.check.quick import check_datasets, log_findings
-from yolor_d2.data.loader import count_identities, prepare_polygons
+from yolor_d2.data.loader import prepare_polygons
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.batch_size import AUTO, GPUTrial, resolve_batch
 from yolor_d2.engine.console import take_over_screen
@@ -41,6 +41,7 @@ from yolor_d2.runs import (
     require_outside,
     run_of_config,
 )
+from yolor_d2.tasks import settle_tasks
 
 # Not by the module's name: a script may be the module.
 logger = logging.getLogger("yolor_d2.commands.train_net")
@@ -107,7 +108,7 @@ def setup(cfg: CfgNode, args: argparse.Namespace, notes: Sequence[str] = ()) -> 
     with first_of_machine_first():
         findings = check_datasets(cfg, train=not args.eval_only) if comm.is_main_process() else []
         if not args.eval_only:
-            count_identities(cfg)
+            settle_tasks(cfg)
             prepare_polygons(cfg)
             notes += scale_rates(cfg, args.opts) + fit_lengths(cfg, args.opts)
             notes += settle_teacher(cfg, resume=args.resume)

@@ -15,6 +15,7 @@ from ..d2.data import (
     load_coco_json,
 )
 from ..inputs import dataset_name, require_registered, require_source
+from ..tasks import forget_data
 from ..wording import did_you_mean
 from .annotations import IDENTITY_KEY, Annotations, open_annotations, read_annotations
 from .check.entries import check_category_names
@@ -158,7 +159,7 @@ def use_data(
         cfg.MODEL.YOLOR.NUM_CLASSES = len(names)
         cfg.MODEL.YOLOR.CLASS_NAMES = names
         if split == "TRAIN":
-            cfg.MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES = 0  # those of the new data set
+            forget_data(cfg)
 
 
 def use_labels(

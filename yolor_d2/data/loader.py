@@ -22,9 +22,9 @@ from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
 from ..modeling.images import padding_from_config
 from ..ops.anchors import best_possible_recall
+from ..tasks import enabled_tasks
 from ..wording import counted
 from .accumulation import Accumulation
-from .annotations import IDENTITY_KEY
 from .catalog import (
     check_classes,
     class_names,
@@ -34,7 +34,7 @@ from .catalog import (
 )
 from .dataset import TrainingDataset, check_image_size
 from .fingerprint import take_fingerprint
-from .ground_truth import GroundTruth, known_identities
+from .ground_truth import GroundTruth
 from .image import limit_pixels, read_image
 from .image_weights import image_weights
 from .resize import ReferenceResize, ResizeForTest, build_test_resize, resize_for_test, to_pixels
@@ -99,43 +99,11 @@ def log_counts(cfg: CfgNode, truth: GroundTruth) -> None:
     logger.info("DATASETS.TRAIN: %s\n%s", counted(len(truth), "image"), table)
 
 
-def count_identities(cfg: CfgNode) -> None:
-    """Set MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES from DATASETS.TRAIN, if it is needed and 0.
-
-    Raises:
-        ValueError: when no object of the training set has an identity.
-    """
-    node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
-    if not node.ENABLED or node.NUM_IDENTITIES:
-        return
-    node.NUM_IDENTITIES = len(known_identities(load_training_truth(cfg).identities))
-    if node.NUM_IDENTITIES == 0:
-        raise ValueError(
-            f"MODEL.YOLOR.TASKS.EMBEDDING.ENABLED is True, but no object of DATASETS.TRAIN "
-            f"{list(cfg.DATASETS.TRAIN)} says which individual it is: its annotation needs the key "
-            f"{IDENTITY_KEY!r}"
-        )
-
-
 def prepare_polygons(cfg: CfgNode) -> None:
     """Have prepared copies made of the polygons of DATASETS.TRAIN, if they are needed and several
     processes are going to read them."""
     if cfg.INPUT.AUGMENT.PASTE_IN > 0 and comm.get_world_size() > 1:
         load_training_truth(cfg, polygons=True)
-
-
-def check_identities(cfg: CfgNode, dataset: TrainingDataset) -> None:
-    """Compare the identities of the training set with those that the model learns.
-
-    Raises:
-        ValueError: when they are not of the same number.
-    """
-    node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
-    if node.ENABLED and dataset.num_identities != node.NUM_IDENTITIES:
-        raise ValueError(
-            f"MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES is {node.NUM_IDENTITIES}, but the objects "
-            f"of DATASETS.TRAIN {list(cfg.DATASETS.TRAIN)} have {dataset.num_identities} identities"
-        )
 
 
 def count_outlined(cfg: CfgNode, truth: GroundTruth) -> None:
@@ -197,7 +165,8 @@ def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
         channels=len(cfg.MODEL.PIXEL_MEAN),
         padding=padding_from_config(cfg),
     )
-    check_identities(cfg, dataset)
+    for task, _ in enabled_tasks(cfg):
+        task.check_data(cfg, dataset)
     dataset.shapes = batch_shapes(cfg, dataset.unrounded_sizes, seed)
     dataset.cache = build_cache(cfg, dataset)
     return dataset

@@ -32,13 +32,12 @@ from ..data.catalog import class_names
 from ..data.image import ImageReadError
 from ..data.image_weights import read_class_ap
 from ..data.loader import build_test_loader, build_train_loader, fingerprint
-from ..evaluation.classification import ClassificationEvaluator
 from ..evaluation.coco_evaluator import COCOEvaluator
-from ..evaluation.embedding import EmbeddingEvaluator
 from ..evaluation.report import inference_folder, keep_for_report
 from ..evaluation.stages import StageTimer
 from ..modeling.inference import prepare_for_inference
 from ..modeling.teacher import TaughtModel
+from ..tasks import enabled_tasks
 from .console import FOR_FILE, ProgressPrinter
 from .ema import EMAHook
 from .freeze import FrozenNormHook, freeze, frozen_norms
@@ -467,7 +466,7 @@ class Trainer(DefaultTrainer):
             # Of the parts, in place: torch.compile(model) would rename the tensors of checkpoints.
             model.backbone.compile()
             model.head.compile()
-            if getattr(model, "tasks", None) is not None:
+            if getattr(model, "tasks", None):
                 model.tasks.compile()
             if hasattr(model, "compute_losses"):
                 model.compute_losses = torch.compile(model.compute_losses)
@@ -534,11 +533,6 @@ class Trainer(DefaultTrainer):
         """COCO's figures of the detections, and those of the further tasks that are switched on."""
         folder = inference_folder(cfg, dataset_name)
         evaluators: list[DatasetEvaluator] = [COCOEvaluator(dataset_name, output_dir=str(folder))]
-        tasks = cfg.MODEL.YOLOR.TASKS
-        if tasks.CLASSIFICATION.ENABLED:
-            evaluators.append(
-                ClassificationEvaluator.from_dataset(dataset_name, cfg.MODEL.YOLOR.NUM_CLASSES)
-            )
-        if tasks.EMBEDDING.ENABLED:
-            evaluators.append(EmbeddingEvaluator.from_dataset(dataset_name))
+        for task, _ in enabled_tasks(cfg):
+            evaluators += task.evaluators(cfg, dataset_name, Path(folder))
         return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -16,6 +16,7 @@ from ..d2.config import CfgNode
 from ..engine.lengths import get_key
 from ..modeling.backbone import FIELDS, OTHER_KEYS, variant_from_config
 from ..networks.complexity import Complexity
+from ..tasks import TASKS
 
 TABLES = "ablations/tables.json"
 # Fewer seeds say nothing about how far chance alone moves a row.
@@ -126,6 +127,16 @@ def _sized(size: int, **lengths: int) -> tuple[str, ...]:
     return tuple(str(part) for pair in (sizes | lengths).items() for part in pair)
 
 
+def toy_values() -> list[str]:
+    """KEY VALUE pairs of `Task.toy_values`, whether tasks are on or not."""
+    return [
+        str(word)
+        for name, task in TASKS.items()
+        for key, value in task.toy_values.items()
+        for word in (f"MODEL.YOLOR.TASKS.{name.upper()}.{key}", value)
+    ]
+
+
 SCALES = {
     # A few minutes for all seeds of a row on two CPU cores. The recipe is that of a quick start, so
     # that so few iterations learn something.
@@ -141,11 +152,7 @@ SCALES = {
             *("SOLVER.CHECKPOINT_EPOCHS", "0", "TEST.EVAL_EPOCHS", "0"),
             *("SOLVER.MAX_ITER", "100", "SOLVER.WARMUP_ITERS", "10"),
             *("SOLVER.CHECKPOINT_PERIOD", "100", "TEST.EVAL_PERIOD", "100"),
-            # As in quick/multi_task_cpu.yaml.
-            *("MODEL.YOLOR.TASKS.CLASSIFICATION.CHANNELS", "64"),
-            *("MODEL.YOLOR.TASKS.EMBEDDING.CHANNELS", "64"),
-            *("MODEL.YOLOR.TASKS.EMBEDDING.DIMENSION", "64"),
-            *("MODEL.YOLOR.TASKS.EMBEDDING.GAIN", "0.2"),
+            *toy_values(),
         ),
     ),
     # The small network on a small data set of one's own; meant for BCCD.

@@ -77,7 +77,7 @@ def export_model(
     path, kind = Path(path), FORMATS[file_format]
     if tolerance is None:
         tolerance = HALF_TOLERANCE if options.half else Tolerance()
-    if model.tasks is not None:
+    if model.tasks:
         logger.warning("The file detects only: branches of further tasks are left out")
     metadata = describe(
         cfg, model, file_format=file_format, options=options, least_cells=kind.LEAST_CELLS

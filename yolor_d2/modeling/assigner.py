@@ -10,7 +10,7 @@ from torch import Tensor
 from ..d2.config import CfgNode
 from ..ops import Assignment, assign, assign_ota
 from ..ops.assign import REACH
-from .batch import Truth
+from ..ops.truth import Truth
 
 KINDS = ("anchors", "ota")
 GUIDES = ("lead", "auxiliary")

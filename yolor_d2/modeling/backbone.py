@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -11,7 +12,8 @@ from ..d2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
 from ..layers import ImplicitOptions
 from ..networks import PANNeck, Variant, YOLORBackbone
 from ..networks.backbone import level_name
-from ..networks.network import build_backbone, build_neck, customise
+from ..networks.network import anchors_tensor, build_backbone, build_neck, customise
+from ..networks.tasks import TaskInputs
 
 # Values of MODEL.YOLOR.CSP_FUSION: whether the processed branch has a transition convolution.
 TRANSITION = {"": None, "first": False, "last": True}
@@ -74,6 +76,24 @@ def variant_from_config(cfg: CfgNode) -> Variant:
     if list(row.auxiliary_widths) == [0]:
         row = replace(row, auxiliary_widths=())
     return replace(row, form=replace(row.form, norm_momentum=node.NORM_MOMENTUM))
+
+
+def task_inputs(cfg: CfgNode, channels: Sequence[int], strides: Sequence[int]) -> TaskInputs:
+    """What branches of further tasks are built on.
+
+    Args:
+        cfg: the configuration.
+        channels, strides: of the neck's outputs, fine to coarse.
+    """
+    row = variant_from_config(cfg)
+    return TaskInputs(
+        channels=channels,
+        strides=strides,
+        num_anchors=anchors_tensor(row.anchors, len(strides)).shape[1],
+        num_classes=cfg.MODEL.YOLOR.NUM_CLASSES,
+        form=row.form,
+        options=row.implicit_options,
+    )
 
 
 class YOLORBottomUp(Backbone):

@@ -1,21 +1,23 @@
 """A batch on its way to the device: one copy for its pixels, one for where its images lie, one for
-its ground truth.
+its boxes and classes, one for each field that a further task needs.
 
 Tensors that are copied one by one, or from memory that is not pinned, keep a GPU waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..d2.structures import Instances
 from ..ops.boxes import xyxy_to_cxcywh
 from ..ops.ota import boxes_by_image
 from ..ops.padding import Placement
+from ..ops.truth import Truth
 from .images import PaddedImages
 
 # Rows of the ground truth are filled up to multiples of this, so that what is compiled for their
@@ -82,56 +84,24 @@ def pack_geometry(batched_inputs: Sequence[dict], placements: Sequence[Placement
     return torch.tensor(rows, dtype=torch.float32)
 
 
-class Truth(NamedTuple):
-    """The ground truth of a batch, M rows, a few of which may be no object.
-
-    Attributes:
-        image: (M,) int64 index of the image.
-        boxes: (M, 4) float32 cxcywh in pixels of the canvas; without size where `valid` is not.
-        labels: (M,) int64 classes.
-        identities: (M,) int64, negative where unknown.
-        valid: (M,) bool; the rows that are no object come last.
-        by_image: (N, T) int64 rows of the objects of each image, M where an image has fewer.
-    """
-
-    image: Tensor
-    boxes: Tensor
-    labels: Tensor
-    identities: Tensor
-    valid: Tensor
-    by_image: Tensor
-
-
 def pack_truth(
-    batched_inputs: Sequence[dict],
+    instances: Sequence[Instances],
     placements: Sequence[Placement],
-    num_identities: int | None = None,
     num_classes: int | None = None,
 ) -> Tensor:
-    """(M, 7) int32 on the CPU: the bits of the boxes, image, label and identity.
+    """(M, 6) int32 on the CPU: the bits of the boxes, image and label.
 
     Args:
-        batched_inputs: with "instances", see `YOLOR.forward`.
+        instances: of each image, see `YOLOR.forward`.
         placements: of the images.
-        num_identities: individuals that the embedding task tells apart; None without the task.
         num_classes: of the model; None does not check labels.
 
     Raises:
-        KeyError: when an input has no instances, or no identities though they are needed.
-        ValueError: when there is an identity that the model has no prototype of, or a class that
-            it has not.
+        ValueError: when there is a class that the model has not.
     """
-    if any("instances" not in x for x in batched_inputs):
-        raise KeyError("training needs 'instances' in every input; call model.eval() for inference")
-    truth = [x["instances"] for x in batched_inputs]
-    if num_identities is not None and not all(t.has("gt_identities") for t in truth):
-        raise KeyError(
-            "the embedding task needs 'gt_identities' in the instances of every input; "
-            "annotations give them by 'instance_id'"
-        )
     # A mapper of the user's may have put them on the device already.
-    on_canvas = [p.to_canvas(t.gt_boxes.tensor.cpu()) for t, p in zip(truth, placements)]
-    labels = torch.cat([t.gt_classes.cpu() for t in truth])
+    on_canvas = [p.to_canvas(t.gt_boxes.tensor.cpu()) for t, p in zip(instances, placements)]
+    labels = torch.cat([t.gt_classes.cpu() for t in instances])
     if num_classes is not None and len(labels):
         least, most = int(labels.min()), int(labels.max())
         if least < 0 or most >= num_classes:
@@ -139,22 +109,13 @@ def pack_truth(
                 f"an object has class {least if least < 0 else most}, but "
                 f"MODEL.YOLOR.NUM_CLASSES is {num_classes}, so classes are 0 to {num_classes - 1}"
             )
-    identities = torch.full_like(labels, -1)
-    if num_identities is not None:
-        identities = torch.cat([t.gt_identities.cpu() for t in truth])
-        if len(identities) and int(identities.max()) >= num_identities:
-            raise ValueError(
-                f"an object has identity {int(identities.max())}, but "
-                f"MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES is {num_identities}"
-            )
-    counts = torch.tensor([len(t) for t in truth])
+    counts = torch.tensor([len(t) for t in instances])
     count = len(labels)
     rows = round_up(count)
-    table = torch.zeros(rows, 7, dtype=torch.int32)
+    table = torch.zeros(rows, 6, dtype=torch.int32)
     table[:count, :4] = xyxy_to_cxcywh(torch.cat(on_canvas).float()).view(torch.int32)
-    table[:count, 4] = torch.arange(len(truth)).repeat_interleave(counts)
+    table[:count, 4] = torch.arange(len(instances)).repeat_interleave(counts)
     table[:count, 5] = labels
-    table[:count, 6] = identities.clamp(min=-1)
     table[count:, 4] = -1
     return table
 
@@ -164,19 +125,27 @@ def round_up(count: int) -> int:
     return max(-(-count // TRUTH_STEP), 1) * TRUTH_STEP
 
 
-def unpack_truth(table: Tensor, num_images: int, most: int) -> Truth:
+def unpack_truth(
+    table: Tensor, num_images: int, most: int, fields: Mapping[str, Tensor] = {}
+) -> Truth:
     """What `pack_truth` packed, where the table is.
 
     Args:
         table: the ground truth.
         num_images: of the batch.
         most: at least the largest number of objects of an image.
+        fields: of further tasks, as long as the table.
     """
-    image, labels, identities = table[:, 4:].long().unbind(dim=1)
+    image, labels = table[:, 4:].long().unbind(dim=1)
     boxes = table[:, :4].view(torch.float32)
     valid, image = image >= 0, image.clamp(min=0)
     by_image = boxes_by_image(image, num_images, most, valid)
-    return Truth(image, boxes, labels, identities, valid, by_image)
+    return Truth(image, boxes, labels, valid, by_image, fields)
+
+
+def fill_rows(x: Tensor, rows: int) -> Tensor:
+    """(M, ...) with zeros behind it, so that there are `rows`."""
+    return torch.cat([x, x.new_zeros(rows - len(x), *x.shape[1:])])
 
 
 @dataclass(frozen=True)
@@ -199,7 +168,14 @@ class StagedBatch:
 
     def tensors(self) -> list[Tensor]:
         """All that lies on the device."""
-        return [self.images.tensor, *self.geometry, *(self.truth or ())]
+        truth = [] if self.truth is None else self.truth.tensors()
+        return [self.images.tensor, *self.geometry, *truth]
+
+
+# Instances and placements of the images, and (H, W) of their canvas, to fields of further tasks.
+PackFields = Callable[
+    [Sequence[Instances], Sequence[Placement], tuple[int, int]], dict[str, Tensor]
+]
 
 
 def stage(
@@ -208,8 +184,8 @@ def stage(
     device: torch.device,
     *,
     training: bool,
-    num_identities: int | None = None,
     num_classes: int | None = None,
+    pack_fields: PackFields | None = None,
 ) -> StagedBatch:
     """Send a batch to the device.
 
@@ -218,14 +194,27 @@ def stage(
         images: the pixels on their canvas, as `images.place_images` gives them.
         device: that of the model.
         training: whether the ground truth is needed.
-        num_identities: see `pack_truth`.
         num_classes: see `pack_truth`.
+        pack_fields: gives the ground truth of further tasks, see `tasks.pack_fields`.
+
+    Raises:
+        KeyError: when an input has no instances though they are needed.
     """
     truth = None
     if training:
-        truth = pack_truth(batched_inputs, images.placements, num_identities, num_classes)
-        most = max(len(x["instances"]) for x in batched_inputs)
-        truth = unpack_truth(to_device(truth, device), len(batched_inputs), round_up(most))
+        if any("instances" not in x for x in batched_inputs):
+            raise KeyError(
+                "training needs 'instances' in every input; call model.eval() for inference"
+            )
+        instances = [x["instances"] for x in batched_inputs]
+        table = pack_truth(instances, images.placements, num_classes)
+        fields = {}
+        if pack_fields is not None:
+            height, width = images.tensor.shape[2:]
+            fields = pack_fields(instances, images.placements, (height, width))
+        fields = {k: to_device(fill_rows(x, len(table)), device) for k, x in fields.items()}
+        most = round_up(max(map(len, instances)))
+        truth = unpack_truth(to_device(table, device), len(instances), most, fields)
     table = to_device(pack_geometry(batched_inputs, images.placements), device)
     geometry = Geometry(*table.split([4, 2, 2, 2, 2, 2], dim=1))
     images = images._replace(tensor=to_device(images.tensor, device))

@@ -48,7 +48,7 @@ def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
     elif not cfg.TEST.AUG.ENABLED:
         return model
     if cfg.TEST.AUG.ENABLED:
-        if bare.tasks is not None:
+        if bare.tasks:
             raise ValueError(
                 "TEST.AUG.ENABLED is True, but several views give no image classes or embeddings: "
                 "switch it off, or MODEL.YOLOR.TASKS"
@@ -64,7 +64,7 @@ def convert(model: YOLOR, cfg: CfgNode) -> YOLOR:
     model = fuse_for_inference(model) if node.OPTIMIZE and node.FUSE else copy.deepcopy(model)
     model.eval()
     model.compute_dtype = DTYPES[node.DTYPE]
-    parts = [part for part in (model.backbone, model.head, model.tasks) if part is not None]
+    parts = (model.backbone, model.head, model.tasks)
     for part in parts:
         part.to(model.compute_dtype)
     if node.OPTIMIZE and node.CHANNELS_LAST:

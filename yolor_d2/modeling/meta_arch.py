@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ..layers.fuse import computes_as
 from ..networks import AnchorHead, PANNeck, TaskBranches
 from ..networks.backbone import level_name
 from ..networks.network import anchors_tensor
+from ..networks.tasks import Found
 from ..ops import (
     DetectionLosses,
     Detections,
@@ -27,21 +29,15 @@ from ..ops import (
 )
 from ..ops.batch import EFFORTS, BatchDetections, Effort, choose, detect_batch, pad_detections
 from ..ops.device import constant, shapes_may_depend_on_values
-from ..ops.padding import Padding
-from ..ops.task_losses import (
-    embeddings_of_rows,
-    identity_loss,
-    matched_embeddings,
-    presence_loss,
-    present_classes,
-)
+from ..ops.padding import ImageView, Padding
+from ..ops.truth import Truth
+from ..tasks import TASKS, build_tasks, pack_fields
 from .assigner import Assigner
-from .backbone import YOLORPAN, variant_from_config
-from .batch import Geometry, StagedBatch, Truth, stage, wanted_size
+from .backbone import YOLORPAN, task_inputs, variant_from_config
+from .batch import Geometry, StagedBatch, stage, wanted_size
 from .head import build_head
 from .images import PaddedImages, canvas_of, normalise, padding_from_config, place_images
 from .start import compare_classes, tell_who_trains
-from .tasks import build_tasks
 
 
 def class_thresholds_from_config(cfg: CfgNode) -> list[float]:
@@ -91,8 +87,6 @@ class YOLOR(nn.Module):
         padding: where images lie on the canvas of their batch at inference; training has the same
             places without a margin.
         tasks: branches of further tasks on the features of the backbone; None detects only.
-        classification_gain: weight of the loss of the image's classes.
-        embedding_gain: weight of the loss of the embeddings.
         training_sets: names of data sets whose classes are compared with the model's when it is
             trained.
 
@@ -126,16 +120,12 @@ class YOLOR(nn.Module):
         channels_last: bool = False,
         padding: Padding = Padding(),
         tasks: TaskBranches | None = None,
-        classification_gain: float = 0.1,
-        embedding_gain: float = 0.05,
         training_sets: Sequence[str] = (),
     ):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.tasks = tasks
-        self.classification_gain = classification_gain
-        self.embedding_gain = embedding_gain
+        self.tasks = TaskBranches() if tasks is None else tasks
         shapes = backbone.output_shape()
         self.in_features = sorted(shapes, key=lambda name: shapes[name].stride)
         self.strides = [shapes[name].stride for name in self.in_features]
@@ -206,9 +196,9 @@ class YOLOR(nn.Module):
             "input_format": cfg.INPUT.FORMAT,
             "channels_last": cfg.MODEL.CHANNELS_LAST,
             "padding": padding_from_config(cfg),
-            "tasks": build_tasks(cfg, shapes),
-            "classification_gain": node.TASKS.CLASSIFICATION.GAIN,
-            "embedding_gain": node.TASKS.EMBEDDING.GAIN,
+            "tasks": build_tasks(
+                cfg, task_inputs(cfg, [x.channels for x in shapes], [x.stride for x in shapes])
+            ),
             "training_sets": cfg.DATASETS.TRAIN,
         }
 
@@ -218,7 +208,7 @@ class YOLOR(nn.Module):
 
     def chains(self) -> Iterator[list[nn.Module]]:
         """Layers that follow each other directly, see `layers.fuse`."""
-        if self.tasks is not None:
+        if self.tasks:
             return  # their branches read the aligned features too
         if (
             type(self).run_network is YOLOR.run_network
@@ -234,23 +224,21 @@ class YOLOR(nn.Module):
 
         Args:
             batched_inputs: one dict per image: "image" (C, H, W) with values 0-255; in training
-                "instances" with gt_boxes (xyxy in pixels of "image"), gt_classes and, for the
-                embedding task, gt_identities (-1 where unknown); optionally
-                "height" and "width", the size in which detections are wanted. Or what `stage` has
-                made of them, which lets the next batch travel while this one is computed.
+                "instances" with gt_boxes (xyxy in pixels of "image"), gt_classes and what further
+                tasks need, see `yolor_d2.tasks`; optionally "height" and "width", the size in which
+                detections are wanted. Or what `stage` has made of them, which lets the next batch
+                travel while this one is computed.
 
         Returns:
-            In training mode the weighted losses by name: three, one for each further task, and one
+            In training mode the weighted losses by name: three, those of further tasks, and one
             where implicit knowledge is constrained. Else one {"instances": Instances} per image
-            with pred_boxes, scores and pred_classes, best first; with the embedding task also
-            pred_embeddings (D of length 1 each), and with the classification task beside the
-            instances "image_scores", (K,) in 0-1.
+            with pred_boxes, scores and pred_classes, best first, and what further tasks add.
         """
         batch = self.begin(batched_inputs)
-        outputs = self.run(self.preprocess(batch).tensor, batch)
+        levels, outputs = self.run(self.preprocess(batch).tensor, batch.geometry.window)
         if self.training:
-            return self.forward_training(outputs[0], batch, *outputs[1:])
-        return self.forward_inference(outputs[0], batch, *outputs[1:])
+            return self.forward_training(levels, batch, outputs)
+        return self.forward_inference(levels, batch, outputs)
 
     def begin(self, batched_inputs: list[dict] | StagedBatch) -> StagedBatch:
         """The batch on the device; before the first one of a training loop, `start_training`."""
@@ -260,15 +248,11 @@ class YOLOR(nn.Module):
             return batched_inputs
         return self.stage(batched_inputs)
 
-    def run(
-        self, pixels: Tensor, batch: StagedBatch
-    ) -> tuple[list[Tensor], Tensor | None, list[Tensor] | None]:
-        """Normalised pixels (N, C, H, W) of a batch to logits of all heads, and what the branches
-        of further tasks give, image classes and embeddings."""
+    def run(self, pixels: Tensor, windows: Tensor) -> tuple[list[Tensor], dict[str, Any]]:
+        """Normalised pixels (N, C, H, W) and the windows of their images, (N, 4) xyxy, to logits of
+        all heads and the outputs of the branches of further tasks by name."""
         features, levels = self.run_network(pixels)
-        if self.tasks is None:
-            return levels, None, None
-        return (levels, *self.tasks(features, batch.geometry.window))
+        return self.tasks(features, levels, windows) if self.tasks else (levels, {})
 
     def start_training(self) -> None:
         """Before the first batch of a training loop: what it leaves out, what does not fit."""
@@ -317,16 +301,13 @@ class YOLOR(nn.Module):
         padding = self.padding.for_training() if self.training else self.padding
         pinned = self.device.type == "cuda"
         images = place_images(batched_inputs, padding, self.stride, pinned=pinned)
-        identities = None
-        if self.tasks is not None and self.tasks.embedding is not None:
-            identities = len(self.tasks.embedding.prototypes)
         return stage(
             batched_inputs,
             images,
             self.device,
             training=self.training,
-            num_identities=identities,
             num_classes=getattr(self.head, "num_classes", None),
+            pack_fields=functools.partial(pack_fields, self.tasks),
         )
 
     def preprocess(self, batch: list[dict] | StagedBatch) -> PaddedImages:
@@ -340,8 +321,7 @@ class YOLOR(nn.Module):
         self,
         levels: list[Tensor],
         batch: StagedBatch,
-        class_logits: Tensor | None = None,
-        embedding_maps: list[Tensor] | None = None,
+        outputs: Mapping[str, Any] = {},
     ) -> dict[str, Tensor]:
         """Weighted losses of a batch, see `compute_losses`.
 
@@ -350,9 +330,7 @@ class YOLOR(nn.Module):
         batch.
         """
         assert batch.truth is not None
-        losses, self.positives = self.compute_losses(
-            levels, batch.truth, class_logits, embedding_maps
-        )
+        losses, self.positives = self.compute_losses(levels, batch.truth, outputs)
         if self.positives.device.type == "cpu" and has_event_storage():
             # Elsewhere whoever reads the losses reads them too, as that waits for the device.
             get_event_storage().put_scalars(**self.name_positives(self.positives.tolist()))
@@ -371,10 +349,9 @@ class YOLOR(nn.Module):
         self,
         levels: list[Tensor],
         truth: Truth,
-        class_logits: Tensor | None = None,
-        embedding_maps: list[Tensor] | None = None,
+        outputs: Mapping[str, Any] = {},
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Assignment and losses of a batch, see `ops.losses` and `ops.task_losses`.
+        """Assignment and losses of a batch, see `ops.losses` and `networks.tasks`.
 
         Compiled, or on a GPU, no shape depends on a value: with the network before it this is one
         graph.
@@ -396,19 +373,8 @@ class YOLOR(nn.Module):
             "loss_objectness": terms.objectness,
             "loss_classes": terms.classes,
         }
-        if class_logits is not None:
-            present = present_classes(
-                truth.image, truth.labels, *class_logits.shape, valid=truth.valid
-            )
-            losses["loss_image_classes"] = self.classification_gain * presence_loss(
-                class_logits, present
-            )
-        if embedding_maps is not None:
-            assert self.tasks is not None and self.tasks.embedding is not None
-            matched = matched_embeddings(embedding_maps, targets, truth.identities)
-            losses["loss_embedding"] = self.embedding_gain * identity_loss(
-                *matched, self.tasks.embedding.prototypes
-            )
+        for name, output in outputs.items():
+            losses |= self.tasks[name].losses(output, truth, targets)
         return losses, targets.positives
 
     def passing_rows(self, levels: list[Tensor], image: int) -> tuple[Tensor, Tensor]:
@@ -495,31 +461,28 @@ class YOLOR(nn.Module):
         self,
         levels: list[Tensor],
         batch: StagedBatch,
-        class_logits: Tensor | None = None,
-        embedding_maps: list[Tensor] | None = None,
+        outputs: Mapping[str, Any] = {},
     ) -> list[dict]:
         """Detections of each image, in the size that its input asks for; see `forward`.
 
         Args:
             levels: logits of the batch.
             batch: what they were computed from.
-            class_logits: (N, K), see `networks.ClassificationBranch`.
-            embedding_maps: see `networks.EmbeddingBranch`.
+            outputs: of the branches of further tasks.
         """
         results = []
         for i, found in enumerate(self.find_detections(levels, batch.geometry)):
+            placement = batch.images.placements[i]
+            size = wanted_size(batch.inputs[i], placement)
             instances = Instances(
-                wanted_size(batch.inputs[i], batch.images.placements[i]),
+                size,
                 pred_boxes=Boxes(found.boxes),
                 scores=found.scores,
                 pred_classes=found.labels,
             )
-            if embedding_maps is not None:
-                maps = [level[i] for level in embedding_maps]
-                num_anchors = self.anchors.shape[1]
-                instances.pred_embeddings = embeddings_of_rows(maps, found.rows, num_anchors)
             result: dict = {"instances": instances}
-            if class_logits is not None:
-                result["image_scores"] = class_logits[i].float().sigmoid()
+            described = Found(found.rows, found.boxes, ImageView.of(placement, size))
+            for name, output in outputs.items():
+                TASKS[name].add_results(result, self.tasks[name].decode(output, i, described))
             results.append(result)
         return results

@@ -115,8 +115,8 @@ class TaughtModel(nn.Module):
             raise RuntimeError("something has left the student in evaluation mode")
         batch = student.begin(batched_inputs)
         pixels = student.preprocess(batch).tensor
-        levels, *others = student.run(pixels, batch)
-        losses = student.forward_training(levels, batch, *others)
+        levels, outputs = student.run(pixels, batch.geometry.window)
+        losses = student.forward_training(levels, batch, outputs)
         teacher_levels = self.run_teacher(pixels)
         num_images = len(batch.inputs) * comm.get_world_size()  # as the student's are summed
         terms = self.compute_distillation(levels, teacher_levels)

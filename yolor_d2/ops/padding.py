@@ -61,6 +61,35 @@ class Placement(NamedTuple):
         return moved
 
 
+class ImageView(NamedTuple):
+    """Where an image lies on the canvas, and in what size its detections are wanted.
+
+    Attributes:
+        origin: (x, y) on the canvas of the image's corner, see `Placement.origin`.
+        factor: (x, y) wanted pixels for a pixel of the canvas.
+        size: wanted (H, W).
+    """
+
+    origin: tuple[float, float]
+    factor: tuple[float, float]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, placement: Placement, size: tuple[int, int]) -> ImageView:
+        """For an image that lies there."""
+        ratios = [wanted / side for wanted, side in zip(size, placement.size)]
+        x, y = (scale * ratio for scale, ratio in zip(placement.scale[::-1], ratios[::-1]))
+        return cls(placement.origin[::-1], (x, y), size)
+
+    def to_image(self, points: Tensor) -> Tensor:
+        """(..., 2) points of the canvas in the wanted size; they may lie outside."""
+        return (points - points.new_tensor(self.origin)) * points.new_tensor(self.factor)
+
+    def to_canvas(self, points: Tensor) -> Tensor:
+        """The other way."""
+        return points / points.new_tensor(self.factor) + points.new_tensor(self.origin)
+
+
 @dataclass(frozen=True)
 class Padding:
     """The rule by which images are placed.

@@ -8,15 +8,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolor_d2.ops import LevelTargets, assign_targets, decode
-from yolor_d2.ops.task_losses import (
+from yolor_d2.networks.tasks.classification import presence_loss, present_classes
+from yolor_d2.networks.tasks.embedding import (
     cosine_scale,
     embeddings_of_rows,
     identity_loss,
     matched_embeddings,
-    presence_loss,
-    present_classes,
 )
+from yolor_d2.ops import LevelTargets, assign_targets, decode
 
 
 def integers(*values):

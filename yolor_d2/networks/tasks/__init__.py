@@ -1,0 +1,19 @@
+"""Branches of further tasks beside the detection head, on the same features: one file each.
+
+A file holds the branch with its implicit knowledge, its targets, its loss and what its output
+means. The other half of a task, fields of `Instances`, evaluator and keys of the configuration, is
+in `yolor_d2.tasks`.
+"""
+
+from .branch import Found, TaskBranch, TaskBranches, TaskInputs
+from .classification import ClassificationBranch
+from .embedding import EmbeddingBranch
+
+__all__ = [
+    "ClassificationBranch",
+    "EmbeddingBranch",
+    "Found",
+    "TaskBranch",
+    "TaskBranches",
+    "TaskInputs",
+]

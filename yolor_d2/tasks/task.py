@@ -1,0 +1,98 @@
+"""The Detectron2 side of a task beside detection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from ..d2.config import CfgNode
+from ..d2.structures import Instances
+from ..networks.tasks import TaskBranch, TaskInputs
+from ..ops.padding import Placement
+
+if TYPE_CHECKING:
+    from ..d2.evaluation import DatasetEvaluator
+    from ..data.dataset import TrainingDataset
+
+
+class Task:
+    """What is to be known of a task beside its branch, see `networks.tasks`.
+
+    Attributes:
+        name: of the branch (tasks.NAME in checkpoints); the node of its keys is
+            MODEL.YOLOR.TASKS.NAME in capitals.
+        ground_truth: what it needs of the data beyond boxes and classes: "polygons", "keypoints"
+            or "identities".
+        least_values: least value of keys of the node.
+        toy_values: keys of the node for networks of a few minutes on a CPU.
+    """
+
+    name: ClassVar[str]
+    ground_truth: ClassVar[Sequence[str]] = ()
+    least_values: ClassVar[Mapping[str, float]] = {}
+    toy_values: ClassVar[Mapping[str, Any]] = {}
+
+    def add_config(self, node: CfgNode) -> None:
+        """Add the keys and their defaults to the node; "ENABLED" is one of them."""
+        raise NotImplementedError
+
+    def build(self, node: CfgNode, inputs: TaskInputs) -> TaskBranch:
+        """The branch as the node wants it."""
+        raise NotImplementedError
+
+    def pack_truth(
+        self,
+        branch: TaskBranch,
+        instances: Sequence[Instances],
+        placements: Sequence[Placement],
+        canvas: tuple[int, int],
+    ) -> dict[str, Tensor]:
+        """Ground truth for `TaskBranch.losses`: (M, ...) on the CPU by name, of all objects in the
+        order of `instances`.
+
+        Args:
+            branch: of the model.
+            instances: of each image, with the fields of Detectron2's mappers ("gt_...").
+            placements: of the images on the canvas.
+            canvas: its (H, W) in pixels.
+
+        Raises:
+            KeyError: when they lack a field that is needed.
+        """
+        return {}
+
+    def add_results(self, result: dict[str, Any], decoded: Any) -> None:
+        """Put what `TaskBranch.decode` gave into the output for an image, which has "instances"."""
+        raise NotImplementedError
+
+    def evaluators(self, cfg: CfgNode, dataset_name: str, folder: Path) -> list[DatasetEvaluator]:
+        """What gives the figures of this task on a data set.
+
+        Args:
+            cfg: the configuration.
+            dataset_name: of a registered data set.
+            folder: for what they write.
+        """
+        return []
+
+    # ---- What depends on the training data
+
+    def settle(self, cfg: CfgNode) -> None:
+        """Set keys that the training data decide, where they are not given.
+
+        Raises:
+            ValueError: when the data lack what the task learns from.
+        """
+
+    def forget_data(self, node: CfgNode) -> None:
+        """Take back what `settle` has set, as the training data are others now."""
+
+    def check_data(self, cfg: CfgNode, dataset: TrainingDataset) -> None:
+        """Compare what is trained on with the keys.
+
+        Raises:
+            ValueError: when they do not fit.
+        """
