@@ -76,9 +76,10 @@ def test_masks_and_points_that_are_right():
     assert kinds(check(data_set(shape))) == []
     category = {"keypoints": NAMES, "skeleton": [[1, 2], [3, 1]], "flip_pairs": PAIRS}
     data = data_set([SQUARE], category=category, keypoints=POINTS, num_keypoints=2)
-    source = check(data, "polygons", "keypoints")
-    assert kinds(source) == []
+    needed = frozenset(("polygons", "keypoints"))
+    source = Source("train", Path("train.json"), Path("."), data, needed=needed)
     report = check_sources([source], read_images=False)
+    assert kinds(source) == []
     assert (report.statistics["train"]["masks"], report.statistics["train"]["keypoints"]) == (1, 1)
     assert "1 object with masks, 1 object with keypoints" in report.as_text(3)
 
@@ -256,11 +257,8 @@ def test_run_lengths_are_those_of_coco(drawn):
     mask = np.kron(random.random((height, width)) * 20 < level, np.ones((3, 7))) > 0
     shape = run_lengths(mask)
     lengths = read_counts(shape["counts"])
-    expected = np.diff(
-        np.flatnonzero(np.diff(mask.T.ravel(), prepend=False, append=True)), prepend=0
-    )
     columns = np.repeat(np.arange(len(lengths)) % 2, lengths).astype(bool)
-    assert (columns == mask.T.ravel()).all() and len(expected) <= len(lengths) + 1
+    assert (columns == mask.T.ravel()).all()
     box = run_bounds(lengths, mask.shape[0])
     if not mask.any():
         assert box is None
@@ -274,7 +272,7 @@ def test_run_lengths_are_those_of_coco(drawn):
 
 
 @given(st.text(max_size=30) | st.lists(st.integers(0, 2**32 - 1), max_size=9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_run_lengths_stop_the_doctor(counts):
     source = check(data_set({"size": [48, 64], "counts": counts}))
     assert len(kinds(source)) <= 1
