@@ -28,6 +28,7 @@ from yolor_d2.checkpoint.errors import WeightsFileError
 from yolor_d2.checkpoint.safe_load import read_weights
 from yolor_d2.config import read_config
 from yolor_d2.d2.structures import BoxMode
+from yolor_d2.data.annotations import read_annotations
 from yolor_d2.data.check import Source, check_sources
 from yolor_d2.data.check.quick import quick_check
 from yolor_d2.data.check.repair import write_repaired
@@ -35,6 +36,8 @@ from yolor_d2.data.check.source import read_coco
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
 from yolor_d2.data.formats import read_labelled
 from yolor_d2.data.ground_truth import GroundTruth
+from yolor_d2.data.keypoint_files import read_keypoints
+from yolor_d2.data.polygon_files import read_polygons
 
 VALUES = [
     *(None, True, False, 0, 1, -1, 3, 2**31, -(2**63), 2**64, 10**400, 0.5, -0.0, 1e308),
@@ -215,9 +218,16 @@ def coco(content: bytes) -> None:
         errors = [x for x in again.findings if x.severity == "error" and x.kind != "no_boxes"]
         if errors:
             raise AssertionError(f"errors are left after the repair: {errors[:3]}")
+    needed = frozenset(data.pick([(), ("polygons",), ("keypoints",)]))
+    passed = False
     with suppress(ValueError, OSError):
-        needed = frozenset(data.pick([(), ("polygons",), ("keypoints",)]))
         quick_check("train", str(path), str(root), train=True, needed=needed)
+        passed = True
+    # What training reads then.
+    if passed and "polygons" in needed:
+        read_polygons(path, read_annotations(path))
+    if passed and "keypoints" in needed:
+        read_keypoints(path, read_annotations(path))
 
 
 def labels(content: bytes) -> None:
