@@ -17,6 +17,7 @@ from yolor_d2.data.check import Source, check_sources
 from yolor_d2.data.check.boxes import InputSettings
 from yolor_d2.data.check.findings import count_severities
 from yolor_d2.data.check.pictures import draw_findings
+from yolor_d2.data.check.quick import needed_by_tasks
 from yolor_d2.data.check.repair import changes_path, check_target, write_repaired
 from yolor_d2.data.check.source import read_coco
 from yolor_d2.data.formats import has_split, read_labelled
@@ -88,6 +89,8 @@ def input_settings(cfg: CfgNode) -> InputSettings:
 def main(args: argparse.Namespace) -> int:
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     sources = open_sources(args, cfg)
+    for source in sources:
+        source.needed = needed_by_tasks(cfg)
     if args.fix is not None:
         check_target(args.fix, sources)
     for path in (args.json, args.fix):

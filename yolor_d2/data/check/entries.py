@@ -152,7 +152,10 @@ def check_annotations(source: Source) -> None:
             continue
         if not is_segmentation(entry.get("segmentation")):
             found = shorten(entry["segmentation"])
-            message = f"'segmentation' is {found}, expected polygons or run lengths"
+            message = (
+                f"'segmentation' is {found}, expected polygons of at least three points, or run "
+                "lengths"
+            )
             source.report("segmentation_malformed", message, "annotations", place)
         if entry.get("ignore"):
             message = f"'ignore' is {shorten(entry['ignore'])}, expected 'iscrowd'"

@@ -115,5 +115,6 @@ class TaskBranches(nn.ModuleDict):
         """Logits of the detection heads, and the output of every branch; see `TaskBranch`."""
         outputs = {}
         for name, branch in self.items():
+            assert isinstance(branch, TaskBranch)
             levels, outputs[name] = branch.share(levels, branch(features, windows))
         return levels, outputs
