@@ -16,10 +16,13 @@ from ..networks.tasks import TaskBranches, TaskInputs
 from ..ops.padding import Placement
 from .classification import ClassificationTask
 from .embedding import EmbeddingTask
+from .keypoints import KeypointsTask
 from .task import Task
 
 # By name, in the order of their losses.
-TASKS: dict[str, Task] = {task.name: task for task in (ClassificationTask(), EmbeddingTask())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (ClassificationTask(), EmbeddingTask(), KeypointsTask())
+}
 
 
 def register_task(task: Task) -> Task:

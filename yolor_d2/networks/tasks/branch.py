@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -58,7 +58,7 @@ class TaskBranch(nn.Module):
     """
 
     # Names of tensors whose shape depends on the training data; those of other data are not loaded.
-    by_data: ClassVar[tuple[str, ...]] = ()
+    by_data: tuple[str, ...] = ()
 
     def __init__(self, gain: float = 1.0):
         super().__init__()
