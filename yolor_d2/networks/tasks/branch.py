@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from ...layers import BlockForm, ImplicitOptions
 from ...ops.assign import Assignment
+from ...ops.masks import BoxMasks
 from ...ops.padding import ImageView
 from ...ops.truth import Truth
 
@@ -47,6 +48,25 @@ class Found(NamedTuple):
     rows: Tensor
     boxes: Tensor
     view: ImageView
+
+
+class FileOutput(NamedTuple):
+    """A tensor that exported files hold of a task, beside boxes and scores.
+
+    Attributes:
+        name: of the tensor; no two tasks have the same.
+        by_row: whether it is (N, R, ...), something for every decoded row in the order of
+            `ops.decode.decode`, of which suppression keeps what belongs to detections; otherwise
+            it is (N, ...), something for every image.
+        unit: what its numbers are, by which a file's differences from the model are judged:
+            "pixels" of the canvas, "score" in 0-1, or any "number".
+        meaning: one line for who has the file and nothing else.
+    """
+
+    name: str
+    by_row: bool
+    unit: Literal["pixels", "score", "number"]
+    meaning: str
 
 
 class TaskBranch(nn.Module):
@@ -97,6 +117,30 @@ class TaskBranch(nn.Module):
         """
         raise NotImplementedError
 
+    # ---- In exported files
+
+    def file_outputs(self) -> Sequence[FileOutput]:
+        """What exported files hold of the output; nothing leaves the task out of them.
+
+        A task whose output depends on `windows` cannot be in a file, which does not know where on
+        the canvas an image lies.
+        """
+        return ()
+
+    def export(self, output: Any) -> Sequence[Tensor]:
+        """The tensors of `file_outputs` in float32, made by operators that other runtimes know."""
+        raise NotImplementedError
+
+    def masks_of(self, tensors: Mapping[str, Tensor], found: Found) -> BoxMasks | None:
+        """The masks that the tensors of a file mean; None of a task that has none.
+
+        Args:
+            tensors: of one image, by the names of `file_outputs`; those by row are (D, ...), of
+                its detections.
+            found: its detections.
+        """
+        return None
+
 
 class TaskBranches(nn.ModuleDict):
     """The branches that are switched on, by the names of their tasks; others do not exist and have
@@ -118,3 +162,26 @@ class TaskBranches(nn.ModuleDict):
             assert isinstance(branch, TaskBranch)
             levels, outputs[name] = branch.share(levels, branch(features, windows))
         return levels, outputs
+
+    def for_file(self) -> TaskBranches:
+        """Those that an exported file needs, for what it holds of them or for its boxes."""
+        return TaskBranches(
+            {
+                name: branch
+                for name, branch in self.items()
+                if branch.file_outputs() or type(branch).share is not TaskBranch.share
+            }
+        )
+
+    def file_outputs(self) -> list[FileOutput]:
+        """Of all branches, see `TaskBranch.file_outputs`."""
+        return [x for branch in self.values() for x in branch.file_outputs()]
+
+    def export(self, outputs: Mapping[str, Any]) -> list[Tensor]:
+        """The tensors of `file_outputs`, of the outputs of the branches by name."""
+        return [
+            tensor
+            for name, branch in self.items()
+            if branch.file_outputs()
+            for tensor in branch.export(outputs[name])
+        ]
