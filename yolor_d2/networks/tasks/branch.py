@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -153,13 +153,20 @@ class TaskBranches(nn.ModuleDict):
     def __init__(self, branches: Mapping[str, TaskBranch] | None = None):
         super().__init__(dict(branches or {}))
 
+    if TYPE_CHECKING:  # what torch leaves open
+
+        def items(self) -> ItemsView[str, TaskBranch]: ...
+
+        def values(self) -> ValuesView[TaskBranch]: ...
+
+        def __getitem__(self, key: str) -> TaskBranch: ...
+
     def forward(
         self, features: Sequence[Tensor], levels: list[Tensor], windows: Tensor
     ) -> tuple[list[Tensor], dict[str, Any]]:
         """Logits of the detection heads, and the output of every branch; see `TaskBranch`."""
         outputs = {}
         for name, branch in self.items():
-            assert isinstance(branch, TaskBranch)
             levels, outputs[name] = branch.share(levels, branch(features, windows))
         return levels, outputs
 
