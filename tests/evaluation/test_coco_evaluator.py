@@ -35,7 +35,7 @@ SIZE = (240, 240)
 CATEGORIES = (3, 8, 21, 40)
 
 
-def reference(data: dict, results: list[dict]) -> COCOeval:
+def reference(data: dict, results: list[dict], iou_type: str = "bbox") -> COCOeval:
     """pycocotools, of annotations that have all that it asks for."""
     coco = COCO()
     coco.dataset = copy.deepcopy(data)
@@ -48,7 +48,7 @@ def reference(data: dict, results: list[dict]) -> COCOeval:
         if not results:
             found.dataset = {**coco.dataset, "annotations": []}
             found.createIndex()
-        done = COCOeval(coco, found, "bbox")
+        done = COCOeval(coco, found, iou_type)
         done.evaluate()
         done.accumulate()
         done.summarize()
@@ -313,9 +313,9 @@ def test_without_detections_images_or_annotations(case, tmp_path):
 def test_what_cannot_be_evaluated(case, tmp_path):
     name, data, _, (inputs, outputs) = case
     masks = copy.deepcopy(outputs[0])
-    masks["instances"].pred_masks = torch.zeros(len(masks["instances"]), 8, 8)
-    with pytest.raises(NotImplementedError, match="pred_masks"):
-        COCOEvaluator(name).process(inputs[:1], [masks])
+    masks["instances"].pred_masks = torch.zeros(len(masks["instances"]), *SIZE)
+    with pytest.raises(ValueError, match=r"pred_masks.*cannot be evaluated together"):
+        run(COCOEvaluator(name), inputs, [masks, *outputs[1:]])
     with pytest.raises(ValueError, match="image_id 5 is not in the annotations"):
         run(COCOEvaluator(name), [{"image_id": 5}, *inputs[1:]], outputs)
     outputs[0]["instances"].pred_classes += 9
