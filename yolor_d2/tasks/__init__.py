@@ -16,10 +16,13 @@ from ..networks.tasks import TaskBranches, TaskInputs
 from ..ops.padding import Placement
 from .classification import ClassificationTask
 from .embedding import EmbeddingTask
+from .masks import MasksTask
 from .task import Task
 
 # By name, in the order of their losses.
-TASKS: dict[str, Task] = {task.name: task for task in (ClassificationTask(), EmbeddingTask())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (ClassificationTask(), EmbeddingTask(), MasksTask())
+}
 
 
 def add_task_config(cfg: CfgNode) -> None:

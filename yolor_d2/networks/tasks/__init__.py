@@ -8,11 +8,13 @@ in `yolor_d2.tasks`.
 from .branch import Found, TaskBranch, TaskBranches, TaskInputs
 from .classification import ClassificationBranch
 from .embedding import EmbeddingBranch
+from .masks import MaskBranch
 
 __all__ = [
     "ClassificationBranch",
     "EmbeddingBranch",
     "Found",
+    "MaskBranch",
     "TaskBranch",
     "TaskBranches",
     "TaskInputs",
