@@ -21,6 +21,7 @@ ENVIRONMENT_VARIABLE = "_ARGCOMPLETE"
 # A key of this project in `config.add_yolor_config`.
 OWN_KEY = re.compile(r"^    cfg\.([A-Z0-9_.]+) = (?!CfgNode\()", re.MULTILINE)
 # A key of a task in `Task.add_config`, which stands in the file with the name of the task.
+TASKS_NODE = "MODEL.YOLOR.TASKS."
 TASK_KEY = re.compile(r"^        node\.([A-Z0-9_]+) = ", re.MULTILINE)
 
 
@@ -78,7 +79,7 @@ def list_keys() -> tuple[str, ...]:
         if file.name.endswith(".py"):
             keys = TASK_KEY.findall(file.read_text(encoding="utf-8"))
             task = file.name.removesuffix(".py").upper()
-            own += [f"MODEL.YOLOR.TASKS.{task}.{key}" for key in keys]
+            own += [f"{TASKS_NODE}{task}.{key}" for key in keys]
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return tuple(sorted({*_leaves(yaml.load(defaults, loader)), *own}))
 

@@ -353,6 +353,7 @@ def by_function(tmp_path):
         if entries:
             entries[0]["segmentation"] = [[0.0, 0.0, 40.0, 0.0, 40.0, 30.5]]
             entries[-1]["bbox"] = np.array(entries[-1]["bbox"])
+            entries[-1]["keypoints"] = [10.5, 20.5, 2, 0.5, 0.5, 0]
         item = {"file_name": str(tmp_path / image["file_name"]), "annotations": entries}
         items.append({**item, "image_id": image["id"], "height": SIZE[0], "width": SIZE[1]})
     name = f"function_{tmp_path.name}"
@@ -394,6 +395,32 @@ def test_the_file_is_that_of_detectron2(by_function):
         assert ours[key] == stock[key]
     for one, other in zip(ours["annotations"], stock["annotations"], strict=True):
         assert one == {key: other[key] for key in one}
+
+
+def test_masks_and_keypoints_are_in_the_file(by_function):
+    """As COCO has them: run lengths as text, points by numbers of pixels."""
+    name = by_function[0]
+    items = DatasetCatalog.get(name)
+    entry = next(item["annotations"] for item in items if item["annotations"])[0]
+    entry |= {"segmentation": {"size": [9, 9], "counts": b"1"}, "keypoints": [3, 4.5, 1]}
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: items)
+    metadata = MetadataCatalog.get(name)
+    metadata.set(keypoint_names=("a", "b"), keypoint_flip_map=(("a", "b"),))
+    metadata.set(keypoint_connection_rules=[("b", "a", (0, 0, 0)), ("b", "c", (0, 0, 0))])
+    dataset_file.mask_area, area = lambda *_: 1.0, dataset_file.mask_area
+    try:
+        written = dataset_file.to_coco(name)
+    finally:
+        dataset_file.mask_area = area
+    points = {"keypoints": ["a", "b"], "skeleton": [[2, 1]], "flip_pairs": [["a", "b"]]}
+    assert all(x.items() >= points.items() for x in written["categories"])
+    first = written["annotations"][0]
+    assert first["segmentation"] == {"size": [9, 9], "counts": "1"}
+    assert (first["keypoints"], first["num_keypoints"]) == ([2.5, 4, 1], 1)
+    entry["keypoints"] = [1, 2]
+    with pytest.raises(ValueError, match="expected x, y and visibility"):
+        dataset_file.to_coco(name)
 
 
 def test_the_file_is_whole_or_not_there(by_function, tmp_path, monkeypatch):

@@ -17,7 +17,6 @@ from yolor_d2.data.check import Source, check_sources
 from yolor_d2.data.check.boxes import InputSettings
 from yolor_d2.data.check.findings import count_severities
 from yolor_d2.data.check.pictures import draw_findings
-from yolor_d2.data.check.quick import needed_by_tasks
 from yolor_d2.data.check.repair import changes_path, check_target, write_repaired
 from yolor_d2.data.check.source import read_coco
 from yolor_d2.data.formats import has_split, read_labelled
@@ -25,6 +24,7 @@ from yolor_d2.data.settings import training_size
 from yolor_d2.inputs import require_source
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.networks.network import build_backbone
+from yolor_d2.tasks import ground_truth_needed
 from yolor_d2.wording import counted
 
 
@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     sources = open_sources(args, cfg)
     for source in sources:
-        source.needed = needed_by_tasks(cfg)
+        source.needed = frozenset(ground_truth_needed(cfg))
     if args.fix is not None:
         check_target(args.fix, sources)
     for path in (args.json, args.fix):

@@ -80,6 +80,10 @@ class Task:
         """
         return []
 
+    def describe_file(self, cfg: CfgNode, branch: TaskBranch) -> dict[str, Any]:
+        """What is to be known of `TaskBranch.file_outputs` beyond their meaning, as plain data."""
+        return {}
+
     # ---- What depends on the training data
 
     def settle(self, cfg: CfgNode) -> None:

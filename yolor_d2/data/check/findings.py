@@ -99,7 +99,7 @@ KINDS = {
         "the boxes of the file make sense as [x1, y1, x2, y2], but not as [x, y, width, height]",
         "[x, y, width, height]",
     ),
-    "box_missing": Kind(ERROR, "polygons without 'bbox'", "the box around the polygons"),
+    "box_missing": Kind(ERROR, "a mask without 'bbox'", "the box around the mask"),
     "box_malformed": Kind(ERROR, "'bbox' is not four numbers", DROP),
     "box_not_finite": Kind(ERROR, "a number of the box is NaN or infinite", DROP),
     "box_negative": Kind(ERROR, "width or height is negative", DROP),
@@ -181,10 +181,14 @@ KINDS = {
         stops=True,
     ),
     "keypoints_without_names": Kind(
-        WARNING, "an object has points, but its category names none", "", POINTS, stops=True
+        WARNING, "an object has points, but its category names none", part=POINTS
     ),
     "keypoint_visibility": Kind(
-        WARNING, "a visibility other than 0, 1 and 2", "2 if it is above 0, else 0", POINTS
+        WARNING,
+        "a visibility other than 0, 1 and 2",
+        "2 if it is above 0, else 0",
+        POINTS,
+        stops=True,
     ),
     "keypoint_outside": Kind(
         WARNING,
@@ -202,7 +206,9 @@ KINDS = {
         WARNING, "'num_keypoints' is not the number of labelled points", "counted", POINTS
     ),
     "no_keypoints": Kind(
-        ERROR, "no object has labelled points, and a task is to learn them", part=POINTS
+        ERROR,
+        "no object has labelled points, or no category names any, and a task is to learn them",
+        part=POINTS,
     ),
     # Image files
     "image_folder_wrong": Kind(ERROR, "all images are in another folder than the one given"),

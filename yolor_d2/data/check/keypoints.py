@@ -173,7 +173,8 @@ def check_keypoints(source: Source) -> int:
     Returns:
         Objects with labelled points, no crowds.
     """
-    points = read_points(source, check_keypoint_names(source))
+    names = check_keypoint_names(source)
+    points = read_points(source, names)
     x, y, visibility = points.values.T
     owners = points.owners
     odd = ~np.isin(visibility, VISIBILITIES)
@@ -196,8 +197,12 @@ def check_keypoints(source: Source) -> int:
     check_counts(source, dict(zip(points.rows.tolist(), labels.tolist())))
     crowd = source.crowd_objects()[points.rows]
     count = int(np.count_nonzero((labels > 0) & ~crowd))
-    if "keypoints" in source.needed and not count and len(source.annotations):
-        source.report("no_keypoints", "no object has labelled points, expected 'keypoints'")
+    if "keypoints" in source.needed and len(source.annotations):
+        if not any(names.values()):
+            message = "no category names its points, expected 'keypoints' in 'categories'"
+            source.report("no_keypoints", message)
+        elif not count:
+            source.report("no_keypoints", "no object has labelled points, expected 'keypoints'")
     return count
 
 

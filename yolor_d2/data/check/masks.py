@@ -10,8 +10,9 @@ import numpy as np
 
 from ...wording import counted
 from ..polygons import LEAST_COORDINATES, Polygons, start_of
+from ..run_lengths import read_runs
 from .boxes import TOLERANCE, format_box
-from .forms import is_segmentation
+from .forms import bounds_of_runs, is_segmentation
 from .source import Source, shorten
 
 # Points that are looked at together, so that what is computed of them takes little memory.
@@ -25,8 +26,6 @@ MOST_NEIGHBOURS = 2000
 # A mask is far from its box if their IoU is below this, and sides differ by so many pixels:
 # boxes of a few pixels are rounded.
 FAR_IOU, FAR_PIXELS = 0.7, 2.0
-# Characters of one count of compressed run lengths, of 5 bits each, and what it is below.
-MOST_CHARACTERS, MOST_PIXELS = 7, 2**32
 
 
 @dataclass(frozen=True)
@@ -310,65 +309,6 @@ def report_far_boxes(source: Source, bounds: np.ndarray, sizes: np.ndarray) -> N
 # ---- Run lengths
 
 
-def read_counts(counts: str | list) -> np.ndarray:
-    """Run lengths, of zeros and ones in turn.
-
-    Args:
-        counts: as a list, or in COCO's compressed form: of each count, from the fourth on of its
-            difference to the last but one, 5 bits a character, the lowest first; a sixth bit says
-            that more follow, and the highest bit of the last ones is the sign.
-
-    Raises:
-        ValueError: when it is neither, or a length is below 0.
-    """
-    if isinstance(counts, list):
-        lengths = np.array(counts, dtype=np.int64)
-    else:
-        content = counts.encode("utf-8", "surrogatepass")
-        codes = np.frombuffer(content, dtype=np.uint8).astype(np.int64) - 48
-        if len(codes) and (codes.min() < 0 or codes.max() >= 64):
-            raise ValueError("it has a character that compressed run lengths have not")
-        ends = np.flatnonzero(codes < 32) + 1
-        if len(codes) and (not len(ends) or ends[-1] < len(codes)):
-            raise ValueError("it ends within a number")
-        sizes = np.diff(ends, prepend=0)
-        if len(sizes) and sizes.max() > MOST_CHARACTERS:
-            raise ValueError("a number is too large")
-        position = np.arange(len(codes)) - np.repeat(ends - sizes, sizes)
-        bits = (codes & 31) << (5 * position)
-        lengths = np.zeros(0, dtype=np.int64)
-        if len(codes):
-            lengths = np.add.reduceat(bits, ends - sizes)
-            lengths -= np.where(codes[ends - 1] & 16, 1 << (5 * sizes), 0)
-        lengths[1::2] = np.cumsum(lengths[1::2])
-        lengths[2::2] = np.cumsum(lengths[2::2])
-    if len(lengths) and lengths.min() < 0:
-        raise ValueError("a length is below 0")
-    if len(lengths) and lengths.max() >= MOST_PIXELS:
-        raise ValueError("a number is too large")
-    return lengths
-
-
-def runs_of_ones(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(R,) where the runs of ones begin and end, of those that are not empty."""
-    ends = np.cumsum(lengths)
-    starts, ends = (ends - lengths)[1::2], ends[1::2]
-    return starts[starts < ends], ends[starts < ends]
-
-
-def run_bounds(lengths: np.ndarray, height: int) -> np.ndarray | None:
-    """(4,) float64 xyxy around the ones of a mask of this height, whose columns follow each other;
-    None if there is none."""
-    starts, ends = runs_of_ones(lengths)
-    if not len(starts):
-        return None
-    first, last = starts // height, (ends - 1) // height
-    several = first < last  # such a run reaches the upper and the lower border
-    top = np.where(several, 0, starts % height)
-    bottom = np.where(several, height, (ends - 1) % height + 1)
-    return np.array([first[0], top.min(), last[-1] + 1, bottom.max()], dtype=np.float64)
-
-
 def check_run_lengths(
     source: Source, place: int, shape: dict, size: np.ndarray
 ) -> np.ndarray | None:
@@ -383,20 +323,14 @@ def check_run_lengths(
     Returns:
         (4,) xyxy around the mask, None if nothing is wrong but there is none.
     """
-    height, width = shape["size"]
 
     def report(kind: str, message: str) -> None:
         source.report(f"run_lengths_{kind}", message, "annotations", place)
 
     try:
-        lengths = read_counts(shape["counts"])
+        runs, height, width = read_runs(shape)
     except ValueError as error:
-        report("malformed", f"'counts' is {shorten(shape['counts'])}: {error}")
-        return None
-    total = int(lengths.sum())
-    if height <= 0 or width <= 0 or total != height * width:
-        message = f"'counts' are of {total} pixels, 'size' says {height} x {width}"
-        report("malformed", message)
+        report("malformed", str(error))
         return None
     if not np.isnan(size).any() and (height, width) != tuple(size):
         message = (
@@ -404,7 +338,7 @@ def check_run_lengths(
         )
         report("size_differs", message)
         return None
-    found = run_bounds(lengths, height)
+    found = bounds_of_runs(runs, height)
     if found is None:
         report("empty", "the mask has no pixel")
     return found

@@ -15,10 +15,10 @@ from ...labels import Colour, draw_label, draw_text, label_size, place_labels, w
 from ...visualize import PALETTE, draw_outline, to_rgb, write_image
 from ...wording import counted
 from ..image import ImageReadError, read_image
+from ..run_lengths import polygons_of
 from .entries import box_of
 from .findings import KINDS, MASK, POINTS, SEVERITIES, Finding
 from .forms import FORMS_OF_BOXES, is_segmentation
-from .masks import read_counts, runs_of_ones
 from .source import Source, is_whole, to_float
 
 # Longer side of a picture in pixels.
@@ -79,17 +79,9 @@ def outlines_of(entry: dict, size: tuple[int, int]) -> list[np.ndarray]:
         return []
     if isinstance(shape, dict):
         try:
-            lengths = read_counts(shape["counts"])
+            return polygons_of(shape, size)
         except ValueError:
             return []
-        if tuple(shape["size"]) != size or lengths.sum() != size[0] * size[1]:
-            return []
-        mask = np.zeros(size[0] * size[1], dtype=np.uint8)
-        for start, end in zip(*runs_of_ones(lengths)):
-            mask[start:end] = 1
-        columns = mask.reshape(size[1], size[0])
-        found, _ = cv2.findContours(columns.T.copy(), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        return [contour.reshape(-1, 2) + 0.5 for contour in found]
     return [table for points in shape if len(table := table_of(points, 2))]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...d2.config import CfgNode
 from ...d2.data import MetadataCatalog
+from ...tasks import ground_truth_needed
 from ...wording import counted
 from ..annotations import SMALL_FILE, open_annotations
 from ..image import file_sizes
@@ -172,13 +173,6 @@ def advice(source: Source) -> str:
     )
 
 
-def needed_by_tasks(cfg: CfgNode) -> frozenset[str]:
-    """What the tasks of a configuration learn beside boxes, see `Source.needed`."""
-    tasks = cfg.MODEL.YOLOR.TASKS
-    parts = {"MASKS": "polygons", "KEYPOINTS": "keypoints"}
-    return frozenset(part for name, part in parts.items() if name in tasks and tasks[name].ENABLED)
-
-
 def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
     """`quick_check` of the data sets of a configuration, if DATASETS.CHECK says so.
 
@@ -189,6 +183,7 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
     if not cfg.DATASETS.CHECK:
         return []
     findings = []
+    needed = frozenset(ground_truth_needed(cfg))
     for trains, names in ((True, cfg.DATASETS.TRAIN if train else ()), (False, cfg.DATASETS.TEST)):
         for name in names:
             metadata = MetadataCatalog.get(name)
@@ -196,7 +191,7 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
             if None not in files and Path(files[0]).is_file():  # else it is no COCO file
                 channels = len(cfg.MODEL.PIXEL_MEAN)
                 findings += quick_check(
-                    name, *files, train=trains, channels=channels, needed=needed_by_tasks(cfg)
+                    name, *files, train=trains, channels=channels, needed=needed
                 )
     return findings
 

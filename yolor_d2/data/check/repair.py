@@ -12,7 +12,7 @@ from ...checkpoint.files import TEMPORARY_SUFFIX, atomic_write
 from .findings import DROP, DROP_IMAGE, DROP_MASK, DROP_POLYGON, KINDS, Finding
 from .keypoints import is_beyond, is_edge
 from .masks import cut_polygon
-from .source import Source, is_whole
+from .source import Source, is_whole, to_float
 
 # Findings after whose repair an entry is gone.
 DROPPED = {
@@ -126,7 +126,10 @@ class Repair:
         x, y, w, h = entry["bbox"]
         left, top = max(x, 0), max(y, 0)
         box = [left, top, min(x + w, width) - left, min(y + h, height) - top]
-        self.change(place, "annotations", reason, bbox=box, area=box[2] * box[3])
+        largest, area = box[2] * box[3], to_float(entry.get("area"))
+        # That of a mask stays, if the box has room for it.
+        area = area if area is not None and 0 < area <= largest else largest
+        self.change(place, "annotations", reason, bbox=box, area=area)
 
     def fill(self, place: int, reason: str) -> None:
         entry = self.data["annotations"][place]
