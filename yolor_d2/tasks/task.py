@@ -80,6 +80,10 @@ class Task:
         """
         return []
 
+    def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
+        """What `COCOEvaluator` is to know for `figures` of this task, see its `options`."""
+        return {}
+
     # ---- What depends on the training data
 
     def settle(self, cfg: CfgNode) -> None:
