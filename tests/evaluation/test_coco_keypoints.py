@@ -111,9 +111,7 @@ def test_files_and_figures_are_those_of_detectron2(tmp_path):
     data, results, found = keypoint_case(4)
     name = register(tmp_path / "data", data)
     folders = (tmp_path / "ours", tmp_path / "stock")
-    ours = run(
-        COCOEvaluator(name, output_dir=str(folders[0])), *with_points(data, results, found)
-    )
+    ours = run(COCOEvaluator(name, output_dir=str(folders[0])), *with_points(data, results, found))
     stock = run(
         StockEvaluator(name, output_dir=str(folders[1])), *with_points(data, results, found)
     )

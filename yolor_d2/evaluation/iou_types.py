@@ -226,8 +226,9 @@ def keypoint_options(objects: Sequence[dict], detections: Sequence[dict]) -> dic
     Raises:
         ValueError: when detections have other points than the objects.
     """
-    lengths = (next((len(x["keypoints"]) for x in y if x["keypoints"]), 0) for y in
-               (objects, detections))
+    lengths = (
+        next((len(x["keypoints"]) for x in y if x["keypoints"]), 0) for y in (objects, detections)
+    )
     wanted, given = (length // 3 for length in lengths)
     if wanted and given and wanted != given:
         raise ValueError(f"the model has {given} keypoints, the objects of the data set {wanted}")
