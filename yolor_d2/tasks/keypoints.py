@@ -11,6 +11,7 @@ from torch import Tensor
 from ..d2.config import CfgNode
 from ..d2.structures import Instances
 from ..networks.tasks import KeypointBranch, TaskBranch, TaskInputs
+from ..networks.tasks.keypoints import sigmas_of
 from ..ops.padding import Placement
 from .task import Task
 
@@ -42,6 +43,7 @@ class KeypointsTask(Task):
 
     name: ClassVar = "keypoints"
     ground_truth: ClassVar = ("keypoints",)
+    figures: ClassVar = "keypoints"
     least_values: ClassVar = {"LAYERS": 0, "NUM_KEYPOINTS": 0, "GAIN": 0, "VISIBILITY_GAIN": 0}
     # Objects of a few cells need no more, and depthwise convolutions are slow on a CPU.
     toy_values: ClassVar = {"LAYERS": 1}
@@ -115,6 +117,10 @@ class KeypointsTask(Task):
 
     def add_results(self, result: dict[str, Any], decoded: Tensor) -> None:
         result["instances"].pred_keypoints = decoded
+
+    def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
+        node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
+        return {"kpt_oks_sigmas": list(sigmas_of(node.NUM_KEYPOINTS, node.SIGMAS))}
 
     def settle(self, cfg: CfgNode) -> None:
         from ..data.loader import load_training_truth
