@@ -143,9 +143,11 @@ def test_tasks_in_several_views(cfg, flips):
     scores = torch.stack([x["image_scores"] for x in singles]).mean(dim=0)
     assert torch.equal(result["image_scores"], scores)
     from_view = []
-    for box, embedding in zip(found.pred_boxes.tensor[:50], found.pred_embeddings):
+    rows = zip(found.pred_boxes.tensor[:50], found.scores, found.pred_embeddings)
+    for box, score, embedding in rows:
         for number, single in enumerate(singles):
             same = (single["instances"].pred_boxes.tensor == box).all(dim=1)
+            same &= single["instances"].scores == score
             if same.any():
                 from_view.append(number)
                 assert torch.equal(single["instances"].pred_embeddings[same][0], embedding)
