@@ -2,12 +2,13 @@
 
 One module serves all formats. It does what `modeling.YOLOR` does at inference (normalise, network,
 `ops.decode`, suppression), but for what no file needs to know: sizes of single images, and
-`Instances`.
+`Instances`. What files hold of further tasks their branches say, see
+`networks.tasks.TaskBranch.file_outputs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from ..layers.fuse import fuse_for_inference
 from ..modeling import YOLOR
+from ..networks.tasks import TaskBranches
 from ..ops import decode
 from ..ops.nms import MAX_CANDIDATES, class_thresholds
 
@@ -128,6 +130,19 @@ def dynamic_shapes(model: YOLOR, least_cells: int, canvas: tuple[int, int] | Non
     return {INPUT: {0: batch, 2: side * rows, 3: side * columns}}
 
 
+def output_names(tasks: TaskBranches, *, suppress: bool) -> list[str]:
+    """Names of a file's outputs: those of detection, then those of further tasks."""
+    return [*(DETECTIONS if suppress else ROWS), *(x.name for x in tasks.file_outputs())]
+
+
+def whole_canvas(images: Tensor) -> Tensor:
+    """(N, 4) xyxy of images (N, C, H, W) that fill their canvas."""
+    n, _, height, width = images.shape
+    corner = images.new_zeros(n, 2)
+    sides = [images.new_full((n, 1), side) for side in (width, height)]
+    return torch.cat([corner, *sides], dim=1)
+
+
 class ExportedDetector(nn.Module):
     """A detector on tensors alone.
 
@@ -149,6 +164,7 @@ class ExportedDetector(nn.Module):
         self.dtype = torch.float16 if half else torch.float32
         self.backbone = fused.backbone.to(self.dtype)
         self.head = fused.head.to(self.dtype)
+        self.tasks = fused.tasks.for_file().to(self.dtype)
         self.in_features, self.strides = model.in_features, model.strides
         self.multi_label = model.multi_label
         self.class_agnostic = model.class_agnostic_nms
@@ -166,11 +182,11 @@ class ExportedDetector(nn.Module):
         self.register_buffer("thresholds", least.clone())
 
     @property
-    def outputs(self) -> tuple[str, ...]:
+    def outputs(self) -> list[str]:
         """Names of the results of `forward`."""
-        return ROWS if self.suppression is None else DETECTIONS
+        return output_names(self.tasks, suppress=self.suppression is not None)
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Boxes in pixels of the input.
 
         Args:
@@ -179,16 +195,23 @@ class ExportedDetector(nn.Module):
         Returns:
             Without suppression (N, R, 5 + K) rows, see `ops.decode`. With it, best first and filled
             up with zeros: boxes (N, D, 4) as xyxy, scores (N, D), labels (N, D) int64; and counts
-            (N,) int64 of what is no filling.
+            (N,) int64 of what is no filling. Then what `tasks` has of each row, (N, R, ...), or of
+            each detection, (N, D, ...), and of each image, (N, ...).
         """
         pixels = (images - self.pixel_mean) / self.pixel_std
-        features = self.backbone(pixels.to(self.dtype))
-        levels = self.head([features[name] for name in self.in_features])
+        by_name = self.backbone(pixels.to(self.dtype))
+        features = [by_name[name] for name in self.in_features]
+        levels, further = self.head(features), []
+        if self.tasks:
+            levels, outputs = self.tasks(features, levels, whole_canvas(images))
+            further = self.tasks.export(outputs)
         rows = decode(levels, self.anchors, self.strides)
-        return rows if self.suppression is None else self.detect(rows)
+        if self.suppression is not None:
+            return self.detect(rows, further)
+        return (rows, *further) if further else rows
 
-    def detect(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows (N, R, 5 + K) to detections, see `forward`.
+    def detect(self, rows: Tensor, further: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+        """Rows (N, R, 5 + K) and what further tasks have beside them to detections, see `forward`.
 
         Written in operators that runtimes know. ONNX's GatherElements (single values by their
         places) is refused by OpenVINO 2026.4, And of OpenCV 5, and whole numbers are divided by
@@ -219,15 +242,21 @@ class ExportedDetector(nn.Module):
         row = row_of_place.index_select(0, place.flatten()).view(place.shape)
         # Numbers of the rows of all images, one image below the other.
         row_of_all = (row + r * torch.arange(n, device=rows.device)[:, None]).flatten()
-        boxes = boxes.flatten(0, 1).index_select(0, row_of_all).view(*place.shape, 4)
+
+        def of_detections(x: Tensor) -> Tensor:
+            """(N, R, ...) to (N, D, ...)."""
+            inner = x.shape[2:]
+            kept = x.flatten(0, 1).index_select(0, row_of_all).view(*place.shape, *inner)
+            there = real.view(*place.shape, *[1] * len(inner))
+            return torch.where(there, kept, torch.zeros_like(kept))
+
+        boxes = of_detections(boxes)
         if labels is None:
             label = place - k * row
         else:
             label = labels.flatten().index_select(0, row_of_all).view(place.shape)
-        zero = torch.zeros_like(boxes)
-        return (
-            torch.where(real[..., None], boxes, zero),
-            scores,
-            torch.where(real, label, 0),
-            real.sum(dim=1),
-        )
+        kept = [
+            of_detections(x) if about.by_row else x
+            for about, x in zip(self.tasks.file_outputs(), further)
+        ]
+        return boxes, scores, torch.where(real, label, 0), real.sum(dim=1), *kept

@@ -9,7 +9,8 @@ from ..d2.config import CfgNode
 from ..data.catalog import class_names
 from ..modeling import YOLOR
 from ..modeling.images import PAD_VALUE
-from .graph import DETECTIONS, INPUT, ROWS, FileOptions
+from ..tasks import TASKS
+from .graph import INPUT, FileOptions, output_names
 
 # Values of INPUT.RESIZE_TEST. "rounding" is added to the new sides, which are then rounded down.
 RESIZES = {
@@ -75,6 +76,16 @@ def describe_resize(cfg: CfgNode, model: YOLOR, canvas: tuple[int, int] | None) 
     return {**rule, **RESIZES[cfg.INPUT.RESIZE_TEST]}
 
 
+def describe_tasks(cfg: CfgNode, model: YOLOR) -> dict:
+    """The outputs of every further task that is in the file, by its name."""
+    found = {}
+    for name, branch in model.tasks.items():
+        if outputs := branch.file_outputs():
+            named = {x.name: x.meaning for x in outputs}
+            found[name] = {"outputs": named, **TASKS[name].describe_file(cfg, branch)}
+    return found
+
+
 def describe(
     cfg: CfgNode, model: YOLOR, *, file_format: str, options: FileOptions, least_cells: int
 ) -> dict:
@@ -87,6 +98,7 @@ def describe(
         options: what is chosen of the file.
         least_cells: least side of an image in cells of the greatest stride.
     """
+    tasks = describe_tasks(cfg, model)
     return {
         "format": file_format,
         **({"opset": options.opset} if file_format == "onnx" else {}),
@@ -103,7 +115,7 @@ def describe(
             "resize": describe_resize(cfg, model, options.canvas),
             "pad": describe_padding(model, least_cells, options.canvas),
         },
-        "outputs": list(DETECTIONS if options.suppress else ROWS),
+        "outputs": output_names(model.tasks, suppress=options.suppress),
         "boxes": "xyxy in pixels of the canvas: subtract the image's place, then clip",
         "suppression": {
             "in_graph": options.suppress,
@@ -113,4 +125,5 @@ def describe(
             "class_agnostic": model.class_agnostic_nms,
             "multi_label": model.multi_label,
         },
+        **({"tasks": tasks} if tasks else {}),
     }

@@ -104,7 +104,7 @@ def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str
             dynamo=True,
             dynamic_shapes=dynamic_shapes(model, LEAST_CELLS, options.canvas),
             input_names=[INPUT],
-            output_names=list(detector.outputs),
+            output_names=detector.outputs,
             opset_version=options.opset,
             custom_translation_table={
                 torch.ops.yolor_d2.survivors.default: suppression_in_onnx  # type: ignore[attr-defined]

@@ -27,12 +27,14 @@ class Task:
             MODEL.YOLOR.TASKS.NAME in capitals.
         ground_truth: what it needs of the data beyond boxes and classes: "polygons", "keypoints"
             or "identities".
+        figures: name of its figures in the results of an evaluation.
         least_values: least value of keys of the node.
         toy_values: keys of the node for networks of a few minutes on a CPU.
     """
 
     name: ClassVar[str]
     ground_truth: ClassVar[Sequence[str]] = ()
+    figures: ClassVar[str] = ""
     least_values: ClassVar[Mapping[str, float]] = {}
     toy_values: ClassVar[Mapping[str, Any]] = {}
 
@@ -101,6 +103,10 @@ class Task:
             folder: for what they write.
         """
         return []
+
+    def describe_file(self, cfg: CfgNode, branch: TaskBranch) -> dict[str, Any]:
+        """What is to be known of `TaskBranch.file_outputs` beyond their meaning, as plain data."""
+        return {}
 
     # ---- What depends on the training data
 

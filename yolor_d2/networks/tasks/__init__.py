@@ -5,14 +5,17 @@ means. The other half of a task, fields of `Instances`, evaluator and keys of th
 in `yolor_d2.tasks`.
 """
 
-from .branch import Found, TaskBranch, TaskBranches, TaskInputs
+from .branch import FileOutput, Found, TaskBranch, TaskBranches, TaskInputs
 from .classification import ClassificationBranch
 from .embedding import EmbeddingBranch
+from .keypoints import KeypointBranch
 
 __all__ = [
     "ClassificationBranch",
     "EmbeddingBranch",
+    "FileOutput",
     "Found",
+    "KeypointBranch",
     "TaskBranch",
     "TaskBranches",
     "TaskInputs",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from ...layers import BlockForm, ImplicitOptions
 from ...ops.assign import Assignment
+from ...ops.masks import BoxMasks
 from ...ops.padding import ImageView
 from ...ops.truth import Truth
 
@@ -49,6 +50,25 @@ class Found(NamedTuple):
     view: ImageView
 
 
+class FileOutput(NamedTuple):
+    """A tensor that exported files hold of a task, beside boxes and scores.
+
+    Attributes:
+        name: of the tensor; no two tasks have the same.
+        by_row: whether it is (N, R, ...), something for every decoded row in the order of
+            `ops.decode.decode`, of which suppression keeps what belongs to detections; otherwise
+            it is (N, ...), something for every image.
+        unit: what its numbers are, by which a file's differences from the model are judged:
+            "pixels" of the canvas, "score" in 0-1, or any "number".
+        meaning: one line for who has the file and nothing else.
+    """
+
+    name: str
+    by_row: bool
+    unit: Literal["pixels", "score", "number"]
+    meaning: str
+
+
 class TaskBranch(nn.Module):
     """One task beside detection: what it computes, what it should have computed, and what that
     means. What it computes, its *output*, is of any form; nobody else looks into it.
@@ -58,7 +78,7 @@ class TaskBranch(nn.Module):
     """
 
     # Names of tensors whose shape depends on the training data; those of other data are not loaded.
-    by_data: ClassVar[tuple[str, ...]] = ()
+    by_data: tuple[str, ...] = ()
 
     def __init__(self, gain: float = 1.0):
         super().__init__()
@@ -97,6 +117,30 @@ class TaskBranch(nn.Module):
         """
         raise NotImplementedError
 
+    # ---- In exported files
+
+    def file_outputs(self) -> Sequence[FileOutput]:
+        """What exported files hold of the output; nothing leaves the task out of them.
+
+        A task whose output depends on `windows` cannot be in a file, which does not know where on
+        the canvas an image lies.
+        """
+        return ()
+
+    def export(self, output: Any) -> Sequence[Tensor]:
+        """The tensors of `file_outputs` in float32, made by operators that other runtimes know."""
+        raise NotImplementedError
+
+    def masks_of(self, tensors: Mapping[str, Tensor], found: Found) -> BoxMasks | None:
+        """The masks that the tensors of a file mean; None of a task that has none.
+
+        Args:
+            tensors: of one image, by the names of `file_outputs`; those by row are (D, ...), of
+                its detections.
+            found: its detections.
+        """
+        return None
+
 
 class TaskBranches(nn.ModuleDict):
     """The branches that are switched on, by the names of their tasks; others do not exist and have
@@ -109,6 +153,14 @@ class TaskBranches(nn.ModuleDict):
     def __init__(self, branches: Mapping[str, TaskBranch] | None = None):
         super().__init__(dict(branches or {}))
 
+    if TYPE_CHECKING:  # what torch leaves open
+
+        def items(self) -> ItemsView[str, TaskBranch]: ...
+
+        def values(self) -> ValuesView[TaskBranch]: ...
+
+        def __getitem__(self, key: str) -> TaskBranch: ...
+
     def forward(
         self, features: Sequence[Tensor], levels: list[Tensor], windows: Tensor
     ) -> tuple[list[Tensor], dict[str, Any]]:
@@ -117,3 +169,26 @@ class TaskBranches(nn.ModuleDict):
         for name, branch in self.items():
             levels, outputs[name] = branch.share(levels, branch(features, windows))
         return levels, outputs
+
+    def for_file(self) -> TaskBranches:
+        """Those that an exported file needs, for what it holds of them or for its boxes."""
+        return TaskBranches(
+            {
+                name: branch
+                for name, branch in self.items()
+                if branch.file_outputs() or type(branch).share is not TaskBranch.share
+            }
+        )
+
+    def file_outputs(self) -> list[FileOutput]:
+        """Of all branches, see `TaskBranch.file_outputs`."""
+        return [x for branch in self.values() for x in branch.file_outputs()]
+
+    def export(self, outputs: Mapping[str, Any]) -> list[Tensor]:
+        """The tensors of `file_outputs`, of the outputs of the branches by name."""
+        return [
+            tensor
+            for name, branch in self.items()
+            if branch.file_outputs()
+            for tensor in branch.export(outputs[name])
+        ]

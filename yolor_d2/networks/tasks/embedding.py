@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...layers import BlockForm, ConvNormAct, ImplicitOptions, build_implicit, widened
 from ...ops.assign import Assignment, LevelTargets, join_levels
 from ...ops.truth import Truth
-from .branch import Found, TaskBranch
+from .branch import FileOutput, Found, TaskBranch
 
 
 def cosine_scale(num_identities: int) -> float:
@@ -163,3 +163,14 @@ class EmbeddingBranch(TaskBranch):
     def decode(self, output: list[Tensor], image: int, found: Found) -> Tensor:
         """(D, dimension) vectors of length 1."""
         return embeddings_of_rows([x[image] for x in output], found.rows, self.num_anchors)
+
+    def file_outputs(self) -> list[FileOutput]:
+        """See `TaskBranch`."""
+        meaning = "vectors of length 1; those of one individual have a large inner product"
+        return [FileOutput("embeddings", True, "number", meaning)]
+
+    def export(self, output: list[Tensor]) -> list[Tensor]:
+        """(N, R, D): anchors of a cell share its vector."""
+        a = self.num_anchors
+        cells = [x.flatten(2).transpose(1, 2) for x in output]  # (N, H * W, D)
+        return [torch.cat([x for level in cells for x in [level] * a], dim=1)]
