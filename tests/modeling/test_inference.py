@@ -143,12 +143,12 @@ def test_tasks_in_several_views(cfg, flips):
     scores = torch.stack([x["image_scores"] for x in singles]).mean(dim=0)
     assert torch.equal(result["image_scores"], scores)
     from_view = []
-    rows = zip(found.pred_boxes.tensor[:50], found.scores, found.pred_embeddings)
+    rows = zip(found.pred_boxes.tensor, found.scores, found.pred_embeddings)
     for box, score, embedding in rows:
         for number, single in enumerate(singles):
             same = (single["instances"].pred_boxes.tensor == box).all(dim=1)
             same &= single["instances"].scores == score
-            if same.any():
+            if same.sum() == 1:  # several may have the whole image, at a score of 1
                 from_view.append(number)
                 assert torch.equal(single["instances"].pred_embeddings[same][0], embedding)
     assert len(from_view) > 30 and set(from_view) == {0, 1}
