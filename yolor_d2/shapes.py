@@ -42,22 +42,17 @@ class Skeleton:
     def from_names(
         cls, names: Sequence[str], connections: Sequence[Sequence] | None = None
     ) -> Skeleton:
-        """As Detectron2's metadata have it.
+        """As data sets and Detectron2's metadata have it.
 
         Args:
-            names: "keypoint_names".
-            connections: "keypoint_connection_rules", two names and a colour each; those of unknown
-                names are left out.
+            names: K names.
+            connections: two names each, and what else there is; those of unknown names are left
+                out.
         """
         places = {name: i for i, name in enumerate(names)}
         pairs = [(places.get(x[0]), places.get(x[1])) for x in connections or ()]
         known = tuple((a, b) for a, b in pairs if a is not None and b is not None)
         return cls(tuple(names), known)
-
-    @classmethod
-    def of_points(cls, count: int) -> Skeleton:
-        """Of points without names: their numbers from 0."""
-        return cls(tuple(f"point_{i}" for i in range(count)))
 
 
 # ---- Masks
@@ -96,25 +91,27 @@ def crops(masks: BoxMasks) -> Masks:
 
 
 def crop_of_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> MaskCrop:
-    """What is inside any of some polygons.
+    """What is inside any of some polygons, as COCO's tools have it.
 
     Args:
         polygons: (n, 2) x and y in pixels each.
         size: (H, W) of the image.
     """
+    # Here, as few need it.
+    from faster_coco_eval.core import mask as coco_mask
+
     height, width = size
+    nothing = MaskCrop(0, 0, np.zeros((0, 0), dtype=bool))
     if not len(polygons):
-        return MaskCrop(0, 0, np.zeros((0, 0), dtype=bool))
+        return nothing
     points = np.concatenate(polygons)
-    low = np.floor(points.min(axis=0)).clip(0, (width, height)).astype(np.int64)
-    high = np.ceil(points.max(axis=0)).clip(0, (width, height)).astype(np.int64)
-    pixels = np.zeros((max(high[1] - low[1], 0), max(high[0] - low[0], 0)), dtype=np.uint8)
-    if pixels.size:
-        for polygon in polygons:
-            # From coordinates to numbers of pixels, in sixteenths.
-            places = np.rint(16 * (polygon - low - 0.5)).astype(np.int32)
-            cv2.fillPoly(pixels, [places], (1,), shift=4)
-    return MaskCrop(int(low[0]), int(low[1]), pixels.astype(bool))
+    left, top = np.floor(points.min(axis=0)).clip(0, (width, height)).astype(int).tolist()
+    right, bottom = np.ceil(points.max(axis=0)).clip(0, (width, height)).astype(int).tolist()
+    if right <= left or bottom <= top:
+        return nothing
+    parts = [(np.asarray(x, np.float64) - (left, top)).ravel() for x in polygons]
+    found = coco_mask.merge(coco_mask.frPyObjects(parts, bottom - top, right - left))
+    return MaskCrop(left, top, coco_mask.decode(found).astype(bool))
 
 
 def outlines(crop: MaskCrop) -> list[np.ndarray]:
@@ -156,7 +153,7 @@ def draw_mask(canvas: np.ndarray, crop: MaskCrop, colour: Colour, width: int) ->
     covered += MASK_SHARE * (np.array(colour, dtype=np.float32) - covered)
     part[pixels] = np.rint(covered).astype(np.uint8)
     found, _ = cv2.findContours(pixels.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, found, -1, colour, width, cv2.LINE_AA, offset=(crop.left, crop.top))
+    cv2.drawContours(canvas, found, -1, colour, width, offset=(crop.left, crop.top))
 
 
 # ---- Keypoints
