@@ -12,6 +12,7 @@ from ..d2.config import CfgNode
 from ..d2.structures import Instances
 from ..data.keypoints import COCO_PERSON, KeypointLayout, flip_order, flip_pairs
 from ..networks.tasks import KeypointBranch, TaskBranch, TaskInputs
+from ..networks.tasks.keypoints import sigmas_of
 from ..ops.padding import Placement
 from .task import Task
 
@@ -69,6 +70,7 @@ class KeypointsTask(Task):
 
     name: ClassVar = "keypoints"
     ground_truth: ClassVar = ("keypoints",)
+    figures: ClassVar = "keypoints"
     least_values: ClassVar = {"LAYERS": 0, "NUM_KEYPOINTS": 0, "GAIN": 0, "VISIBILITY_GAIN": 0}
     # Objects of a few cells need no more, and depthwise convolutions are slow on a CPU.
     toy_values: ClassVar = {"LAYERS": 1}
@@ -151,10 +153,16 @@ class KeypointsTask(Task):
     def add_results(self, result: dict[str, Any], decoded: Tensor) -> None:
         result["instances"].pred_keypoints = decoded
 
+<<<<<<< HEAD
     def mirror(self, branch: TaskBranch, decoded: Tensor, size: tuple[int, int]) -> Tensor:
         assert isinstance(branch, KeypointBranch)
         x, y, score = decoded.unbind(dim=2)
         return torch.stack([size[1] - x, y, score], dim=2)[:, branch.flip_order]
+=======
+    def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
+        node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
+        return {"kpt_oks_sigmas": list(sigmas_of(node.NUM_KEYPOINTS, node.SIGMAS))}
+>>>>>>> cc4427951edffb8216536760afd5a0ea2ac8b0ce
 
     def settle(self, cfg: CfgNode) -> None:
         from ..data.catalog import keypoint_layout, keypoint_lines
