@@ -153,16 +153,14 @@ class KeypointsTask(Task):
     def add_results(self, result: dict[str, Any], decoded: Tensor) -> None:
         result["instances"].pred_keypoints = decoded
 
-<<<<<<< HEAD
     def mirror(self, branch: TaskBranch, decoded: Tensor, size: tuple[int, int]) -> Tensor:
         assert isinstance(branch, KeypointBranch)
         x, y, score = decoded.unbind(dim=2)
         return torch.stack([size[1] - x, y, score], dim=2)[:, branch.flip_order]
-=======
+
     def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
         return {"kpt_oks_sigmas": list(sigmas_of(node.NUM_KEYPOINTS, node.SIGMAS))}
->>>>>>> cc4427951edffb8216536760afd5a0ea2ac8b0ce
 
     def settle(self, cfg: CfgNode) -> None:
         from ..data.catalog import keypoint_layout, keypoint_lines
