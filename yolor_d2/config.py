@@ -337,6 +337,8 @@ def add_yolor_config(cfg: CfgNode) -> None:
     # Probability of a horizontal flip, and of a vertical one.
     cfg.INPUT.AUGMENT.FLIP = 0.5
     cfg.INPUT.AUGMENT.FLIP_VERTICAL = 0.0
+    # The box of a cut or turned object is that of what is left of its polygons, if it has some.
+    cfg.INPUT.AUGMENT.BOX_FROM_MASK = False
 
     # ---- Optimiser
     # "SGD", the paper's, or "Muon", which takes orthogonalised steps in the hidden convolutions,

@@ -116,6 +116,10 @@ def read_annotation(
             return None
     if shape:
         item["segmentation"] = shape
+    if item.get("keypoints"):
+        # From numbers of pixels to coordinates, which visibilities are not.
+        points = item["keypoints"]
+        item["keypoints"] = [x if i % 3 == 2 else x + 0.5 for i, x in enumerate(points)]
     item["bbox_mode"] = BoxMode.XYWH_ABS
     if numbers is not None:
         if item["category_id"] not in numbers:
@@ -149,6 +153,12 @@ def register_coco() -> None:
             f"coco_2017_{split}",
             metadata,
             os.path.join(root, "annotations", f"instances_{split}2017.json"),
+            os.path.join(root, f"{split}2017"),
+        )
+        register_coco_instances(
+            f"keypoints_coco_2017_{split}",
+            {"thing_classes": ["person"], "thing_dataset_id_to_contiguous_id": {1: 0}},
+            os.path.join(root, "annotations", f"person_keypoints_{split}2017.json"),
             os.path.join(root, f"{split}2017"),
         )
 

@@ -1,4 +1,4 @@
-"""Boxes, the instances of an image, and batches of images."""
+"""Boxes, masks, keypoints, and the instances of an image."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 
@@ -207,3 +208,188 @@ class Instances:
 
     def __repr__(self) -> str:
         return f"Instances((H, W) = {self._image_size}, {self._fields})"
+
+
+class BitMasks:
+    """Masks of M objects as pixels.
+
+    Args:
+        tensor: (M, H, W); becomes bool.
+
+    Raises:
+        AssertionError: when the shape is another one.
+    """
+
+    def __init__(self, tensor: Tensor | np.ndarray):
+        self.tensor = torch.as_tensor(tensor).to(torch.bool)
+        if self.tensor.dim() != 3:
+            raise AssertionError(f"masks have shape {tuple(self.tensor.shape)}, expected (M, H, W)")
+        self.image_size = self.tensor.shape[1:]
+
+    def to(self, *args: Any, **kwargs: Any) -> BitMasks:
+        return BitMasks(self.tensor.to(*args, **kwargs))
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
+    def nonempty(self) -> Tensor:
+        """(M,) whether there is a pixel."""
+        return self.tensor.flatten(1).any(dim=1)
+
+    def get_bounding_boxes(self) -> Boxes:
+        """Around the pixels; zeros where there are none."""
+        found = torch.zeros(len(self), 4)
+        for axis, first in ((1, 0), (2, 1)):  # columns, then rows
+            seen = self.tensor.any(dim=axis).int().cpu()
+            low, high = seen.argmax(dim=1), seen.shape[1] - seen.flip(1).argmax(dim=1)
+            known = seen.any(dim=1)
+            found[known, first], found[known, first + 2] = low[known].float(), high[known].float()
+        return Boxes(found)
+
+    @staticmethod
+    def from_polygon_masks(
+        polygon_masks: PolygonMasks | list[list[np.ndarray]], height: int, width: int
+    ) -> BitMasks:
+        """The pixels of polygons, as COCO's tools have them."""
+        if isinstance(polygon_masks, PolygonMasks):
+            polygon_masks = polygon_masks.polygons
+        found = torch.zeros(len(polygon_masks), height, width, dtype=torch.bool)
+        for i, polygons in enumerate(polygon_masks):
+            if polygons:
+                outlines = [np.asarray(x, dtype=np.float64) for x in polygons]
+                merged = coco_mask.merge(coco_mask.frPyObjects(outlines, height, width))
+                found[i] = torch.from_numpy(coco_mask.decode(merged).astype(bool))
+        return BitMasks(found)
+
+    @staticmethod
+    def cat(bitmasks_list: Sequence[BitMasks]) -> BitMasks:
+        return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list]))
+
+    def __getitem__(self, item: int | slice | Tensor) -> BitMasks:
+        chosen = self.tensor[item]
+        return BitMasks(chosen[None] if isinstance(item, int) else chosen)
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.tensor)
+
+    def __repr__(self) -> str:
+        return f"BitMasks(num_instances={len(self)})"
+
+
+class PolygonMasks:
+    """Masks of M objects as polygons; they stay on the CPU.
+
+    Args:
+        polygons: of each object a list of its polygons, x1, y1, x2, y2, ... of three points at
+            least, in pixels.
+
+    Raises:
+        ValueError: when they are something else.
+    """
+
+    def __init__(self, polygons: list[list[Tensor | np.ndarray]]):
+        if not isinstance(polygons, list) or not all(isinstance(x, list) for x in polygons):
+            raise ValueError(f"polygons are {type(polygons)}, expected a list of lists of arrays")
+        self.polygons = [[self._to_array(x) for x in parts] for parts in polygons]
+
+    @staticmethod
+    def _to_array(points: Tensor | np.ndarray) -> np.ndarray:
+        if isinstance(points, Tensor):
+            points = points.cpu().numpy()
+        array = np.asarray(points).astype(np.float64)
+        if len(array) < 6 or len(array) % 2:
+            raise ValueError(f"a polygon has {len(array)} coordinates, expected 6, 8, 10, ...")
+        return array
+
+    def to(self, *args: Any, **kwargs: Any) -> PolygonMasks:
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def nonempty(self) -> Tensor:
+        """(M,) whether there is a polygon."""
+        return torch.tensor([len(parts) > 0 for parts in self.polygons], dtype=torch.bool)
+
+    def get_bounding_boxes(self) -> Boxes:
+        """Around the polygons; (inf, inf, 0, 0) where there are none, as in Detectron2."""
+        found = torch.tensor([[torch.inf, torch.inf, 0.0, 0.0]]).repeat(len(self), 1)
+        for i, parts in enumerate(self.polygons):
+            if parts:
+                points = torch.from_numpy(np.concatenate(parts).reshape(-1, 2)).float()
+                found[i, :2] = points.amin(dim=0)
+                found[i, 2:] = points.amax(dim=0).clamp(min=0)
+        return Boxes(found)
+
+    def area(self) -> Tensor:
+        """(M,) the areas of the polygons, added up."""
+        areas = []
+        for parts in self.polygons:
+            pairs = [(x[0::2], x[1::2]) for x in parts]
+            areas.append(sum(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2 for x, y in pairs))
+        return torch.tensor(areas)
+
+    @staticmethod
+    def cat(polymasks_list: Sequence[PolygonMasks]) -> PolygonMasks:
+        return PolygonMasks([parts for masks in polymasks_list for parts in masks.polygons])
+
+    def __getitem__(self, item: int | slice | list[int] | Tensor) -> PolygonMasks:
+        if isinstance(item, slice):
+            return PolygonMasks(self.polygons[item])
+        if isinstance(item, Tensor) and item.dtype == torch.bool:
+            item = item.nonzero().squeeze(1)
+        places = [item] if isinstance(item, int) else [int(i) for i in item]
+        return PolygonMasks([self.polygons[i] for i in places])
+
+    def __len__(self) -> int:
+        return len(self.polygons)
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        return iter(self.polygons)
+
+    def __repr__(self) -> str:
+        return f"PolygonMasks(num_instances={len(self)})"
+
+
+class Keypoints:
+    """Keypoints of M objects.
+
+    Args:
+        keypoints: (M, K, 3) x, y and visibility; becomes float32.
+
+    Raises:
+        AssertionError: when the shape is another one.
+    """
+
+    def __init__(self, keypoints: Tensor | np.ndarray | Sequence):
+        self.tensor = torch.as_tensor(keypoints, dtype=torch.float32)
+        if self.tensor.dim() != 3 or self.tensor.shape[2] != 3:
+            raise AssertionError(
+                f"keypoints have shape {tuple(self.tensor.shape)}, expected (M, K, 3)"
+            )
+
+    def to(self, *args: Any, **kwargs: Any) -> Keypoints:
+        return Keypoints(self.tensor.to(*args, **kwargs))
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
+    @staticmethod
+    def cat(keypoints_list: Sequence[Keypoints]) -> Keypoints:
+        return Keypoints(torch.cat([keypoints.tensor for keypoints in keypoints_list]))
+
+    def __getitem__(self, item: int | slice | Tensor) -> Keypoints:
+        chosen = self.tensor[item]
+        return Keypoints(chosen[None] if isinstance(item, int) else chosen)
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __repr__(self) -> str:
+        return f"Keypoints(num_instances={len(self)})"

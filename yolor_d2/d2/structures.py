@@ -1,10 +1,24 @@
-"""Boxes, instances and image batches."""
+"""Boxes, masks, keypoints and instances."""
 
 from . import RUNTIME
 
 if RUNTIME == "detectron2":
-    from detectron2.structures import Boxes, BoxMode, Instances
+    from detectron2.structures import (
+        BitMasks,
+        Boxes,
+        BoxMode,
+        Instances,
+        Keypoints,
+        PolygonMasks,
+    )
 else:
-    from .._builtin.structures import Boxes, BoxMode, Instances
+    from .._builtin.structures import (
+        BitMasks,
+        Boxes,
+        BoxMode,
+        Instances,
+        Keypoints,
+        PolygonMasks,
+    )
 
-__all__ = ["BoxMode", "Boxes", "Instances"]
+__all__ = ["BitMasks", "BoxMode", "Boxes", "Instances", "Keypoints", "PolygonMasks"]

@@ -2,7 +2,7 @@
 
 Of a large file a prepared copy is kept, in which processes and later runs find the arrays again by
 the content of the file. What is not needed never becomes an object; polygons, which few runs need,
-are read by `polygon_files`.
+are read by `polygon_files`, and keypoints by `keypoint_files`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import math
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 # Of larger files, in bytes, prepared copies are kept; smaller ones are read in a second.
 SMALL_FILE = 64 * 2**20
 # What a prepared copy says it is; the number changes with its form.
-FORMAT = "yolor_d2 annotations 1"
+FORMAT = "yolor_d2 annotations 2"
 # Key of an annotation, also in COCO files, that says which individual an object is: a whole number
 # from 0, the same wherever that individual is seen. Without it, or at -1, that is not known.
 IDENTITY_KEY = "instance_id"
@@ -94,6 +94,8 @@ class Annotations:
         identities: (M,) int64, which individual an object is; -1 where that is not known.
         category_ids: (K,) int64, rising.
         category_names: K names.
+        category_keypoints: K values, "keypoints" and "skeleton" as the file has them, not looked
+            at; None where it has no keypoints.
     """
 
     image_ids: np.ndarray
@@ -108,6 +110,7 @@ class Annotations:
     identities: np.ndarray
     category_ids: np.ndarray
     category_names: Sequence[str]
+    category_keypoints: Sequence[dict | None] = ()
 
     @property
     def image_rows(self) -> np.ndarray:
@@ -170,6 +173,8 @@ class _Object(msgspec.Struct, gc=False):
 class _Category(msgspec.Struct, gc=False):
     id: int
     name: str
+    keypoints: Any = None
+    skeleton: Any = None
 
 
 class _File(msgspec.Struct):
@@ -209,6 +214,36 @@ def decode(path: Path) -> _File:
         return found
     # What is wrong is said by Python's reader, which also takes numbers that JSON does not know.
     return convert(read_coco(path, annotated=False), path)
+
+
+def read_values(
+    path: Path, key: str, read: Callable[[msgspec.Raw], object]
+) -> Iterator[tuple[int, object]]:
+    """Ids of the objects of a COCO file that are no crowds, and one value of each, one at a time:
+    all of them together would take gigabytes.
+
+    Args:
+        path: the file.
+        key: of the value.
+        read: makes the value from its JSON, which is empty where an object has none.
+    """
+    parts = [("id", int), ("iscrowd", Any, 0), (key, msgspec.Raw, msgspec.Raw(b""))]
+    entry = msgspec.defstruct("_Entry", parts, gc=False)
+    form = msgspec.defstruct("_Entries", [("annotations", list[entry], [])])
+    with open(path, "rb") as file:
+        # Closed with the last of its views, which the objects are.
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        objects = msgspec.json.decode(content, type=form).annotations
+    except msgspec.DecodeError:
+        # It has numbers that JSON does not know, as Python writes them.
+        for one in read_coco(path, annotated=False)["annotations"]:
+            if not one.get("iscrowd"):
+                yield one["id"], one.get(key)
+        return
+    for one in objects:
+        if not one.iscrowd:
+            yield one.id, read(getattr(one, key))
 
 
 def convert(content: dict, path: Path) -> _File:
@@ -310,6 +345,10 @@ def to_arrays(content: _File, path: Path) -> Annotations:
         identities=np.array(identities, dtype=np.int64)[order],
         category_ids=category_ids,
         category_names=[names[number] for number in category_ids.tolist()],
+        category_keypoints=[
+            {"keypoints": x.keypoints, "skeleton": x.skeleton} if x.keypoints else None
+            for x in sorted(content.categories, key=lambda x: x.id)
+        ],
     )
 
 
@@ -351,6 +390,54 @@ def keep_copy(content: bytes, path: Path, what: str) -> None:
         logger.warning("%s: no prepared copy can be kept: %s", what, error)
 
 
+def prepared_arrays(
+    path: Path,
+    kind: str,
+    form: str,
+    ids: np.ndarray,
+    make: Callable[[], dict[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Arrays of a COCO file's objects that are kept apart from the rest, from the prepared copy of
+    a large file if there is one.
+
+    Args:
+        path: of the file.
+        kind: what the arrays are.
+        form: what a copy says it is.
+        ids: (M,) of the objects, in the order wanted.
+        make: reads the arrays from the file.
+    """
+    if path.stat().st_size <= SMALL_FILE or _copies is None:
+        return make()
+    copy, title = copy_path(path, f"{kind}."), kind.capitalize()
+    assert copy is not None
+    found = read_arrays(copy, form, ids)
+    if found is not None:
+        logger.info("%s of %s: from the prepared copy %s", title, path, copy)
+        return found
+    found = make()
+    arrays = {name: np.ascontiguousarray(x) for name, x in found.items()}
+    content = save({**arrays, "ids": ids}, metadata={"format": form})
+    keep_copy(content, copy, f"{title} of {path}")
+    return found
+
+
+def read_arrays(path: Path, form: str, ids: np.ndarray) -> dict[str, np.ndarray] | None:
+    """What a prepared copy holds; None when it is not there, damaged, or of other objects."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("format") != form:
+                return None
+            if not np.array_equal(file.get_tensor("ids"), ids):
+                return None
+            return {name: file.get_tensor(name) for name in file.keys() if name != "ids"}  # noqa: SIM118
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        logger.warning("The prepared copy %s cannot be used and is made again: %s", path, error)
+        return None
+
+
 def copy_of(annotations: Annotations) -> bytes:
     """Content of a prepared copy."""
     arrays, texts = {}, {}
@@ -374,8 +461,8 @@ def read_copy(path: Path) -> Annotations | None:
                 return None
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         names = Strings(arrays.pop("file_names"), arrays.pop("file_names_ends"))
-        categories = json.loads(texts["category_names"])
-        return Annotations(**arrays, file_names=names, category_names=categories)
+        lists = {name: json.loads(texts[name]) for name in texts if name != "format"}
+        return Annotations(**arrays, **lists, file_names=names)
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

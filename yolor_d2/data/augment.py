@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
 
+from .keypoints import join_keypoints, map_keypoints
 from .polygons import Polygons, join_polygons
 
 # Grey of the canvas around images.
@@ -32,6 +34,8 @@ class Sample:
         identities: (M,) int64 numbers of the individuals; `NO_IDENTITY` where none is known, the
             default for all.
         polygons: of the M objects, in pixels of `image`; None where nobody needs them.
+        keypoints: (M, K, 3) float32, see `keypoints`, in pixels of `image`; None where nobody needs
+            them.
     """
 
     image: np.ndarray
@@ -39,10 +43,22 @@ class Sample:
     labels: np.ndarray
     identities: np.ndarray = field(default=None)  # pyright: ignore[reportArgumentType]
     polygons: Polygons | None = None
+    keypoints: np.ndarray | None = None
 
     def __post_init__(self):
         if self.identities is None:
             self.identities = np.full(len(self.labels), NO_IDENTITY, dtype=np.int64)
+
+    def take(self, objects: np.ndarray) -> Sample:
+        """The image with some of its objects, (M,) bool."""
+        return Sample(
+            self.image,
+            self.boxes[objects],
+            self.labels[objects],
+            self.identities[objects],
+            None if self.polygons is None else self.polygons.take(objects),
+            None if self.keypoints is None else self.keypoints[objects],
+        )
 
 
 def resized_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -131,29 +147,47 @@ def flip_pixels(image: np.ndarray, axis: int) -> np.ndarray:
     return by_channels(image, lambda x: cv2.flip(x, axis))
 
 
-def move_polygons(sample: Sample, function: Callable[[np.ndarray], np.ndarray]) -> Polygons | None:
-    """Polygons of a sample, if it has any, with their (P, 2) points where a function puts them."""
-    return None if sample.polygons is None else sample.polygons.map(function)
+def map_points(sample: Sample, function: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+    """Polygons and keypoints of a sample, as far as it has them, where a function puts their (P, 2)
+    points: what `dataclasses.replace` takes."""
+    polygons, keypoints = sample.polygons, sample.keypoints
+    return {
+        "polygons": None if polygons is None else polygons.map(function),
+        "keypoints": None if keypoints is None else map_keypoints(keypoints, function),
+    }
 
 
-def flip_horizontal(sample: Sample) -> Sample:
-    """Mirror left and right."""
+def exchange_sides(moved: dict[str, Any], order: np.ndarray | None) -> dict[str, Any]:
+    """What `map_points` gives, where a mirror made left points right ones.
+
+    Args:
+        moved: the points.
+        order: see `keypoints.flip_order`; None exchanges none.
+    """
+    if order is None or moved["keypoints"] is None:
+        return moved
+    return {**moved, "keypoints": moved["keypoints"][:, order]}
+
+
+def flip_horizontal(sample: Sample, order: np.ndarray | None = None) -> Sample:
+    """Mirror left and right, which exchanges keypoints by `order`, see `exchange_sides`."""
     width = sample.image.shape[1]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([width - x2, y1, width - x1, y2], axis=1)
-    polygons = move_polygons(sample, lambda points: (width, 0) + points * (-1, 1))
+    moved = map_points(sample, lambda points: (width, 0) + points * (-1, 1))
     image = flip_pixels(sample.image, 1)
-    return dataclasses.replace(sample, image=image, boxes=boxes, polygons=polygons)
+    return dataclasses.replace(sample, image=image, boxes=boxes, **exchange_sides(moved, order))
 
 
-def flip_vertical(sample: Sample) -> Sample:
-    """Mirror top and bottom."""
+def flip_vertical(sample: Sample, order: np.ndarray | None = None) -> Sample:
+    """Mirror top and bottom, which exchanges keypoints as the other mirror does: seen from the
+    object itself, either makes of its left hand a right one."""
     height = sample.image.shape[0]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([x1, height - y2, x2, height - y1], axis=1)
-    polygons = move_polygons(sample, lambda points: (0, height) + points * (1, -1))
+    moved = map_points(sample, lambda points: (0, height) + points * (1, -1))
     image = flip_pixels(sample.image, 0)
-    return dataclasses.replace(sample, image=image, boxes=boxes, polygons=polygons)
+    return dataclasses.replace(sample, image=image, boxes=boxes, **exchange_sides(moved, order))
 
 
 def mixup(first: Sample, second: Sample, ratio: float) -> Sample:
@@ -169,4 +203,5 @@ def mixup(first: Sample, second: Sample, ratio: float) -> Sample:
         np.concatenate([first.labels, second.labels]),
         np.concatenate([first.identities, second.identities]),
         join_polygons([(x.polygons, len(x.labels)) for x in (first, second)]),
+        join_keypoints([(x.keypoints, len(x.labels)) for x in (first, second)]),
     )

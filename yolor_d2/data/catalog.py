@@ -19,8 +19,11 @@ from ..tasks import forget_data
 from ..wording import did_you_mean
 from .annotations import IDENTITY_KEY, Annotations, open_annotations, read_annotations
 from .check.entries import check_category_names
+from .check.source import AnnotationFileError
 from .formats import convert_to_coco, has_split
 from .ground_truth import GroundTruth
+from .keypoint_files import read_keypoints, read_layout
+from .keypoints import flip_pairs
 from .polygon_files import read_polygons
 
 logger = logging.getLogger(__name__)
@@ -260,7 +263,9 @@ def annotation_file_of(name: str) -> tuple[str, str] | None:
     return (files[0], files[1]) if own and files is not None and None not in files else None
 
 
-def load_ground_truth(name: str, channels: int = 3, polygons: bool = False) -> GroundTruth:
+def load_ground_truth(
+    name: str, channels: int = 3, polygons: bool = False, keypoints: bool = False
+) -> GroundTruth:
     """Images and objects of a registered data set; its metadata get what Detectron2's reader
     would give them.
 
@@ -268,25 +273,68 @@ def load_ground_truth(name: str, channels: int = 3, polygons: bool = False) -> G
         name: of the data set.
         channels: of the images, see `image.read_image`.
         polygons: whether those of the objects are needed.
+        keypoints: the same.
+
+    Raises:
+        ValueError: when what is needed makes no sense, naming the file or the image.
     """
     files = annotation_file_of(name)
     if files is None:
-        return GroundTruth.from_items(
-            get_detection_dataset_dicts([name], filter_empty=False), channels, polygons
-        )
+        items = get_detection_dataset_dicts([name], filter_empty=False)
+        names = MetadataCatalog.get(name).get("keypoint_names")
+        count = len(names) if names else None
+        return GroundTruth.from_items(items, channels, polygons, keypoints, count)
     annotations = read_annotations(files[0])
     describe(name, annotations)
     outlines = read_polygons(files[0], annotations) if polygons else None
-    return GroundTruth.from_annotations(annotations, files[1], channels, outlines)
+    points = read_keypoints(files[0], annotations) if keypoints else None
+    return GroundTruth.from_annotations(annotations, files[1], channels, outlines, points)
 
 
 def describe(name: str, annotations: Annotations) -> None:
-    """Give the metadata of a data set the names and numbers of its classes."""
+    """Give the metadata of a data set the names and numbers of its classes, and what its keypoints
+    are where somebody has not said that before."""
     forget_names(name)
     numbers = {number: place for place, number in enumerate(annotations.category_ids.tolist())}
-    MetadataCatalog.get(name).set(
+    metadata = MetadataCatalog.get(name)
+    metadata.set(
         thing_classes=list(annotations.category_names), thing_dataset_id_to_contiguous_id=numbers
     )
+    try:
+        layout = read_layout(metadata.get("json_file") or name, annotations)
+    except AnnotationFileError as error:
+        logger.warning("%s; keypoints cannot be used", error)
+        return
+    if layout is None:
+        return
+    names = metadata.get("keypoint_names") or list(layout.names)
+    found = {"keypoint_names": names, "keypoint_flip_map": flip_pairs(names)}
+    if tuple(names) == layout.names:
+        found["keypoint_connection_rules"] = layout.rules
+    metadata.set(**{key: value for key, value in found.items() if metadata.get(key) is None})
+
+
+def keypoint_layout(names: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Names of the keypoints of data sets, and the pairs of them that a mirror exchanges, both of
+    the first that has some.
+
+    Raises:
+        ValueError: when data sets have different keypoints.
+    """
+    known = {}
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        if metadata.get("keypoint_names"):
+            points = list(metadata.get("keypoint_names"))
+            pairs = metadata.get("keypoint_flip_map")
+            pairs = flip_pairs(points) if pairs is None else [(a, b) for a, b in pairs]
+            known[name] = points, pairs
+    if not known:
+        return [], []
+    first, *others = known.values()
+    if any(x != first for x in others):
+        raise ValueError(f"data sets have different keypoints: {known}"[:600])
+    return first
 
 
 def load_test_items(name: str) -> list[dict]:

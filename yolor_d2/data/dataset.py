@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..d2.structures import Boxes, Instances
+from ..d2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from ..ops.padding import Padding
 from .augment import (
     Sample,
@@ -28,6 +28,7 @@ from .augment import (
 from .cache import DiskCache, MemoryCache
 from .ground_truth import GroundTruth, known_identities, number_identities
 from .image import ImageReadError, check_channel_order, read_image
+from .keypoints import map_keypoints
 from .mosaic import mosaic4_corners, mosaic9_corners
 from .partners import PartnerPool
 from .paste_in import CutObject, Cutouts, collect, paste_in, seen_windows
@@ -53,6 +54,8 @@ class AugmentConfig:
         hsv: see `augment.random_hsv`.
         flip: probability of a horizontal flip.
         flip_vertical: probability of a vertical flip.
+        box_from_mask: whether the box of a cut or turned object is that of what is left of its
+            polygons.
     """
 
     mosaic: float = 1.0
@@ -68,6 +71,7 @@ class AugmentConfig:
     hsv: tuple[float, float, float] = (0.015, 0.7, 0.4)
     flip: float = 0.5
     flip_vertical: float = 0.0
+    box_from_mask: bool = False
 
     @property
     def most_partners(self) -> int:
@@ -118,10 +122,12 @@ class TrainingDataset(Dataset):
         channels: of the images, see `image.read_image`.
         padding: where an image that is no part of a mosaic lies in its frame: as at inference,
             without the margin.
-        with_polygons: whether samples carry the polygons of `truth`.
+        with_polygons: whether samples carry the polygons of `truth`, as `gt_masks`.
+        with_keypoints: whether samples carry the keypoints of `truth`, as `gt_keypoints`.
+        flip_order: of keypoints, see `keypoints.flip_order`; None exchanges none.
 
     Raises:
-        ValueError: when polygons are needed, but were not read.
+        ValueError: when polygons or keypoints are needed, but were not read.
     """
 
     def __init__(
@@ -136,12 +142,20 @@ class TrainingDataset(Dataset):
         channels: int = 3,
         padding: Padding = Padding(),
         with_polygons: bool = False,
+        with_keypoints: bool = False,
+        flip_order: np.ndarray | None = None,
     ):
         check_channel_order(channel_order)
-        if truth.polygons is None and (with_polygons or augment.paste_in):
+        if truth.polygons is None and (with_polygons or augment.paste_in or augment.box_from_mask):
             raise ValueError(
-                f"paste_in is {augment.paste_in}, with_polygons {with_polygons}, but the ground "
-                "truth has no polygons: read it with polygons=True"
+                f"paste_in is {augment.paste_in}, box_from_mask {augment.box_from_mask}, "
+                f"with_polygons {with_polygons}, but the ground truth has no polygons: "
+                "read it with polygons=True"
+            )
+        if truth.keypoints is None and with_keypoints:
+            raise ValueError(
+                "with_keypoints is True, but the ground truth has no keypoints: read it with "
+                "keypoints=True"
             )
         self.size = size
         self.seed = seed
@@ -161,7 +175,8 @@ class TrainingDataset(Dataset):
         self.boxes, self.labels, self.starts = truth.boxes, truth.labels, truth.starts
         self.identities = number_identities(truth.identities)
         self.num_identities = len(known_identities(truth.identities))
-        self.with_polygons = with_polygons
+        self.with_polygons, self.with_keypoints = with_polygons, with_keypoints
+        self.flip_order = flip_order
         # Around the polygons of each object, of which nobody else asks.
         self.outline_bounds = (
             truth.polygons.bounds() if truth.polygons is not None and augment.paste_in else None
@@ -219,10 +234,16 @@ class TrainingDataset(Dataset):
         scale = self.scale(index)
         boxes = self.boxes[rows] * np.tile(scale, 2)
         polygons = None
-        if self.with_polygons and self.truth.polygons is not None:
+        if self.truth.polygons is not None and (self.with_polygons or self.augment.box_from_mask):
             polygons = self.truth.polygons.rows(rows.start, rows.stop).map(lambda x: x * scale)
-        pixels = self.read_pixels(index)
-        return Sample(pixels, boxes, self.labels[rows], self.identities[rows], polygons)
+        pixels, points = self.read_pixels(index), self.read_points(rows, scale)
+        return Sample(pixels, boxes, self.labels[rows], self.identities[rows], polygons, points)
+
+    def read_points(self, rows: slice, scale: np.ndarray) -> np.ndarray | None:
+        """(m, K, 3) keypoints of some objects in their scaled image; None if nobody needs them."""
+        if self.truth.keypoints is None or not self.with_keypoints:
+            return None
+        return map_keypoints(self.truth.keypoints[rows], lambda points: points * scale)
 
     def scale(self, index: int) -> np.ndarray:
         """(2,) factors of x and y by which an image is resized."""
@@ -253,7 +274,9 @@ class TrainingDataset(Dataset):
             perspective=augment.perspective,
             zoom=frame.zoom,
         )
-        return render(tiles, canvas_size, warp, out_size, self.channels)
+        return render(
+            tiles, canvas_size, warp, out_size, self.channels, box_from_mask=augment.box_from_mask
+        )
 
     def mosaic_sample(
         self, index: int, partners: Iterator[int], frame: Frame, rng: np.random.Generator
@@ -300,6 +323,7 @@ class TrainingDataset(Dataset):
             int(self.identities[row]),
             self.truth.polygons.rows(row, row + 1).map(lambda points: points * scale),
             functools.partial(self.read_pixels, image),
+            self.read_points(slice(row, row + 1), scale),
         )
 
     def paste_objects(
@@ -341,9 +365,9 @@ class TrainingDataset(Dataset):
         if augment.paste_in:
             sample = self.paste_objects(sample, position, partners)
         if rng.random() < augment.flip:
-            sample = flip_horizontal(sample)
+            sample = flip_horizontal(sample, self.flip_order)
         if happens(rng, augment.flip_vertical):
-            sample = flip_vertical(sample)
+            sample = flip_vertical(sample, self.flip_order)
         return sample
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
@@ -356,6 +380,10 @@ class TrainingDataset(Dataset):
         instances.gt_classes = torch.from_numpy(sample.labels)
         if self.num_identities:
             instances.gt_identities = torch.from_numpy(sample.identities)
+        if self.with_polygons and sample.polygons is not None:
+            instances.gt_masks = PolygonMasks(sample.polygons.as_lists())
+        if sample.keypoints is not None:
+            instances.gt_keypoints = Keypoints(torch.from_numpy(sample.keypoints))
         return {
             "file_name": self.file_name(index),
             "image_id": self.truth.image_id(index),

@@ -55,7 +55,7 @@ def take_fingerprint(
     Returns:
         Plain values and tensors. By image, in no particular order but the same in all three:
         "names", "annotations" (size, boxes, classes and identities), "files" (size in bytes) and,
-        where samples depend on them, "polygons", (N,) int64 hashes.
+        where samples depend on them, "polygons" and "keypoints", (N,) int64 hashes.
     """
     prefixes = [os.path.join(root, "").encode("utf-8", "surrogatepass") for root in roots]
     # Bytes of all images at once, of which each hash takes those of one.
@@ -79,6 +79,9 @@ def take_fingerprint(
     columns = torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
     polygons = dataset.truth.polygons
     more = {} if polygons is None else {"polygons": hash_polygons(polygons, starts)}
+    if dataset.truth.keypoints is not None:
+        points = [dataset.truth.keypoints[a:b].tobytes() for a, b in itertools.pairwise(starts)]
+        more["keypoints"] = torch.tensor([short_hash(x) for x in points], dtype=torch.int64)
     return {
         **more,
         "version": VERSION,
@@ -121,8 +124,8 @@ def describe_changes(before: dict, now: dict, names: Sequence[str]) -> list[str]
             f"the categories were {before['categories']} and are {now['categories']}"[:400]
         )
     compared = ["annotations", "files"]
-    if "polygons" in before and "polygons" in now:  # else only one of both runs needed them
-        compared.append("polygons")
+    # Else only one of both runs needed them.
+    compared += [x for x in ("polygons", "keypoints") if x in before and x in now]
     old, new = (
         dict(zip(x["names"].tolist(), zip(*(x[kind].tolist() for kind in compared))))
         for x in (before, now)
@@ -135,8 +138,9 @@ def describe_changes(before: dict, now: dict, names: Sequence[str]) -> list[str]
         "new": [x for x in new if x not in old],
         "with other annotations": [x for x in new if x in old and old[x][0] != new[x][0]],
         "of another file size": [x for x in new if x in old and old[x][1] != new[x][1]],
-        "with other polygons": [x for x in new if x in old and old[x][2:] != new[x][2:]],
     }
+    for i, kind in enumerate(compared[2:], start=2):
+        kinds[f"with other {kind}"] = [x for x in new if x in old and old[x][i] != new[x][i]]
     for kind, found in kinds.items():
         if found:
             examples = ", ".join(repr(named[x]) for x in found[:NAMED])

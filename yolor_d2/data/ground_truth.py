@@ -1,8 +1,9 @@
 """What training and evaluation need of a data set's images: files, sizes, boxes, classes,
-identities; whole arrays, from a COCO file or from dataset dicts."""
+identities, outlines, keypoints; whole arrays, from a COCO file or from dataset dicts."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,14 @@ import numpy as np
 
 from ..d2.data import DatasetFromList
 from ..d2.structures import BoxMode
+from ..wording import counted
 from .annotations import IDENTITY_KEY, Annotations, Strings, is_identity
 from .augment import NO_IDENTITY
 from .image import read_image
-from .polygons import PolygonList, Polygons, join_polygons
+from .keypoints import cut_keypoints, join_keypoints, read_points
+from .polygons import MALFORMED, PolygonList, Polygons, join_polygons
+
+logger = logging.getLogger(__name__)
 
 # A box with a side below this, in pixels, is not trained on.
 MIN_BOX_SIDE = 1e-5
@@ -36,6 +41,8 @@ class GroundTruth:
             where that is not known.
         num_given: objects before those without area were left out.
         polygons: of the M objects, cut at the border of their image; None if nobody asked for them.
+        keypoints: (M, K, 3) float32, see `keypoints`, in pixels, none outside its image; None if
+            nobody asked for them.
     """
 
     file_names: Sequence[str]
@@ -47,6 +54,7 @@ class GroundTruth:
     identities: np.ndarray
     num_given: int
     polygons: Polygons | None = None
+    keypoints: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -58,6 +66,7 @@ class GroundTruth:
         image_root: str,
         channels: int = 3,
         polygons: Polygons | None = None,
+        keypoints: np.ndarray | None = None,
     ) -> GroundTruth:
         """Of a COCO file; see `from_items`.
 
@@ -66,6 +75,7 @@ class GroundTruth:
             image_root: folder of the images.
             channels: of the images, see `image.read_image`.
             polygons: of the objects of the file, if they are needed.
+            keypoints: the same.
         """
         folder = os.path.join(image_root, "")
         names = Strings.pack(
@@ -83,11 +93,17 @@ class GroundTruth:
             annotations.identities,
             ~annotations.crowd,
             polygons,
+            keypoints,
         )
 
     @classmethod
     def from_items(
-        cls, items: Sequence[dict], channels: int = 3, polygons: bool = False
+        cls,
+        items: Sequence[dict],
+        channels: int = 3,
+        polygons: bool = False,
+        keypoints: bool = False,
+        num_keypoints: int | None = None,
     ) -> GroundTruth:
         """Of dataset dicts in Detectron2's standard format.
 
@@ -95,9 +111,11 @@ class GroundTruth:
             items: with "annotations" or without; an image is read if its size is not given.
             channels: of the images, see `image.read_image`.
             polygons: whether they are needed, of objects that have some.
+            keypoints: the same.
+            num_keypoints: of each object; None is that of the first that has some.
 
         Raises:
-            ValueError: when an annotation has no box, or an identity that cannot be one.
+            ValueError: when an annotation has no box, or an identity or keypoints that cannot be.
             ImageReadError: when an image has to be read and cannot be.
         """
         names = Strings.pack([str(item["file_name"]) for item in items])
@@ -115,16 +133,20 @@ class GroundTruth:
         for mode in np.unique(modes):
             rows = modes == mode
             boxes[rows] = BoxMode.convert(boxes[rows], BoxMode(int(mode)), BoxMode.XYXY_ABS)
+        sizes = known_sizes(np.array(given, dtype=np.int64).reshape(-1, 2), names, channels)
         return cls._build(
             names,
             pack_ids([item["image_id"] for item in items]),
-            known_sizes(np.array(given, dtype=np.int64).reshape(-1, 2), names, channels),
+            sizes,
             np.array(owners, dtype=np.int64),
             boxes.reshape(-1, 4),
             np.array([x["category_id"] for x in objects], dtype=np.int64),
             np.array([x.get(IDENTITY_KEY, NO_IDENTITY) for x in objects], dtype=np.int64),
             np.ones(len(objects), dtype=bool),
-            list_polygons(objects) if polygons else None,
+            list_polygons(objects, sizes[owners].tolist()) if polygons else None,
+            list_keypoints(objects, [items[i] for i in owners], num_keypoints)
+            if keypoints
+            else None,
         )
 
     @classmethod
@@ -139,6 +161,7 @@ class GroundTruth:
         identities: np.ndarray,
         counts: np.ndarray,
         polygons: Polygons | None,
+        keypoints: np.ndarray | None,
     ) -> GroundTruth:
         """From the boxes of all objects, by rising place of their image."""
         limits = sizes[owners][:, [1, 0, 1, 0]]
@@ -154,6 +177,9 @@ class GroundTruth:
             identities=identities[kept],
             num_given=int(counts.sum()),
             polygons=None if polygons is None else polygons.take(kept).cut(*limits[kept, :2].T),
+            keypoints=(
+                None if keypoints is None else cut_keypoints(keypoints[kept], *limits[kept, :2].T)
+            ),
         )
 
     @classmethod
@@ -174,6 +200,7 @@ class GroundTruth:
             identities=np.concatenate([part.identities for part in parts]),
             num_given=sum(part.num_given for part in parts),
             polygons=join_polygons([(part.polygons, len(part.labels)) for part in parts]),
+            keypoints=join_keypoints([(part.keypoints, len(part.labels)) for part in parts]),
         )
 
     def without_empty(self) -> GroundTruth:
@@ -190,6 +217,7 @@ class GroundTruth:
             identities=self.identities,
             num_given=self.num_given,
             polygons=self.polygons,
+            keypoints=self.keypoints,
         )
 
     def image_id(self, index: int) -> int | str:
@@ -202,12 +230,47 @@ class GroundTruth:
         return slice(*self.starts[index : index + 2].tolist())
 
 
-def list_polygons(objects: Sequence[dict]) -> Polygons:
-    """Polygons of annotations in Detectron2's standard format."""
+def list_polygons(objects: Sequence[dict], sizes: Sequence[Sequence[int]]) -> Polygons:
+    """Polygons of annotations in Detectron2's standard format.
+
+    Args:
+        objects: M annotations.
+        sizes: height and width of the image of each.
+    """
     listed = PolygonList()
-    for annotation in objects:
-        listed.add(annotation.get("segmentation"))
-    return listed.finish()
+    for annotation, (height, width) in zip(objects, sizes):
+        listed.add(annotation.get("segmentation"), (height, width))
+    polygons = listed.finish()
+    if listed.malformed:
+        logger.warning(MALFORMED, counted(listed.malformed, "object"))
+    return polygons
+
+
+def list_keypoints(objects: Sequence[dict], items: Sequence[dict], count: int | None) -> np.ndarray:
+    """(M, K, 3) keypoints of annotations in Detectron2's standard format, zeros for objects
+    without.
+
+    Args:
+        objects: M annotations.
+        items: the image of each.
+        count: K; None is that of the first object that has some, 0 where none has.
+
+    Raises:
+        ValueError: when some make no sense, naming the image.
+    """
+    found = {}
+    for i, (annotation, item) in enumerate(zip(objects, items)):
+        if annotation.get("keypoints") is None or not len(annotation["keypoints"]):
+            continue
+        try:
+            found[i] = read_points(annotation["keypoints"], count)
+        except ValueError as error:
+            raise ValueError(f"image {item['file_name']!r} has an object with {error}") from error
+        count = len(found[i])
+    keypoints = np.zeros((len(objects), count or 0, 3), dtype=np.float32)
+    for i, points in found.items():
+        keypoints[i] = points
+    return keypoints
 
 
 def pack_ids(ids: list) -> Sequence:

@@ -22,13 +22,14 @@ from ..d2.utils import comm
 from ..modeling.backbone import variant_from_config
 from ..modeling.images import padding_from_config
 from ..ops.anchors import best_possible_recall
-from ..tasks import enabled_tasks
+from ..tasks import enabled_tasks, ground_truth_needed
 from ..wording import counted
 from .accumulation import Accumulation
 from .catalog import (
     check_classes,
     class_names,
     count_images,
+    keypoint_layout,
     load_ground_truth,
     load_test_items,
 )
@@ -37,6 +38,7 @@ from .fingerprint import take_fingerprint
 from .ground_truth import GroundTruth
 from .image import limit_pixels, read_image
 from .image_weights import image_weights
+from .keypoints import flip_order
 from .resize import ReferenceResize, ResizeForTest, build_test_resize, resize_for_test, to_pixels
 from .sampler import PositionSampler, epoch_order
 from .settings import (
@@ -53,16 +55,34 @@ logger = logging.getLogger(__name__)
 LEAST_RECALL = 0.98
 
 
-def load_training_truth(cfg: CfgNode, polygons: bool = False) -> GroundTruth:
-    """Images and objects of DATASETS.TRAIN, with the polygons of the objects if they are needed.
+def needs_polygons(cfg: CfgNode) -> bool:
+    """Whether training reads the polygons of objects: for a task, or to move them."""
+    augment = cfg.INPUT.AUGMENT
+    moved = augment.PASTE_IN > 0 or augment.BOX_FROM_MASK
+    return moved or "polygons" in ground_truth_needed(cfg)
+
+
+def load_training_truth(
+    cfg: CfgNode, polygons: bool = False, keypoints: bool = False
+) -> GroundTruth:
+    """Images and objects of DATASETS.TRAIN.
+
+    Args:
+        cfg: the configuration.
+        polygons: whether those of the objects are needed.
+        keypoints: the same.
 
     Raises:
-        ValueError: when classes do not fit the model, or when no image has a usable box.
+        ValueError: when classes do not fit the model, when no image has a usable box, or when data
+            sets have different keypoints.
     """
     names, num_classes = list(cfg.DATASETS.TRAIN), cfg.MODEL.YOLOR.NUM_CLASSES
     if not names:
         raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
-    parts = [load_ground_truth(name, len(cfg.MODEL.PIXEL_MEAN), polygons) for name in names]
+    channels = len(cfg.MODEL.PIXEL_MEAN)
+    parts = [load_ground_truth(name, channels, polygons, keypoints) for name in names]
+    if keypoints:
+        check_layout(names, parts)
     for name in names:
         check_classes(cfg, name)
     classes = [MetadataCatalog.get(name).get("thing_classes") for name in names]
@@ -89,6 +109,23 @@ def load_training_truth(cfg: CfgNode, polygons: bool = False) -> GroundTruth:
     return truth.without_empty() if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else truth
 
 
+def check_layout(names: Sequence[str], parts: Sequence[GroundTruth]) -> None:
+    """Compare the keypoints of data sets with each other and with their names.
+
+    Raises:
+        ValueError: when their numbers differ.
+    """
+    counts = {name: part.keypoints.shape[1] for name, part in zip(names, parts)}  # pyright: ignore[reportOptionalMemberAccess]
+    known, _ = keypoint_layout(names)
+    expected = {len(known)} if known else set()
+    found = {count for count in counts.values() if count}
+    if len(found | expected) > 1:
+        raise ValueError(
+            f"objects of DATASETS.TRAIN have different numbers of keypoints: {counts}"
+            + (f"; keypoint_names are {known}" if known else "")
+        )
+
+
 def log_counts(cfg: CfgNode, truth: GroundTruth) -> None:
     """Write how many images there are, and objects of each class."""
     names = class_names(cfg, cfg.DATASETS.TRAIN)
@@ -100,25 +137,49 @@ def log_counts(cfg: CfgNode, truth: GroundTruth) -> None:
 
 
 def prepare_polygons(cfg: CfgNode) -> None:
-    """Have prepared copies made of the polygons of DATASETS.TRAIN, if they are needed and several
-    processes are going to read them."""
-    if cfg.INPUT.AUGMENT.PASTE_IN > 0 and comm.get_world_size() > 1:
-        load_training_truth(cfg, polygons=True)
+    """Have prepared copies made of polygons and keypoints of DATASETS.TRAIN, if they are needed and
+    several processes are going to read them."""
+    if comm.get_world_size() > 1:
+        polygons, keypoints = needs_polygons(cfg), "keypoints" in ground_truth_needed(cfg)
+        if polygons or keypoints:
+            load_training_truth(cfg, polygons, keypoints)
 
 
 def count_outlined(cfg: CfgNode, truth: GroundTruth) -> None:
-    """Write how many objects can be pasted; warn if there are none."""
-    if truth.polygons is None:
-        return
-    count = np.count_nonzero(truth.polygons.counts)
-    if count:
-        logger.info("%d of %d objects have polygons, to be pasted", count, len(truth.labels))
-        return
-    logger.warning(
-        "INPUT.AUGMENT.PASTE_IN is %s, but no object of DATASETS.TRAIN %s has polygons "
-        "('segmentation'): nothing is pasted",
-        *(cfg.INPUT.AUGMENT.PASTE_IN, list(cfg.DATASETS.TRAIN)),
-    )
+    """Write how many objects have polygons and keypoints, if they are needed; warn if none has.
+
+    Raises:
+        ValueError: when no object has what a task needs.
+    """
+    names, needed, augment = list(cfg.DATASETS.TRAIN), ground_truth_needed(cfg), cfg.INPUT.AUGMENT
+    if truth.polygons is not None:
+        count = np.count_nonzero(truth.polygons.counts)
+        if count:
+            logger.info("%d of %d objects have polygons", count, len(truth.labels))
+        elif "polygons" in needed:
+            raise ValueError(f"no object of DATASETS.TRAIN {names} has a mask ('segmentation')")
+        elif augment.PASTE_IN:
+            logger.warning(
+                "INPUT.AUGMENT.PASTE_IN is %s, but no object of DATASETS.TRAIN %s has polygons "
+                "('segmentation'): nothing is pasted",
+                *(augment.PASTE_IN, names),
+            )
+        else:
+            logger.warning(
+                "INPUT.AUGMENT.BOX_FROM_MASK is True, but no object of DATASETS.TRAIN %s has "
+                "polygons ('segmentation'): boxes stay as they are",
+                names,
+            )
+    if truth.keypoints is not None:
+        count = np.count_nonzero((truth.keypoints[..., 2] > 0).any(axis=1))
+        if not count:
+            raise ValueError(f"no object of DATASETS.TRAIN {names} has keypoints ('keypoints')")
+        points, pairs = keypoint_layout(names)
+        logger.info(
+            "%d of %d objects have keypoints: %s; mirrored images exchange %s",
+            *(count, len(truth.labels), ", ".join(points) or truth.keypoints.shape[1]),
+            ", ".join(f"{a} and {b}" for a, b in pairs) or "none",
+        )
 
 
 def warn_of_anchors(cfg: CfgNode, dataset: TrainingDataset) -> None:
@@ -149,11 +210,18 @@ def fingerprint(cfg: CfgNode, dataset: TrainingDataset) -> tuple[dict, Sequence[
     return taken, dataset.truth.file_names
 
 
+def mirrored(cfg: CfgNode) -> np.ndarray | None:
+    """Which keypoints of DATASETS.TRAIN a mirror exchanges; None where they have no names."""
+    names, pairs = keypoint_layout(cfg.DATASETS.TRAIN)
+    return flip_order(names, pairs) if names else None
+
+
 def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
     """The samples of DATASETS.TRAIN as INPUT wants them."""
     limit_pixels(cfg.INPUT.MAX_PIXELS)
     seed = max(cfg.SEED, 0)
-    truth = load_training_truth(cfg, polygons=cfg.INPUT.AUGMENT.PASTE_IN > 0)
+    needed = ground_truth_needed(cfg)
+    truth = load_training_truth(cfg, needs_polygons(cfg), "keypoints" in needed)
     log_counts(cfg, truth)
     count_outlined(cfg, truth)
     dataset = TrainingDataset(
@@ -164,6 +232,9 @@ def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
         channel_order=cfg.INPUT.FORMAT,
         channels=len(cfg.MODEL.PIXEL_MEAN),
         padding=padding_from_config(cfg),
+        with_polygons="polygons" in needed,
+        with_keypoints="keypoints" in needed,
+        flip_order=mirrored(cfg) if "keypoints" in needed else None,
     )
     for task, _ in enabled_tasks(cfg):
         task.check_data(cfg, dataset)

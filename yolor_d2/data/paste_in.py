@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from .augment import Sample, by_channels
+from .keypoints import cut_keypoints, map_keypoints
 from .polygons import Polygons
 
 # Objects that are collected at least, ...
@@ -72,12 +73,14 @@ class CutObject:
         identity: its individual, see `Sample`.
         outline: its polygons alone, in pixels of its image.
         read: returns that image.
+        keypoints: (1, K, 3) of it, see `Sample`; None where nobody needs them.
     """
 
     label: int
     identity: int
     outline: Polygons
     read: Callable[[], np.ndarray]
+    keypoints: np.ndarray | None = None
 
 
 def seen_windows(
@@ -168,6 +171,13 @@ def fit(
     return mask, scaled
 
 
+def fit_points(keypoints: np.ndarray, window: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(1, K, 3) keypoints of an object in pixels of its window, scaled to (width, height)."""
+    factors = size / (window[2:] - window[:2])
+    moved = map_keypoints(keypoints, lambda points: (points - window[:2]) * factors)
+    return cut_keypoints(moved, *size)
+
+
 def paste_object(
     canvas: np.ndarray, image: np.ndarray, window: np.ndarray, mask: np.ndarray, left: int, top: int
 ) -> None:
@@ -201,7 +211,7 @@ def paste_in(
         return sample
     height, width = sample.image.shape[:2]
     image, boxes = sample.image.copy(), sample.boxes
-    pasted, outlines = [], []
+    pasted, outlines, keypoints = [], [], []
     for share in PLACES:
         if rng.random() < SKIPPED:
             continue
@@ -223,6 +233,10 @@ def paste_in(
         if sample.polygons is not None:
             outline = outline.cut(new_width, new_height)
             outlines.append(outline.map(functools.partial(np.add, (x1, y1))))
+        if sample.keypoints is not None and found.keypoints is not None:
+            size = new_width, new_height
+            points = fit_points(found.keypoints, window, size)
+            keypoints.append(map_keypoints(points, functools.partial(np.add, (x1, y1))))
     if not pasted:
         return sample
     labels = np.array([x.label for x in pasted], dtype=np.int64)
@@ -234,4 +248,9 @@ def paste_in(
         labels=np.concatenate([sample.labels, labels]),
         identities=np.concatenate([sample.identities, identities]),
         polygons=(None if sample.polygons is None else Polygons.join([sample.polygons, *outlines])),
+        keypoints=(
+            None
+            if sample.keypoints is None
+            else np.concatenate([sample.keypoints, *keypoints], dtype=np.float32)
+        ),
     )

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .run_lengths import polygons_of
+
 # Coordinates of a polygon of three points, the fewest that enclose anything.
 LEAST_COORDINATES = 6
 # Polygons that are copied at a time, so that their indices take little memory.
 CHUNK = 2**16
+# What is said of them in a message.
+MALFORMED = (
+    "%s without polygons, as 'segmentation' is neither polygons nor run lengths of the image's size"
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,14 @@ class Polygons:
         """The polygons of one object, (n, 2) each."""
         one = self.rows(index, index + 1)
         return [part for part in np.split(one.points, one.ends[:-1]) if len(part)]
+
+    def as_lists(self) -> list[list[np.ndarray]]:
+        """The polygons of each object as x1, y1, x2, y2, ..., float64, as Detectron2 has them."""
+        values = self.points.astype(np.float64).ravel()
+        ends = (2 * self.ends).tolist()
+        parts = [values[start:end] for start, end in zip([0, *ends], ends)]
+        places = self.parts.tolist()
+        return [parts[start:end] for start, end in zip([0, *places], places)]
 
     @classmethod
     def empty(cls, count: int) -> Polygons:
@@ -223,7 +237,7 @@ class PolygonList:
     """Polygons in the making, an object at a time.
 
     Attributes:
-        malformed: objects whose outline is neither polygons nor run lengths.
+        malformed: objects whose outline is neither polygons nor run lengths of their image's size.
     """
 
     def __init__(self):
@@ -232,20 +246,29 @@ class PolygonList:
         self.parts = array("q")
         self.malformed = 0
 
-    def add(self, shape: object) -> None:
+    def add(self, shape: object, size: tuple[int, int] | None = None) -> None:
         """Append an object.
 
         Args:
-            shape: its "segmentation" in COCO's form, lists of x1, y1, x2, y2, ... Lists of fewer
-                than three points are left out. Run lengths, or None, give no polygon.
+            shape: its "segmentation" in COCO's form, lists of x1, y1, x2, y2, ... or run lengths.
+                Lists of fewer than three points are left out; None gives no polygon.
+            size: height and width of its image, which run lengths have to have; None takes any.
         """
         if isinstance(shape, list | tuple):
             before = len(self.ends)
             for outline in shape:
                 self._add_outline(outline)
             self.malformed += bool(shape) and len(self.ends) == before
+        elif isinstance(shape, dict):
+            try:
+                outlines = polygons_of(shape, size)
+            except ValueError:
+                self.malformed += 1
+            else:
+                for outline in outlines:
+                    self._add_outline(outline.ravel())
         else:
-            self.malformed += not (shape is None or isinstance(shape, dict))
+            self.malformed += shape is not None
         self.parts.append(len(self.ends))
 
     def _add_outline(self, outline: object) -> None:

@@ -91,6 +91,7 @@ def augment_config(cfg: CfgNode) -> AugmentConfig:
         hsv=tuple(node.HSV),
         flip=node.FLIP,
         flip_vertical=node.FLIP_VERTICAL,
+        box_from_mask=node.BOX_FROM_MASK,
     )
 
 

@@ -17,6 +17,10 @@ Pictures are JPEG files of quality 95, which keeps the folder small.
 
     python -m yolor_d2.data.toy datasets/toy --train 400 --val 100 --seed 0
 
+With ``--keypoints`` triangles and crosses have three keypoints: their tip, which wears the second
+colour, and their left and right end, seen from the middle towards the tip. Rings and boxes have
+none.
+
 With ``--identities I`` objects are no longer of any colour: there are I individuals, each of one
 class with two colours and a pattern of its own, who are seen again and again in both splits. Each
 annotation then names its individual, 0 to I - 1, under "instance_id".
@@ -107,6 +111,20 @@ class Category:
     hue: float
 
 
+# Keypoints of an object, and lines between them as COCO's skeletons have them, from 1.
+KEYPOINT_NAMES = ("tip", "left_end", "right_end")
+SKELETON = ((1, 2), (1, 3), (2, 3))
+# Keypoints (u, v) of classes that have some, by name of the class, and the v below which such an
+# object has its second colour.
+KEYPOINTS: dict[str, tuple[Point, ...]] = {
+    "triangle": ((0.0, -1.0), (-np.sqrt(0.75), 0.5), (np.sqrt(0.75), 0.5)),
+    "cross": ((0.0, -0.96), (-0.96, 0.0), (0.96, 0.0)),
+}
+TIP = -0.3
+# Whether a keypoint is covered is seen at this part of the way to it from the middle: the outermost
+# pixels of an end are hardly its own.
+INNER = 0.9
+
 CATEGORIES = (
     Category(2, "ring", _ring, 0.0),
     Category(5, "triangle", _triangle, 72.0),
@@ -137,6 +155,16 @@ class Individual:
         return inside, tone + np.zeros_like(u + v)
 
 
+def with_tip(shape: Shape) -> Shape:
+    """A shape whose tip has the second colour, so that it is not taken for another end."""
+
+    def marked(u: Array, v: Array) -> tuple[Array, Array]:
+        inside, tone = shape(u, v)
+        return inside, np.where(v < TIP, np.float32(1.0), tone)
+
+    return marked
+
+
 @dataclass(frozen=True)
 class ToyDataset:
     """Where a data set lies. ``classes`` are in the order of rising category id."""
@@ -158,6 +186,31 @@ class SceneObject:
     full_area: int
     is_crowd: bool = False
     individual: int | None = None
+    keypoints: Array | None = None  # (K, 3) x, y, visibility; x and y continuous
+    inner: Array | None = None  # (K, 2) whole pixels (x, y) that tell whether they are covered
+
+    def set_keypoints(self, pose: tuple[float, float, float], centre: Point) -> None:
+        """Place the keypoints of its class, if it has some.
+
+        Args:
+            pose: diameter, aspect and angle, see `render_stamp`.
+            centre: (x, y) in pixels.
+        """
+        if self.category.name not in KEYPOINTS:
+            return
+        points = pose_points(KEYPOINTS[self.category.name], *pose, centre)
+        height, width = self.mask.shape
+        inside = ((points >= 0) & (points <= (width, height))).all(axis=1)
+        self.keypoints = np.concatenate([points, np.full((len(points), 1), 2.0)], axis=1)
+        self.keypoints[~inside] = 0
+        pixels = np.floor(np.array(centre) + INNER * (points - centre)).astype(int)
+        self.inner = pixels.clip(0, (width - 1, height - 1))
+
+    def hide_keypoints(self, mask: Array) -> None:
+        """Mark those as hidden that something covers."""
+        if self.keypoints is not None and self.inner is not None:
+            x, y = self.inner.T
+            self.keypoints[mask[y, x] & (self.keypoints[:, 2] > 0), 2] = 1
 
     def remains_visible(self, mask: Array) -> bool:
         """Say whether the object is still recognisable when only ``mask`` is left of it."""
@@ -228,6 +281,17 @@ def render_stamp(
         for a in shape(u, v)
     )
     return Stamp(coverage, np.clip(tone, 0.0, 1.0), centre)
+
+
+def pose_points(
+    points: Sequence[Point], diameter: float, aspect: float, angle: float, centre: Point
+) -> Array:
+    """(K, 2) places in pixels of points (u, v) of a shape, see `render_stamp`."""
+    u, v = np.array(points).T
+    v = v * aspect
+    cosine, sine = np.cos(angle), np.sin(angle)
+    turned = np.stack([u * cosine - v * sine, u * sine + v * cosine], axis=1)
+    return np.array(centre) + diameter / 2 * turned
 
 
 def tight_box(mask: Array) -> list[float]:
@@ -367,8 +431,12 @@ def add_object(
     category: Category,
     stamp: Stamp,
     individual: Individual | None = None,
+    pose: tuple[float, float, float] | None = None,
 ) -> bool:
-    """Draw an object unless it or one below it would be hardly visible; say whether it is drawn."""
+    """Draw an object unless it or one below it would be hardly visible; say whether it is drawn.
+
+    It has keypoints if its pose is given.
+    """
     coverage, tone = stamp.place(scene.size)
     mask = coverage >= 0.5
     new = SceneObject(category, mask, stamp.full_area)
@@ -381,6 +449,9 @@ def add_object(
         return False
     for other, other_mask in zip(scene.objects, remaining, strict=True):
         other.mask = other_mask
+        other.hide_keypoints(mask)
+    if pose is not None:
+        new.set_keypoints(pose, stamp.centre)
     if individual is None:
         _paint(rng, scene.canvas, coverage, tone, category.hue)
     else:
@@ -441,6 +512,7 @@ def make_scene(
     num_objects: int,
     with_crowd: bool = False,
     individuals: Sequence[Individual] = (),
+    keypoints: bool = False,
 ) -> tuple[Array, list[SceneObject]]:
     """Draw one picture.
 
@@ -450,6 +522,7 @@ def make_scene(
         num_objects: wanted number; fewer if no place is found in ten attempts each.
         with_crowd: adds an iscrowd region.
         individuals: the objects are some of these; without them they look like none other.
+        keypoints: whether objects have some, and marked tips.
 
     Returns:
         (H, W, 3) uint8 BGR picture and its objects, in the order drawn.
@@ -468,17 +541,21 @@ def make_scene(
         else:
             category = CATEGORIES[rng.integers(len(CATEGORIES))]
             shape = category.shape
+        if keypoints and category.name in KEYPOINTS:
+            shape = with_tip(shape)
         pose = _random_pose(rng, size)
         for _ in range(10):
             overlap = scene.objects and rng.random() < 0.1
             centre = _near_existing(rng, scene) if overlap else _random_centre(rng, size)
             stamp = render_stamp(shape, *pose, centre)
-            if add_object(rng, scene, category, stamp, individual):
+            if add_object(rng, scene, category, stamp, individual, pose if keypoints else None):
                 break
     return _degrade(rng, scene.canvas), scene.objects
 
 
-def _annotation(annotation_id: int, image_id: int, scene_object: SceneObject) -> dict:
+def _annotation(
+    annotation_id: int, image_id: int, scene_object: SceneObject, keypoints: bool
+) -> dict:
     annotation = {
         "id": annotation_id,
         "image_id": image_id,
@@ -489,11 +566,27 @@ def _annotation(annotation_id: int, image_id: int, scene_object: SceneObject) ->
     }
     if scene_object.individual is not None:
         annotation["instance_id"] = scene_object.individual
+    if keypoints:
+        # COCO's own tools expect them of every object.
+        points = scene_object.keypoints
+        points = np.zeros((len(KEYPOINT_NAMES), 3)) if points is None else points.copy()
+        known = points[:, 2] > 0
+        points[known, :2] -= 0.5  # numbers of pixels, as COCO has them
+        annotation["keypoints"] = points.round(2).ravel().tolist()
+        annotation["num_keypoints"] = int(known.sum())
     if scene_object.is_crowd:
         annotation["segmentation"] = encode_rle(scene_object.mask)
     elif polygons := trace(scene_object.mask):
         annotation["segmentation"] = polygons
     return annotation
+
+
+def _category(category: Category, keypoints: bool) -> dict:
+    entry = {"id": category.id, "name": category.name, "supercategory": "shape"}
+    if keypoints and category.name in KEYPOINTS:
+        entry["keypoints"] = list(KEYPOINT_NAMES)
+        entry["skeleton"] = [list(line) for line in SKELETON]
+    return entry
 
 
 def _write_safely(path: Path, content: bytes) -> None:
@@ -509,6 +602,7 @@ def _write_split(json_path: Path, folder: Path, split: str, num_images: int, inf
     folder.mkdir(parents=True, exist_ok=True)
     individuals = make_individuals(parameters["seed"], parameters.get("identities", 0))
     images, annotations = [], []
+    keypoints = parameters.get("keypoints", False)
     for index in range(num_images):
         # A generator for each image: image i is the same however many there are.
         rng = np.random.default_rng([parameters["seed"], FIRST_IMAGE_ID[split], index])
@@ -522,6 +616,7 @@ def _write_split(json_path: Path, folder: Path, split: str, num_images: int, inf
             num_objects=num_objects,
             with_crowd=with_crowd,
             individuals=individuals,
+            keypoints=keypoints,
         )
         image_id = FIRST_IMAGE_ID[split] + index
         file_name = f"{image_id:06d}.jpg"
@@ -530,13 +625,14 @@ def _write_split(json_path: Path, folder: Path, split: str, num_images: int, inf
         height, width = picture.shape[:2]
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
         for scene_object in objects:
-            annotations.append(_annotation(len(annotations) + 1, image_id, scene_object))
+            number = len(annotations) + 1
+            annotations.append(_annotation(number, image_id, scene_object, keypoints))
     content = {
         "info": info,
         "licenses": [],
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": c.id, "name": c.name, "supercategory": "shape"} for c in CATEGORIES],
+        "categories": [_category(c, keypoints) for c in CATEGORIES],
     }
     _write_safely(json_path, json.dumps(content).encode())
 
@@ -571,6 +667,7 @@ def write_toy_dataset(
     image_size: Size = (256, 320),
     seed: int = 0,
     identities: int = 0,
+    keypoints: bool = False,
     objects: tuple[int, int] = OBJECTS,
     force: bool = False,
 ) -> ToyDataset:
@@ -585,6 +682,7 @@ def write_toy_dataset(
         image_size: largest (H, W) in pixels, at least 96 each; see ``make_scene``.
         seed: equal seeds give equal bytes, >= 0.
         identities: individuals that are seen again and again, see the module; 0 for none.
+        keypoints: whether triangles and crosses have keypoints, see the module.
         objects: fewest and most objects of an image that is not empty, at least 1. With few of
             them, images differ in which classes they show.
         force: write even if a data set is there, also one of other parameters.
@@ -621,6 +719,8 @@ def write_toy_dataset(
     }
     if identities:
         parameters["identities"] = identities
+    if keypoints:
+        parameters["keypoints"] = True
     if tuple(objects) != OBJECTS:
         parameters["objects"] = list(objects)
     info = {
@@ -654,6 +754,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--identities", type=int, default=0, help="individuals that recur, with their instance_id"
     )
     parser.add_argument(
+        "--keypoints", action="store_true", help="three keypoints of triangles and crosses"
+    )
+    parser.add_argument(
         "--objects",
         type=int,
         nargs=2,
@@ -670,6 +773,7 @@ def main(arguments: list[str] | None = None) -> None:
         num_val=options.val,
         seed=options.seed,
         identities=options.identities,
+        keypoints=options.keypoints,
         objects=tuple(options.objects),
         force=options.force,
     )

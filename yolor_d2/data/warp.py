@@ -1,4 +1,4 @@
-"""Moving pixels and boxes by one matrix: scale, shift, rotation, shear, perspective.
+"""Moving all of a sample by one matrix: scale, shift, rotation, shear, perspective.
 
 A sample is put together on a canvas and mapped to the network's input. Only the part of the canvas
 that is seen there is ever made: images outside it are not even read. Coordinates are continuous,
@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .augment import FILL, Sample, by_channels, clip_boxes, move_polygons, paste
+from . import augment
+from .augment import FILL, Sample, by_channels, clip_boxes, paste
+from .keypoints import cut_keypoints, join_keypoints, map_keypoints
 from .polygons import Polygons, join_polygons
 
 # A box stays after a warp if its sides, in pixels, exceed this ...
@@ -163,6 +165,36 @@ def warp_polygons(
     return polygons.map(lambda points: map_points(points, warp.matrix)).cut(width, height)
 
 
+def warp_keypoints(
+    keypoints: np.ndarray, canvas_size: tuple[int, int], warp: Warp, out_size: tuple[int, int]
+) -> np.ndarray:
+    """(M, K, 3) what the output shows of keypoints on the canvas."""
+    # First on the canvas, as polygons.
+    keypoints = cut_keypoints(keypoints, *canvas_size[::-1])
+    keypoints = map_keypoints(keypoints, lambda points: map_points(points, warp.matrix))
+    return cut_keypoints(keypoints, *out_size[::-1])
+
+
+def boxes_around(
+    boxes: np.ndarray, had: np.ndarray, outlines: Polygons
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes of what is left of objects.
+
+    Args:
+        boxes: (M, 4) xyxy of those of which nothing else is known.
+        had: (M,) bool, which of them had polygons before they were cut.
+        outlines: what is left of these.
+
+    Returns:
+        (M, 4) xyxy, and (M,) bool, False for objects of which too little is left, see `MIN_SIDE`.
+    """
+    bounds = outlines.bounds()
+    known = outlines.counts > 0
+    boxes = np.where(known[:, None], bounds, boxes)
+    left = np.where(had, known, True)
+    return boxes, left & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > MIN_SIDE)
+
+
 def usable(before: np.ndarray, after: np.ndarray, scale: float) -> np.ndarray:
     """Which boxes are still worth training on.
 
@@ -226,6 +258,7 @@ def render(
     warp: Warp,
     out_size: tuple[int, int],
     channels: int = 3,
+    box_from_mask: bool = False,
 ) -> Sample:
     """The view of a canvas with images through a warp, and the boxes that are worth training on.
 
@@ -235,10 +268,13 @@ def render(
         warp: from the canvas to the output.
         out_size: (H, W) of the output.
         channels: of the images.
+        box_from_mask: whether the boxes of objects that have polygons are those of what is seen of
+            these.
 
     Returns:
         Sample of (H, W) pixels. Its boxes are bounding boxes of mapped corners, cut at the border;
-        see `usable` for those that are left out. Polygons are mapped and cut point by point.
+        see `usable` for those that are left out. Polygons are mapped and cut point by point, and so
+        are keypoints; those outside are no longer labelled.
     """
     canvas = Window(0, 0, canvas_size[1], canvas_size[0])
     origin = whole_pixel_origin(warp.matrix)
@@ -254,6 +290,7 @@ def render(
     boxes, labels = [np.zeros((0, 4))], [np.zeros(0, dtype=np.int64)]
     identities = [np.zeros(0, dtype=np.int64)]
     polygons: list[tuple[Polygons | None, int]] = [(None, 0)]
+    keypoints: list[tuple[np.ndarray | None, int]] = [(None, 0)]
     shown = window.cut(canvas)
     # The pixels of the canvas alone: nothing is drawn outside it.
     drawn = image[
@@ -268,8 +305,9 @@ def render(
         boxes.append(sample.boxes + [tile.left, tile.top, tile.left, tile.top])
         labels.append(sample.labels)
         identities.append(sample.identities)
-        outlines = move_polygons(sample, functools.partial(np.add, (tile.left, tile.top)))
-        polygons.append((outlines, len(sample.labels)))
+        moved = augment.map_points(sample, functools.partial(np.add, (tile.left, tile.top)))
+        polygons.append((moved["polygons"], len(sample.labels)))
+        keypoints.append((moved["keypoints"], len(sample.labels)))
 
     if origin is not None:
         factor = warp.matrix[0, 0]
@@ -282,8 +320,18 @@ def render(
     before = clip_boxes(np.concatenate(boxes), *canvas_size)
     after = warp_boxes(before, warp, out_size)
     keep = usable(before, after, warp.scale)
-    labels, identities = np.concatenate(labels)[keep], np.concatenate(identities)[keep]
+    sample = Sample(
+        image, after[keep], np.concatenate(labels)[keep], np.concatenate(identities)[keep]
+    )
+    points = join_keypoints(keypoints)
+    if points is not None:
+        sample.keypoints = warp_keypoints(points[keep], canvas_size, warp, out_size)
     outlines = join_polygons(polygons)
     if outlines is not None:
-        outlines = warp_polygons(outlines.take(keep), canvas_size, warp, out_size)
-    return Sample(image, after[keep], labels, identities, outlines)
+        outlines = outlines.take(keep)
+        had = outlines.counts > 0
+        sample.polygons = warp_polygons(outlines, canvas_size, warp, out_size)
+        if box_from_mask:
+            sample.boxes, left = boxes_around(sample.boxes, had, sample.polygons)
+            sample = sample.take(left)
+    return sample

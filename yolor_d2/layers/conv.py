@@ -91,6 +91,7 @@ class ConvNormAct(nn.Module):
         out_channels: channels of the output.
         kernel_size: odd, so that the padding keeps (H, W) at stride 1.
         stride: 1 or 2.
+        groups: of channels; as many as channels for a depthwise convolution.
         form: norm and activation.
     """
 
@@ -101,11 +102,18 @@ class ConvNormAct(nn.Module):
         kernel_size: int = 1,
         stride: int = 1,
         *,
+        groups: int = 1,
         form: BlockForm,
     ):
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            bias=False,
         )
         self.norm = form.norm(out_channels)
         self.act = form.act()

@@ -4,7 +4,7 @@ from .backbone import STAGES, STEM_LAYERS, YOLORBackbone, register_stem_layer
 from .head import AnchorHead
 from .neck import OUTPUTS, PANNeck
 from .network import YOLORNetwork, build_network
-from .tasks import ClassificationBranch, EmbeddingBranch, TaskBranches
+from .tasks import ClassificationBranch, EmbeddingBranch, KeypointBranch, TaskBranches
 from .variants import VARIANTS, Variant, get_variant
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "AnchorHead",
     "ClassificationBranch",
     "EmbeddingBranch",
+    "KeypointBranch",
     "PANNeck",
     "TaskBranches",
     "Variant",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 # Places of an image on its canvas, see `Padding`.
@@ -83,11 +84,14 @@ class ImageView(NamedTuple):
 
     def to_image(self, points: Tensor) -> Tensor:
         """(..., 2) points of the canvas in the wanted size; they may lie outside."""
-        return (points - points.new_tensor(self.origin)) * points.new_tensor(self.factor)
+        # By numbers and columns: a tensor of the four would have to be copied to a GPU.
+        columns = zip(points.unbind(dim=-1), self.origin, self.factor)
+        return torch.stack([(x - origin) * factor for x, origin, factor in columns], dim=-1)
 
     def to_canvas(self, points: Tensor) -> Tensor:
         """The other way."""
-        return points / points.new_tensor(self.factor) + points.new_tensor(self.origin)
+        columns = zip(points.unbind(dim=-1), self.origin, self.factor)
+        return torch.stack([x / factor + origin for x, origin, factor in columns], dim=-1)
 
 
 @dataclass(frozen=True)

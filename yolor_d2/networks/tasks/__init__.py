@@ -8,12 +8,14 @@ in `yolor_d2.tasks`.
 from .branch import FileOutput, Found, TaskBranch, TaskBranches, TaskInputs
 from .classification import ClassificationBranch
 from .embedding import EmbeddingBranch
+from .keypoints import KeypointBranch
 
 __all__ = [
     "ClassificationBranch",
     "EmbeddingBranch",
     "FileOutput",
     "Found",
+    "KeypointBranch",
     "TaskBranch",
     "TaskBranches",
     "TaskInputs",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -78,7 +78,7 @@ class TaskBranch(nn.Module):
     """
 
     # Names of tensors whose shape depends on the training data; those of other data are not loaded.
-    by_data: ClassVar[tuple[str, ...]] = ()
+    by_data: tuple[str, ...] = ()
 
     def __init__(self, gain: float = 1.0):
         super().__init__()
@@ -152,6 +152,12 @@ class TaskBranches(nn.ModuleDict):
 
     def __init__(self, branches: Mapping[str, TaskBranch] | None = None):
         super().__init__(dict(branches or {}))
+
+    if TYPE_CHECKING:  # it holds nothing else
+
+        def items(self) -> ItemsView[str, TaskBranch]: ...
+
+        def values(self) -> ValuesView[TaskBranch]: ...
 
     def forward(
         self, features: Sequence[Tensor], levels: list[Tensor], windows: Tensor

@@ -1,0 +1,212 @@
+"""Keypoints: named points of an object, of which one side's may be the mirror images of the
+other's.
+
+Everywhere (M, K, 3) float32: x and y, continuous as in `augment`, and visibility, 0 where a point
+is not labelled, 1 where it is hidden, 2 where it is seen. A point of visibility 0 lies at (0, 0).
+"""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# The visibility of points that are labelled and seen, the greatest there is.
+SEEN = 2
+# A side in a name: a word of its own, as in "left_eye", "eye_l" or "L-ear", or a part of one, as in
+# "leftEye" or "eyeLeft".
+SIDES = (
+    re.compile(r"(?<![a-z0-9])(left|right|l|r)(?![a-z0-9])", re.IGNORECASE),
+    re.compile(r"^(left|right)(?=[A-Z])|(?<=[a-z0-9])(Left|Right)$"),
+)
+OPPOSITES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+# ---- What the points of a data set are
+
+
+@dataclass(frozen=True)
+class KeypointLayout:
+    """What a COCO file says of its keypoints.
+
+    Attributes:
+        names: K names.
+        connections: pairs of names between which a line is drawn.
+    """
+
+    names: tuple[str, ...]
+    connections: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def from_categories(cls, categories: Sequence[Any]) -> KeypointLayout | None:
+        """Of the first category that has some; None if none has.
+
+        Args:
+            categories: of each "keypoints" and "skeleton" of the file, None where it has none.
+
+        Raises:
+            ValueError: when they are no lists of names, and of pairs of numbers from 1, or when
+                another category has other names.
+        """
+        found = None
+        for category in categories:
+            if not category or not category.get("keypoints"):
+                continue
+            names, lines = category["keypoints"], category.get("skeleton") or []
+            if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
+                raise ValueError(f"'keypoints' of a category are {names!r:.100}, expected names")
+            if len(set(names)) < len(names):
+                raise ValueError(f"'keypoints' of a category name one twice: {names}")
+            if found is not None and found.names != tuple(names):
+                raise ValueError(
+                    f"categories have different keypoints, {list(found.names)} and {names}: a data "
+                    "set has one list of them"
+                )
+            if found is None:
+                found = cls(tuple(names), tuple(connect(names, x) for x in lines))
+        return found
+
+    @property
+    def rules(self) -> list[tuple[str, str, tuple[int, int, int]]]:
+        """The connections as Detectron2's metadata have them, each with a colour (RGB, 0-255)."""
+        count = max(len(self.connections), 1)
+        colours = [colorsys.hsv_to_rgb(i / count, 0.9, 1.0) for i in range(count)]
+        colours = [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours]
+        return [(*pair, colour) for pair, colour in zip(self.connections, colours)]
+
+
+def connect(names: Sequence[str], line: Any) -> tuple[str, str]:
+    """The names of one entry of a skeleton, two numbers from 1."""
+    usable = isinstance(line, list | tuple) and len(line) == 2
+    if not usable or not all(type(x) is int and 1 <= x <= len(names) for x in line):
+        raise ValueError(
+            f"'skeleton' of a category has {line!r:.100}, expected two numbers from 1 to "
+            f"{len(names)}"
+        )
+    return names[line[0] - 1], names[line[1] - 1]
+
+
+def opposite(name: str) -> str:
+    """The name with its side exchanged; the same where it names none."""
+
+    def exchange(match: re.Match) -> str:
+        word = match[0]
+        other = OPPOSITES[word.lower()]
+        return other.upper() if word.isupper() else other.title() if word.istitle() else other
+
+    for side in SIDES:
+        name, count = side.subn(exchange, name)
+        if count:
+            break
+    return name
+
+
+def flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ by their side alone, in the order of the first of each."""
+    places = {name: i for i, name in enumerate(names)}
+    pairs = [(name, opposite(name)) for name in names]
+    return [(a, b) for a, b in pairs if places[a] < places.get(b, -1)]
+
+
+def flip_order(names: Sequence[str], pairs: Sequence[Sequence[str]]) -> np.ndarray:
+    """(K,) int64: what lies at place k of a mirrored object was at this place before.
+
+    Args:
+        names: K names.
+        pairs: of names that a mirror exchanges.
+
+    Raises:
+        ValueError: when a pair has a name that there is not, or two pairs have the same one.
+    """
+    order, places = np.arange(len(names)), {name: i for i, name in enumerate(names)}
+    seen = [name for pair in pairs for name in pair]
+    unknown = sorted({name for name in seen if name not in places})
+    if unknown:
+        raise ValueError(f"keypoint_flip_map names {unknown}, keypoint_names has {list(names)}")
+    if len(set(seen)) < len(seen) or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"keypoint_flip_map is {list(pairs)}, expected pairs, no name twice")
+    for first, second in pairs:
+        order[places[first]], order[places[second]] = places[second], places[first]
+    return order
+
+
+# ---- Reading
+
+
+def read_points(values: Any, count: int | None) -> np.ndarray:
+    """(K, 3) float32 keypoints of one object.
+
+    Args:
+        values: x, y, visibility, x, y, ... in one list.
+        count: K; None for any.
+
+    Raises:
+        ValueError: when they are no such numbers.
+    """
+    try:
+        points = np.array(values, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise ValueError("'keypoints' that are no list of numbers") from error
+    if len(points) % 3 or (count is not None and len(points) != 3 * count):
+        expected = "three for each point" if count is None else f"{3 * count}, three for each"
+        raise ValueError(f"{len(points)} numbers in 'keypoints', expected {expected}")
+    points = points.reshape(-1, 3)
+    if not np.isfinite(points).all():
+        raise ValueError("'keypoints' that are not finite")
+    if not np.isin(points[:, 2], (0, 1, SEEN)).all():
+        wrong = points[~np.isin(points[:, 2], (0, 1, SEEN)), 2][0]
+        raise ValueError(f"a keypoint of visibility {wrong:g}, expected 0, 1 or 2")
+    points[points[:, 2] == 0] = 0
+    return points.astype(np.float32)
+
+
+# ---- Moving
+
+
+def map_keypoints(
+    keypoints: np.ndarray, function: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The same with labelled points elsewhere; `function` takes and gives (P, 2)."""
+    known = keypoints[..., 2] > 0
+    found = keypoints.copy()
+    found[known, :2] = function(keypoints[known][:, :2])
+    return found
+
+
+def cut_keypoints(
+    keypoints: np.ndarray, width: np.ndarray | float, height: np.ndarray | float
+) -> np.ndarray:
+    """The same, where points outside images are not labelled.
+
+    Args:
+        keypoints: (M, K, 3).
+        width, height: of the image of each object, (M,), or of one image, in pixels.
+    """
+    sides = np.stack([width, height], axis=-1).astype(np.float32)
+    sides = sides.reshape(-1, 1, 2)  # (M or 1, 1, 2)
+    points = keypoints[..., :2]
+    inside = ((points >= 0) & (points <= sides)).all(axis=-1)
+    return np.where(inside[..., None], keypoints, np.float32(0))
+
+
+def join_keypoints(parts: Sequence[tuple[np.ndarray | None, int]]) -> np.ndarray | None:
+    """Keypoints of several groups of objects; None if no group has any.
+
+    Args:
+        parts: of each group keypoints, if it has some, and the number of objects; those that have
+            some have the same number of them.
+    """
+    known = [keypoints for keypoints, _ in parts if keypoints is not None]
+    if not known:
+        return None
+    shape = max(x.shape[1] for x in known), 3
+    return np.concatenate(
+        [
+            np.zeros((count, *shape), np.float32) if x is None or not x.shape[1] else x
+            for x, count in parts
+        ]
+    )

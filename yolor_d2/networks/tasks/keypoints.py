@@ -1,0 +1,324 @@
+"""Keypoints of objects: named points such as corners or joints, with a score each.
+
+Branch, decoding and loss are those of the authors' pose network (YOLOv7, branch `pose`, after
+YOLO-Pose, arXiv 2204.06806): every anchor of every cell says where the points of its object lie,
+from its cell on, and the loss is 1 - OKS, the similarity by which COCO evaluates keypoints. What is
+ours: implicit knowledge in the branch, any number of points and of layers, and that objects of
+which no point is labelled take part in neither loss (theirs learn that nothing is visible).
+
+Sigmas say how far off a point of a kind may be, as a share of the object's size. For 17 points they
+are those that COCO has published, in the order of its "person"; for any other number 0.1 each, a
+choice of this project: about that of a hip (0.107), the loosest of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...layers import BlockForm, ConvNormAct, ImplicitOptions, build_implicit, widened
+from ...ops.assign import Assignment
+from ...ops.decode import cell_grid
+from ...ops.device import constant
+from ...ops.losses import at_least_float32
+from ...ops.truth import Truth
+from .branch import FileOutput, Found, TaskBranch
+
+# Of COCO's person: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles.
+COCO_SIGMAS = (
+    *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072),
+    *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+)
+OTHER_SIGMA = 0.1
+# Values of `KeypointBranch.layout`.
+LAYOUTS = ("", "yolov7")
+
+
+def sigmas_of(num_keypoints: int, given: Sequence[float] = ()) -> tuple[float, ...]:
+    """A sigma for each of K points: the given ones, else COCO's for 17 points, else 0.1.
+
+    Raises:
+        ValueError: when there are some, but not K positive ones.
+    """
+    if not given:
+        return COCO_SIGMAS if num_keypoints == len(COCO_SIGMAS) else (OTHER_SIGMA,) * num_keypoints
+    if len(given) != num_keypoints or not all(0 < sigma < math.inf for sigma in given):
+        raise ValueError(
+            f"MODEL.YOLOR.TASKS.KEYPOINTS.SIGMAS is {list(given)}, expected none or a positive "
+            f"number for each of {num_keypoints} points"
+        )
+    return tuple(map(float, given))
+
+
+def dissimilarity(points: Tensor, wanted: Tensor, areas: Tensor, sigmas: Tensor) -> Tensor:
+    """1 - OKS of each point: 1 - exp(-d^2 / (4 s sigma^2)).
+
+    COCO's evaluation divides by 8 s sigma^2, with s the area of the object's mask.
+
+    Args:
+        points: (R, K, 2).
+        wanted: (R, K, 2).
+        areas: (R,) s, width times height of the object, in the square of the same unit.
+        sigmas: (K,).
+
+    Returns:
+        (R, K) in 0-1.
+    """
+    squared = (points - wanted).square().sum(dim=2)
+    # The reference adds 1e-9 against objects without area.
+    return -torch.expm1(-squared / (4 * areas[:, None] * sigmas.square() + 1e-9))
+
+
+def keypoint_losses(
+    levels: Sequence[Tensor],
+    targets: Assignment,
+    keypoints: Tensor,
+    strides: Sequence[int],
+    sigmas: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    """Unweighted losses at the positives of objects of which points are labelled.
+
+    Args:
+        levels: L (N, A, H, W, K, 3), see `KeypointBranch.forward`.
+        targets: positives of all levels.
+        keypoints: (M, K, 3) x, y in input pixels, visibility, 0 where not labelled.
+        strides: L strides.
+        sigmas: K.
+
+    Returns:
+        0-dim, at least float32: the sum over the levels of the mean of 1 - OKS over the labelled
+        points, and of the mean cross entropy of "is labelled" over all points. A level without any
+        adds 0, with gradients of 0.
+    """
+    # Naming convention: (R = positives, K = points, L = levels)
+    places = (targets.image, targets.anchor, targets.row, targets.column)
+    by_level = zip(*(place.split(targets.sizes) for place in places))
+    matched = at_least_float32(torch.cat([x[where] for x, where in zip(levels, by_level)]))
+    truth = keypoints[targets.number].to(matched.dtype)  # (R, K, 3)
+    labelled = truth[..., 2] > 0
+    if targets.valid is not None:
+        labelled = labelled & targets.valid[:, None]
+    known = labelled.any(dim=1)  # (R,)
+
+    stride = constant(tuple(map(float, strides)), matched)[targets.level, None, None]
+    cell = torch.stack([targets.column, targets.row], dim=1)[:, None]  # (R, 1, 2)
+    # Nothing that other points or cells hold may reach the sums, be it infinite.
+    unused = ~labelled[..., None]
+    offsets = (2 * matched[..., :2] - 0.5).masked_fill(unused, 0.0)
+    wanted = (truth[..., :2] / stride - cell).masked_fill(unused, 0.0)
+    areas = targets.box[:, 2:].prod(dim=1).to(matched.dtype)
+    terms = dissimilarity(
+        offsets, wanted, areas, constant(tuple(map(float, sigmas)), matched)
+    ).masked_fill(~labelled, 0.0)
+    logits = matched[..., 2].masked_fill(~known[:, None], 0.0)
+    entropy = F.binary_cross_entropy_with_logits(logits, labelled.to(logits), reduction="none")
+    entropy = entropy.masked_fill(~known[:, None], 0.0)
+
+    def sum_of_means(values: Tensor, counts: Tensor) -> Tensor:
+        """(R, K) values and (R,) how many of a row count."""
+        by_level = [x.sum() for x in counts.split(targets.sizes)]
+        share = 1 / torch.stack(by_level).clamp(min=1).to(values.dtype)
+        return (values.sum(dim=1) * share[targets.level]).sum()
+
+    num_keypoints = labelled.shape[1]
+    return (
+        sum_of_means(terms, labelled.sum(dim=1)),
+        sum_of_means(entropy, num_keypoints * known),
+    )
+
+
+def keypoints_of_rows(levels: Sequence[Tensor], rows: Tensor, strides: Sequence[int]) -> Tensor:
+    """Points of decoded rows.
+
+    Args:
+        levels: L (A, H, W, K, 3) of one image, see `KeypointBranch.forward`.
+        rows: (R,) int64 numbers of rows in the order of `ops.decode.decode`.
+        strides: L strides.
+
+    Returns:
+        (R, K, 3) x, y in input pixels, score in 0-1; at least float32.
+    """
+    found = at_least_float32(levels[0]).new_zeros(len(rows), *levels[0].shape[3:])
+    start = 0
+    for level, stride in zip(levels, strides):
+        anchors, height, width = level.shape[:3]
+        size = height * width
+        here = (rows >= start) & (rows < start + anchors * size)
+        # Every row is looked up on every level, so that no shape depends on a value.
+        number = (rows - start).clamp(0, anchors * size - 1)
+        anchor, cell = number // size, number % size
+        values = at_least_float32(level[anchor, cell // width, cell % width])  # (R, K, 3)
+        corner = cell_grid(height, width, values).view(size, 2)[cell][:, None]
+        points = (2 * values[..., :2] - 0.5 + corner) * stride
+        decoded = torch.cat([points, values[..., 2:].sigmoid()], dim=2)
+        found = torch.where(here[:, None, None], decoded, found)
+        start += anchors * size
+    return found
+
+
+class KeypointBranch(TaskBranch):
+    """K points for every anchor of every cell.
+
+    On each level `layers` times a depthwise 3x3 and a 1x1 convolution, then a depthwise 3x3 one,
+    all as wide as the feature and with norm and activation; implicit; a plain 1x1 convolution.
+
+    Args:
+        in_channels: width of each input feature, fine to coarse.
+        strides: input pixels per cell of each level.
+        num_anchors: anchors A per cell.
+        num_keypoints: points K of an object, at least 1.
+        layers: pairs of convolutions; the authors have 5.
+        implicit: implicit knowledge, see `layers.parse_implicit`; the authors' branch has none.
+        options: what all implicit knowledge shares.
+        sigmas: see `sigmas_of`.
+        gain: weight of the loss of the points; the authors have 0.1.
+        visibility_gain: weight of the loss of the scores; the authors have the gain of classes,
+            0.3 * 1 / 80 * 3 / 4 for their network.
+        layout: which channels belong to which anchor. "": those of its own. "yolov7": as in the
+            authors' network, whose weights need that. It joins the channels of detection, of all
+            anchors, and those of points, of all anchors, and cuts the whole into A parts: the first
+            anchor's box lies among the channels of detection, those of the others among channels
+            of points. Nothing but these weights asks for it; objectness then starts at 0.5 for all
+            anchors but the first.
+        form: norm and activation of the convolutions.
+
+    Raises:
+        ValueError: when there is no point, or a value is not possible; it names the key.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        *,
+        strides: Sequence[int],
+        num_anchors: int,
+        num_keypoints: int,
+        layers: int = 5,
+        implicit: str = "none",
+        options: ImplicitOptions = ImplicitOptions(),
+        sigmas: Sequence[float] = (),
+        gain: float = 0.1,
+        visibility_gain: float = 0.0028125,
+        layout: str = "",
+        form: BlockForm,
+    ):
+        super().__init__(gain)
+        if num_keypoints < 1:
+            raise ValueError(
+                f"MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS is {num_keypoints}, expected at least "
+                "1 (yolor-d2 train takes it from the training data)"
+            )
+        if layout not in LAYOUTS:
+            raise ValueError(
+                f"MODEL.YOLOR.TASKS.KEYPOINTS.LAYOUT is {layout!r}, expected one of {list(LAYOUTS)}"
+            )
+        self.strides = list(strides)
+        self.num_anchors = num_anchors
+        self.num_keypoints = num_keypoints
+        self.visibility_gain = visibility_gain
+        self.layout = layout
+        self.sigmas = sigmas_of(num_keypoints, sigmas)
+
+        def depthwise(channels: int) -> ConvNormAct:
+            return ConvNormAct(channels, channels, 3, groups=channels, form=form)
+
+        def convs(channels: int) -> nn.Sequential:
+            pairs = [
+                (depthwise(channels), ConvNormAct(channels, channels, form=form))
+                for _ in range(layers)
+            ]
+            return nn.Sequential(*(conv for pair in pairs for conv in pair), depthwise(channels))
+
+        self.convs = nn.ModuleList(map(convs, in_channels))
+        self.implicit = nn.ModuleList(
+            build_implicit(implicit, channels, options=options) for channels in in_channels
+        )
+        self.predict = nn.ModuleList(
+            nn.Conv2d(widened(module, channels), num_anchors * num_keypoints * 3, 1)
+            for module, channels in zip(self.implicit, in_channels)
+        )
+        if not layout:  # else detection depends on the number of points too
+            self.by_data = tuple(
+                f"predict.{i}.{name}"
+                for i in range(len(self.predict))
+                for name in ("weight", "bias")
+            )
+
+    def chains(self) -> Iterator[list[nn.Module]]:
+        """Layers that follow each other directly, see `layers.fuse`."""
+        for implicit, predict in zip(self.implicit, self.predict):
+            yield [implicit, predict]
+
+    def forward(self, features: Sequence[Tensor], windows: Tensor) -> list[Tensor]:
+        """Features (N, Ci, Hi, Wi) to (N, A, Hi, Wi, K, 3), fine to coarse.
+
+        The last axis is tx, ty, tv: the point lies at (2 t - 0.5 + cell) * stride, any distance
+        away; its score is the sigmoid of tv.
+        """
+        levels = [
+            predict(implicit(convs(x)))
+            for x, convs, implicit, predict in zip(
+                features, self.convs, self.implicit, self.predict
+            )
+        ]
+        shape = self.num_anchors, self.num_keypoints, 3
+        return [x.unflatten(1, shape).permute(0, 1, 4, 5, 2, 3) for x in levels]
+
+    def share(
+        self, levels: list[Tensor], output: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """See `TaskBranch` and `layout`; auxiliary heads keep their own channels."""
+        if not self.layout:
+            return levels, output
+        mixed = [self.mix(*pair) for pair in zip(levels, output)]
+        return [x for x, _ in mixed] + levels[len(output) :], [x for _, x in mixed]
+
+    def mix(self, logits: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, A, H, W, 5 + classes) logits and (N, A, H, W, K, 3) points, cut anew."""
+        outputs = logits.shape[-1]
+        detection = logits.permute(0, 1, 4, 2, 3).flatten(1, 2)  # (N, A * outputs, H, W)
+        others = points.permute(0, 1, 4, 5, 2, 3).flatten(1, 3)  # (N, A * 3 K, H, W)
+        by_anchor = torch.cat([detection, others], dim=1).unflatten(1, (self.num_anchors, -1))
+        by_anchor = by_anchor.permute(0, 1, 3, 4, 2)  # (N, A, H, W, outputs + 3 K)
+        return (
+            by_anchor[..., :outputs],
+            by_anchor[..., outputs:].unflatten(-1, (self.num_keypoints, 3)),
+        )
+
+    def losses(self, output: list[Tensor], truth: Truth, targets: Assignment) -> dict[str, Tensor]:
+        """See `TaskBranch`: "loss_keypoints", "loss_visibility"; `truth` has the field
+        "keypoints", see `keypoint_losses`."""
+        points, visibility = keypoint_losses(
+            output, targets, truth.fields["keypoints"], self.strides, self.sigmas
+        )
+        return {
+            "loss_keypoints": self.gain * points,
+            "loss_visibility": self.visibility_gain * visibility,
+        }
+
+    def decode(self, output: list[Tensor], image: int, found: Found) -> Tensor:
+        """(D, K, 3) x, y in the wanted size, not cut at the border of the image; score in 0-1."""
+        decoded = keypoints_of_rows([x[image] for x in output], found.rows, self.strides)
+        return torch.cat([found.view.to_image(decoded[..., :2]), decoded[..., 2:]], dim=2)
+
+    def file_outputs(self) -> list[FileOutput]:
+        """See `TaskBranch`."""
+        return [
+            FileOutput("keypoints", True, "pixels", "x, y of every point, not cut at the border"),
+            FileOutput("keypoint_scores", True, "score", "of every point, in 0-1"),
+        ]
+
+    def export(self, output: list[Tensor]) -> list[Tensor]:
+        """(N, R, K, 2) points in pixels of the canvas, and (N, R, K) scores."""
+        points, scores = [], []
+        for level, stride in zip(output, self.strides):
+            level = at_least_float32(level)  # (N, A, H, W, K, 3)
+            height, width = level.shape[2:4]
+            corner = cell_grid(height, width, level)[:, :, None]
+            points.append(((2 * level[..., :2] - 0.5 + corner) * stride).flatten(1, 3))
+            scores.append(level[..., 2].sigmoid().flatten(1, 3))
+        return [torch.cat(points, dim=1), torch.cat(scores, dim=1)]
