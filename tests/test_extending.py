@@ -242,13 +242,13 @@ def test_the_commands_of_the_page(tmp_path, toy):
         (tmp_path / name).symlink_to(target)
     text = re.sub(r" *\\\n *", " ", PAGE)
     commands = re.findall(r"^    yolor-d2 (.*)$", text, re.M)
-    assert [command.split()[0] for command in commands] == ["train", "predict", "train"]
+    assert [x.split()[0] for x in commands] == ["train", "predict", "train", "train"]
     small = "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.MAX_EPOCHS 0 TEST.EVAL_EPOCHS 0"
     small += (
         " MODEL.DEVICE cpu INPUT.MAX_SIZE_TRAIN 64 INPUT.MIN_SIZE_TRAIN 64, INPUT.MIN_SIZE_TEST 64"
     )
     small += " INPUT.MAX_SIZE_TEST 64 DATALOADER.NUM_WORKERS 0 TEST.REPORT False"
-    train, predict, _ = commands
+    train, predict, *_ = commands
     for command in (f"{train} {small}", predict.replace("model_best", "model_final")):
         code = f"import sys; from yolor_d2.cli import main; sys.exit(main({command.split()!r}))"
         images = code.replace("'images/'", repr(str(toy.train_images) + "/"), 1)

@@ -20,6 +20,9 @@ from . import model_zoo
 ENVIRONMENT_VARIABLE = "_ARGCOMPLETE"
 # A key of this project in `config.add_yolor_config`.
 OWN_KEY = re.compile(r"^    cfg\.([A-Z0-9_.]+) = (?!CfgNode\()", re.MULTILINE)
+# A key of a task in `Task.add_config`, which stands in the file with the name of the task.
+TASKS_NODE = "MODEL.YOLOR.TASKS."
+TASK_KEY = re.compile(r"^        node\.([A-Z0-9_]+) = ", re.MULTILINE)
 
 
 def answer(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +75,11 @@ def list_keys() -> tuple[str, ...]:
     package = resources.files(__package__)
     defaults = package.joinpath("_builtin", "defaults.yaml").read_text(encoding="utf-8")
     own = OWN_KEY.findall(package.joinpath("config.py").read_text(encoding="utf-8"))
+    for file in package.joinpath("tasks").iterdir():
+        if file.name.endswith(".py"):
+            keys = TASK_KEY.findall(file.read_text(encoding="utf-8"))
+            task = file.name.removesuffix(".py").upper()
+            own += [f"{TASKS_NODE}{task}.{key}" for key in keys]
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return tuple(sorted({*_leaves(yaml.load(defaults, loader)), *own}))
 

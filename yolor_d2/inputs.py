@@ -117,18 +117,21 @@ def require_pairs(opts: Sequence[str]) -> None:
 
 
 def require_overrides(opts: Sequence[str]) -> None:
-    """Look at KEY VALUE pairs.
+    """Look at KEY VALUE pairs, as far as that goes without modules of the user, which may bring
+    tasks of their own.
 
     Raises:
         ValueError: when a value is missing.
         KeyError: when a key is unknown; it names the nearest known one.
     """
     # Here, as it reads files.
-    from .completion import list_keys
+    from .completion import TASKS_NODE, list_keys
+    from .own_modules import announced
 
     require_pairs(opts)
     for key in opts[::2]:
-        if key not in list_keys():
+        may_be_own = key.startswith(TASKS_NODE) and announced()
+        if key not in list_keys() and not may_be_own:
             raise KeyError(f"unknown configuration key {key!r}{did_you_mean(key, list_keys())}")
 
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,14 @@ from yolor_d2.d2.modeling import (
     detector_postprocess,
 )
 from yolor_d2.d2.solver import maybe_add_gradient_clipping
-from yolor_d2.d2.structures import Boxes, BoxMode, Instances
+from yolor_d2.d2.structures import (
+    BitMasks,
+    Boxes,
+    BoxMode,
+    Instances,
+    Keypoints,
+    PolygonMasks,
+)
 from yolor_d2.d2.utils import EventStorage, comm, get_event_storage, has_event_storage
 from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.sampler import PositionSampler
@@ -853,3 +861,107 @@ def joined_evaluators(folder: Path) -> dict:
         joined.process([{}] * 3, [{}] * 3)
         answers[str(tasks)] = joined.evaluate() if len({*tasks}) == 2 else error_of(joined.evaluate)
     return answers
+
+
+SQUARE = np.array([1, 1, 5, 1, 5, 5, 1, 5])
+TRIANGLE = torch.tensor([6.5, 2, 9, 2, 9, 8])
+
+
+@fact
+def polygon_masks(folder: Path) -> dict:
+    masks = PolygonMasks([[SQUARE], [TRIANGLE, SQUARE], []])
+    chosen = {
+        "int": masks[1],
+        "slice": masks[1:],
+        "list": masks[[2, 0]],
+        "bool": masks[torch.tensor([True, False, True])],
+        "numbers": masks[torch.tensor([1, 1])],
+        "cat": PolygonMasks.cat([masks, masks[:1]]),
+        "to": masks.to("cpu"),
+    }
+    wrong = {
+        "no list": SQUARE,
+        "no lists": [SQUARE],
+        "two points": [[SQUARE[:4]]],
+        "odd": [[SQUARE[:7]]],
+    }
+    return {
+        "polygons": {
+            key: [[x.tolist() for x in parts] for parts in value.polygons]
+            for key, value in chosen.items()
+        },
+        "iterated": [[x.tolist() for x in parts] for parts in masks],
+        "type": str(masks.polygons[1][0].dtype),
+        "device": str(masks.device),
+        "nonempty": masks.nonempty().tolist(),
+        "bounds": masks.get_bounding_boxes().tensor.nan_to_num(posinf=-1).tolist(),
+        "area": masks.area().tolist(),
+        "text": repr(masks),
+        "errors": {key: error_of(PolygonMasks, value) for key, value in wrong.items()},
+    }
+
+
+@fact
+def bit_masks(folder: Path) -> dict:
+    masks = BitMasks(np.array([[[0, 1, 0], [0, 1, 1]], [[0, 0, 0], [0, 0, 0]]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools is older than numpy 2
+        drawn = BitMasks.from_polygon_masks(PolygonMasks([[SQUARE], [TRIANGLE, SQUARE], []]), 6, 9)
+    none = BitMasks.from_polygon_masks([], 6, 9)
+    return {
+        "type": str(masks.tensor.dtype),
+        "size": list(masks.image_size),
+        "length": len(masks),
+        "int": masks[0].tensor.tolist(),
+        "bool": masks[torch.tensor([False, True])].tensor.tolist(),
+        "cat": list(BitMasks.cat([masks, masks[1:]]).tensor.shape),
+        "iterated": [x.tolist() for x in masks],
+        "nonempty": masks.nonempty().tolist(),
+        "bounds": masks.get_bounding_boxes().tensor.tolist(),
+        "drawn": drawn.tensor.int().tolist(),
+        "none": list(none.tensor.shape),
+        "device": str(masks.to("cpu").device),
+        "text": repr(masks),
+        "error": error_of(BitMasks, torch.zeros(2, 3)),
+    }
+
+
+@fact
+def keypoints(folder: Path) -> dict:
+    points = Keypoints(np.arange(12).reshape(2, 2, 3))
+    return {
+        "type": str(points.tensor.dtype),
+        "length": len(points),
+        "list": Keypoints([[[1, 2, 3]]]).tensor.tolist(),
+        "slice": points[:1].tensor.tolist(),
+        "bool": points[torch.tensor([False, True])].tensor.tolist(),
+        "cat": Keypoints.cat([points, points[:1]]).tensor.tolist(),
+        "device": str(points.to("cpu").device),
+        "text": repr(points),
+        "error": error_of(Keypoints, torch.zeros(2, 3)),
+        "in instances": Instances((4, 4), gt_keypoints=points)[1].gt_keypoints.tensor.tolist(),
+    }
+
+
+@fact
+def coco_keypoints(folder: Path) -> dict:
+    """Numbers of pixels become coordinates; other objects have none."""
+    entries = [
+        {"id": 1, "image_id": 9, "bbox": [1, 1, 4, 4], "category_id": 2, "iscrowd": 0, **more}
+        for more in ({"keypoints": [3, 4, 2, 0, 0, 0]}, {"keypoints": []}, {})
+    ]
+    entries = [{**entry, "id": i} for i, entry in enumerate(entries)]
+    register_coco_instances(
+        "contract/keypoints", {}, str(write_coco(folder, "k.json", annotations=entries)), "images"
+    )
+    items = DatasetCatalog.get("contract/keypoints")
+    listed = {
+        name: [MetadataCatalog.get(name).json_file, list(MetadataCatalog.get(name).thing_classes)]
+        for name in ("keypoints_coco_2017_train", "keypoints_coco_2017_val")
+    }
+    return {
+        "keypoints": [a.get("keypoints", "none") for x in items for a in x["annotations"]],
+        "data sets": {
+            name: [file.rpartition("coco/")[2], names] for name, (file, names) in listed.items()
+        },
+    }

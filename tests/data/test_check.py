@@ -84,6 +84,12 @@ ANNOTATIONS = [
     (annotation(2, 40, 4, 9, 9, category="01"), "number_malformed", [40, 4, 9, 9]),
     (annotation(2, 40, 4, 9, 9, area="81"), "number_malformed", [40, 4, 9, 9]),
     (annotation(2, segmentation=[[40, 4, 49, 4, 49, 13]]), "box_missing", [40, 4, 9, 9]),
+    (
+        # 40 columns of 48 pixels and 4; 9 times 9 ones and the 39 zeros to the next column.
+        annotation(2, segmentation={"size": [48, 64], "counts": [1924, *[9, 39] * 8, 9, 755]}),
+        "box_missing",
+        [40, 4, 9, 9],
+    ),
     (annotation(2, True, 2, 3, 4), "box_malformed", None),
     (annotation(2, 0, 0, 64, 48), "box_whole_image", [0, 0, 64, 48]),
     (annotation(2, 4, 4, 20, 20), "box_duplicate", None),

@@ -52,7 +52,7 @@ def test_both_boxes_of_a_pair_are_shown(tmp_path, monkeypatch, shift, kind):
     source, _ = checked(tmp_path, (50, 60, 100, 80), (50 + shift, 60, 100, 80))
     (finding,) = (x for x in source.findings if x.kind == kind)
     assert (finding.place, finding.other) == (1, 0)
-    assert list(marks_of(source, [finding])) == [0, 1]
+    assert list(marks_of(source, [finding], (300, 400))) == [0, 1]
     drawn = []
     original = module.draw_label
     monkeypatch.setattr(module, "draw_label", lambda *x: drawn.append(x[1]) or original(*x))

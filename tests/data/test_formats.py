@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -15,6 +17,7 @@ from yolor_d2.commands import execute
 from yolor_d2.commands.shell import run
 from yolor_d2.data.catalog import use_data
 from yolor_d2.data.formats import read_labelled
+from yolor_d2.data.formats.yolo import points_of, read_line
 
 convert = partial(execute, "convert_dataset")
 
@@ -53,10 +56,14 @@ def test_yolo_boxes_and_polygons(yolo):
     assert [x["name"] for x in data["categories"]] == ["cat", "dog"]
     assert len(data["images"]) == 3 and not labelled.faults
     assert {(x["height"], x["width"]) for x in data["images"]} == {(100, 200)}
-    # Centre (100, 50), 40 wide, 40 high; and the hull of the polygon.
+    # Centre (100, 50), 40 wide, 40 high; and the box around the polygon.
     found = boxes(data)
     assert [x[:2] for x in found] == [(1, 2), (1, 1)]
     np.testing.assert_allclose([x[2] for x in found], [[80, 30, 40, 40], [20, 20, 40, 40]])
+    assert "segmentation" not in data["annotations"][0]
+    np.testing.assert_allclose(
+        data["annotations"][1]["segmentation"], [[20, 20, 60, 20, 60, 60, 20, 60]]
+    )
     assert len(read_labelled(yolo / "data.yaml", "val").data["images"]) == 1
 
 
@@ -66,6 +73,153 @@ def test_yolo_names_by_number_and_in_a_file(yolo):
     (yolo / "data.yaml").unlink()
     (yolo / "classes.txt").write_text("cat\ndog\n")
     assert len(boxes(read_labelled(yolo, "train").data)) == 2
+
+
+def test_yolo_areas_are_those_of_masks(yolo):
+    (yolo / "labels/train/c.txt").write_text("0 0.1 0.1 0.5 0.1 0.1 0.9\n1 0.5 0.5 0.5 0.5\n")
+    objects = read_labelled(yolo, "train").data["annotations"][-2:]
+    # Half of 80 x 80 pixels, and 100 x 50.
+    assert [x["area"] for x in objects] == pytest.approx([3200, 5000])
+    assert objects[0]["segmentation"][0] == pytest.approx([20, 10, 100, 10, 20, 90])
+
+
+POSE = """train: images/train
+names: [cat, dog]
+kpt_shape: [3, {}]
+flip_idx: [0, 2, 1]
+"""
+
+
+@pytest.fixture
+def pose(yolo) -> Path:
+    """The labels of one image: a box and three points each, and a box alone."""
+    (yolo / "data.yaml").write_text(POSE.format(3))
+    line = "1 0.5 0.5 0.2 0.4 0.5 0.5 2 0.45 0.4 1 0.3 0.9 0\n"
+    (yolo / "labels/train/a.txt").write_text(f"{line}0 0.5 0.5 0.1 0.1\n")
+    return yolo
+
+
+def test_yolo_keypoints(pose):
+    labelled = read_labelled(pose, "train")
+    assert not labelled.faults
+    category = {"keypoints": ["kpt_0", "kpt_1", "kpt_2"], "skeleton": []}
+    category["flip_pairs"] = [["kpt_1", "kpt_2"]]
+    assert labelled.data["categories"] == [
+        {"id": 1, "name": "cat", **category},
+        {"id": 2, "name": "dog", **category},
+    ]
+    first, second = labelled.data["annotations"]
+    assert first["bbox"] == pytest.approx([80, 30, 40, 40]) and first["area"] == pytest.approx(1600)
+    assert first["keypoints"] == pytest.approx([100, 50, 2, 90, 40, 1, 0, 0, 0])
+    assert all(type(x) is int for x in first["keypoints"][2::3])
+    assert first["num_keypoints"] == 2 and "segmentation" not in first
+    assert (second["keypoints"], second["num_keypoints"]) == ([0] * 9, 0)
+
+
+def test_yolo_keypoints_without_visibility(pose):
+    (pose / "data.yaml").write_text(POSE.format(2))
+    lines = "1 0.5 0.5 0.2 0.4 0.5 0.5 0 0 -1 0.4\n0 0.5 0.5 0.1 0.1 0 0.5 0.5 0 0 0\n"
+    (pose / "labels/train/a.txt").write_text(lines)
+    first, second = read_labelled(pose, "train").data["annotations"]
+    # The corner, and a number below 0, say that a point is not labelled; one at a border is.
+    assert first["keypoints"] == pytest.approx([100, 50, 2] + [0] * 6)
+    assert second["keypoints"] == pytest.approx([0, 50, 2, 100, 0, 2, 0, 0, 0])
+    assert [x["num_keypoints"] for x in (first, second)] == [1, 2]
+
+
+# Keys of data.yaml, names of the points of both classes, and the pairs.
+NAMED = [
+    ("kpt_names: [a, b, c]", [["a", "b", "c"]] * 2, None),
+    ("kpt_names: {0: [a, b, c], 1: [d, e, f]}", [["a", "b", "c"], ["d", "e", "f"]], None),
+    ("kpt_names: {1: [d, e, f]}", [["d", "e", "f"]] * 2, None),
+    ("kpt_names: [a, 2, c]\nflip_idx: [2, 1, 0]", [["a", "2", "c"]] * 2, [["a", "c"]]),
+    ("flip_idx: [0, 1, 2]", [["kpt_0", "kpt_1", "kpt_2"]] * 2, []),
+]
+
+
+@pytest.mark.parametrize(("keys", "names", "pairs"), NAMED)
+def test_yolo_names_of_keypoints(pose, keys, names, pairs):
+    (pose / "data.yaml").write_text(
+        f"train: images/train\nnames: [a, b]\nkpt_shape: [3, 3]\n{keys}"
+    )
+    categories = read_labelled(pose, "train").data["categories"]
+    assert [x["keypoints"] for x in categories] == names
+    assert [x.get("flip_pairs") for x in categories] == [pairs] * 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("kpt_shape: 17", "'kpt_shape' is 17, expected the number of points, and 2"),
+        ("kpt_shape: [17, 4]", r"'kpt_shape' is \[17, 4\], expected the number of points, and 2"),
+        ("kpt_shape: [0, 3]", r"'kpt_shape' is \[0, 3\]"),
+        ("kpt_shape: [1000000, 3]", r"'kpt_shape' is \[1000000, 3\]"),
+        ("kpt_shape: [3, 3]\nflip_idx: [0, 1]", r"'flip_idx' is .*each number from 0 to 2 once"),
+        ("kpt_shape: [3, 3]\nflip_idx: [0.0, 1, 2]", "each number from 0 to 2 once"),
+        ("kpt_shape: [3, 3]\nflip_idx: [1, 2, 0]", "expected pairs of points that take"),
+        ("kpt_shape: [3, 3]\nkpt_names: [a, b]", "'kpt_names' is .*expected 3 names that differ"),
+        ("kpt_shape: [3, 3]\nkpt_names: [a, b, b]", "expected 3 names that differ"),
+        ("kpt_shape: [3, 3]\nkpt_names: {5: [a, b, c]}", "expected 3 names that differ"),
+        ("kpt_shape: [3, 3]\nkpt_names: {}", "expected 3 names that differ"),
+        ("kpt_shape: [3, 3]\nkpt_names: [[a], [b], c]\nflip_idx: 5", "'flip_idx' is 5"),
+    ],
+)
+def test_wrong_keys_of_keypoints_are_named(pose, keys, message):
+    (pose / "data.yaml").write_text(f"train: images/train\nnames: [cat, dog]\n{keys}\n")
+    with pytest.raises(ValueError, match=message):
+        read_labelled(pose, "train")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.1 0.2 0.3 0.2 0.3 0.6", "has 7 numbers, expected class, cx, cy, w, h and 3 of each"),
+        ("0 0.5 0.5 0.1 0.1" + " 0.5" * 8, "of 3 points ('kpt_shape' of data.yaml), 14 in all"),
+        ("0 0.5 0.5 0.1 0.1" + " 0.5 0.5 3" * 3, "has the visibility 3, expected 0 (not labelled)"),
+        ("0 0.5 0.5 0.1 0.1" + " 0.5 50 2" * 3, "is not in shares of the image"),
+        ("0 0.5 0.5 0.1 0.1" + " 0.5 nan 2" * 3, "is not in shares of the image"),
+        ("0 0.5 0.5 0.1 0.1" + " 0.5 0.5 nan" * 3, "has the visibility nan"),
+    ],
+)
+def test_wrong_lines_of_keypoints_are_named(pose, line, message):
+    (pose / "labels/train/c.txt").write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    (fault,) = read_labelled(pose, "train").faults
+    assert fault.file.endswith("c.txt:2") and message in fault.message
+
+
+shares = st.floats(-1, 2, width=16)
+
+
+@given(st.lists(st.tuples(shares, shares, st.sampled_from([0, 1, 2])), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_keypoints_are_read_as_they_were_written(points):
+    """What converters write of COCO's keypoints becomes these again."""
+    form = points_of(Path("data.yaml"), {"kpt_shape": [len(points), 3]}, 1)
+    words = " ".join(f"{x} {y} {v}" for x, y, v in points)
+    line = read_line(f"0 0.5 0.5 0.25 0.25 {words}", 1, form)
+    expected = [(x, y, v) if v else (0, 0, 0) for x, y, v in points]
+    np.testing.assert_array_equal(line.points, expected)
+    np.testing.assert_array_equal(line.box, [0.375, 0.375, 0.25, 0.25])
+
+
+@given(st.lists(st.tuples(shares, shares), min_size=3, max_size=9))
+@settings(max_examples=40, deadline=None)
+def test_outlines_are_read_as_they_were_written(points):
+    line = read_line("0 " + " ".join(f"{x} {y}" for x, y in points), 1)
+    np.testing.assert_array_equal(line.outline, points)
+    low, high = np.min(points, axis=0), np.max(points, axis=0)
+    np.testing.assert_array_equal(line.box, [*low, *(high - low)])
+
+
+def test_labels_with_masks_and_points_are_checked_and_split(pose, tmp_path, capsys):
+    options = ["--quiet", "--workers", "1"]
+    assert execute("check_dataset", ["--train", str(pose), *options]) == 0
+    out = capsys.readouterr().out
+    assert "1 object with keypoints" in out and "keypoint_" not in out
+    (pose / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
+    (pose / "labels/train/a.txt").write_text("0 0.1 0.1 0.5 0.9 0.5 0.1 0.1 0.9\n")
+    execute("check_dataset", ["--train", str(pose), *options])
+    assert "warning: polygon_crosses_itself (1)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -165,7 +319,7 @@ def test_entities_are_refused(voc):
 def test_what_is_converted_is_checked_without_errors(yolo, voc, tmp_path, capsys):
     output = tmp_path / "train.json"
     assert not convert([str(yolo / "data.yaml"), "--output", str(output)])
-    assert "3 images, 2 boxes and 2 categories" in capsys.readouterr().out
+    assert "3 images, 2 boxes, 1 outline and 2 categories" in capsys.readouterr().out
     folder = read_labelled(yolo / "data.yaml", "train").image_root
     options = ["--quiet", "--workers", "1"]
     assert execute("check_dataset", ["--train", str(output), str(folder), *options]) == 0

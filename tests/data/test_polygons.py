@@ -85,7 +85,9 @@ def test_taking_some_is_that_of_lists(shapes, data):
     [
         (None, [], 0),
         ([], [], 0),
-        ({"counts": [3], "size": [1, 3]}, [], 0),  # run lengths
+        ({"counts": [3], "size": [1, 3]}, [], 0),  # run lengths of nothing
+        ({"counts": [1, 2], "size": [1, 3]}, [[1, 0, 1, 1, 3, 1, 3, 0]], 0),
+        ({"counts": [4], "size": [1, 3]}, [], 1),
         ([SQUARE, [1, 2, 3, 4], TRIANGLE[:5], TRIANGLE], [SQUARE, TRIANGLE], 0),
         ([[1, 2, 3, 4]], [], 1),
         ([[1, 2, 3, "4", 5, 6]], [], 1),
@@ -138,6 +140,7 @@ def test_cut_is_what_is_inside(seed):
 
 # ---- files
 
+COLUMN = [1, 1, 1, 4, 2, 4, 2, 1]
 IMAGES = [{"id": i, "file_name": f"{i}.png", "height": 8, "width": 10} for i in (4, 2)]
 
 
@@ -148,7 +151,8 @@ def entry(number, image, shape, **more) -> dict:
 
 ENTRIES = [
     entry(9, 4, [SQUARE]),
-    entry(3, 2, {"counts": [3, 5], "size": [2, 4]}),
+    entry(3, 2, {"counts": [8 + 1, 3, 68], "size": [8, 10]}),  # of its second column
+    entry(4, 2, {"counts": [3, 5], "size": [2, 4]}),  # of another size
     entry(5, 4, None),
     entry(7, 2, [TRIANGLE, [1.5, 1, 3, 1, 3, 30]]),
     entry(1, 99, [SQUARE]),  # of no image
@@ -168,10 +172,11 @@ def path(tmp_path):
 
 def test_polygons_of_a_file(path, caplog):
     found = read_annotations(path)
-    assert found.ids.tolist() == [3, 7, 2, 8, 6, 9, 5]
+    assert found.ids.tolist() == [3, 4, 7, 2, 8, 6, 9, 5]
     with caplog.at_level(logging.WARNING):
         polygons = read_polygons(path, found)
     assert as_lists(polygons) == [
+        [COLUMN],
         [],
         [TRIANGLE, [1.5, 1, 3, 1, 3, 30]],
         [],
@@ -180,22 +185,22 @@ def test_polygons_of_a_file(path, caplog):
         [SQUARE],
         [],
     ]
-    assert "1 object without polygons" in caplog.text
+    assert "2 objects without polygons" in caplog.text and "of the image's size" in caplog.text
     truth = GroundTruth.from_annotations(found, "", polygons=polygons)
     assert truth.polygons is not None
-    assert [len(x) for x in as_lists(truth.polygons)] == [0, 2, 0, 1, 0]
-    assert truth.polygons.bounds()[1].tolist() == [1.5, 1, 9, 8]  # cut at the height of the image
+    assert [len(x) for x in as_lists(truth.polygons)] == [1, 0, 2, 0, 1, 0]
+    assert truth.polygons.bounds()[2].tolist() == [1.5, 1, 9, 8]  # cut at the height of the image
 
 
 def test_numbers_that_json_does_not_know(path):
     path.write_text(path.read_text().replace('"area": 9', '"area": NaN'))
     found = read_annotations(path)
-    assert as_lists(read_polygons(path, found))[1] == [TRIANGLE, [1.5, 1, 3, 1, 3, 30]]
+    assert as_lists(read_polygons(path, found))[:1] == [[COLUMN]]
+    assert as_lists(read_polygons(path, found))[2] == [TRIANGLE, [1.5, 1, 3, 1, 3, 30]]
 
 
 def test_a_prepared_copy_is_found_by_content(path, tmp_path, monkeypatch):
-    for module in (annotations, polygon_files):
-        monkeypatch.setattr(module, "SMALL_FILE", 0)
+    monkeypatch.setattr(annotations, "SMALL_FILE", 0)
     annotations.keep_copies_in(tmp_path / "copies")
     try:
         found = read_annotations(path)
@@ -230,7 +235,7 @@ def test_dataset_dicts_have_the_same(path):
         catalog.DatasetCatalog.remove("polygons/file")
         catalog.MetadataCatalog.remove("polygons/file")
     shapes = as_lists(other.polygons)
-    assert shapes == [x for i, x in enumerate(as_lists(one.polygons)) if i != 2]
+    assert shapes == [x for i, x in enumerate(as_lists(one.polygons)) if i != 3]
     joined = GroundTruth.join([one, dataclasses.replace(one, polygons=None)])
     assert as_lists(joined.polygons) == as_lists(one.polygons) + [[]] * len(one.labels)
     assert GroundTruth.join([one, one]).without_empty().polygons is not None

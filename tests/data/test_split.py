@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
@@ -94,6 +95,35 @@ def test_copies_of_one_file_stay_together(tmp_path):
     assert group_images(images, tmp_path).tolist() == [0, 1, 2, 1, 1, 3]
     # 1, 3 and 4 join three groups.
     assert group_images(images, tmp_path, pattern="[abc]").tolist() == [0] * 6
+
+
+def test_masks_and_keypoints_are_kept(tmp_path):
+    """Whatever objects and categories have, also from labels of YOLO."""
+    data = coco([[0]] * 10)
+    keypoints = {"keypoints": ["a", "b"], "skeleton": [[1, 2]], "flip_pairs": [["a", "b"]]}
+    data["categories"][0] |= keypoints
+    for x in data["annotations"]:
+        x |= {"segmentation": [[0, 0, 3, 0, 3, x["id"]]], "iscrowd": 0, "area": 9}
+        x |= {"keypoints": [1, 1, 2, 0, 0, 0], "num_keypoints": 1}
+    run = {"size": [9, 9], "counts": [40, 3, 38]}
+    data["annotations"][3]["segmentation"] = run
+    (tmp_path / "all.json").write_text(json.dumps(data))
+    output = ["--output", str(tmp_path / "parts")]
+    execute("split", [str(tmp_path / "all.json"), str(tmp_path), *output])
+    parts = [json.loads((tmp_path / "parts" / f"{x}.json").read_text()) for x in ("train", "val")]
+    found = sorted((x for part in parts for x in part["annotations"]), key=lambda x: x["id"])
+    assert found == data["annotations"]
+    assert all(part["categories"] == data["categories"] for part in parts)
+
+    for i in range(4):
+        Image.new("RGB", (20, 10), (i, 0, 0)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text("0 0.5 0.5 0.5 0.5 0.5 0.5 2\n")
+    (tmp_path / "data.yaml").write_text("train: .\nnames: [cat]\nkpt_shape: [1, 3]\n")
+    output = ["--output", str(tmp_path / "yolo")]
+    execute("split", [str(tmp_path / "data.yaml"), *output])
+    part = json.loads((tmp_path / "yolo" / "val.json").read_text())
+    assert part["categories"][0]["keypoints"] == ["kpt_0"]
+    assert [x["keypoints"] for x in part["annotations"]] == [[10, 5, 2]]
 
 
 def test_what_cannot_be_split_is_said():

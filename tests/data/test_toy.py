@@ -309,3 +309,84 @@ def test_the_number_of_objects_can_be_chosen(tmp_path):
 def test_numbers_of_objects_out_of_range_are_named(tmp_path, objects):
     with pytest.raises(ValueError, match="objects of two numbers"):
         toy.write_toy_dataset(tmp_path, objects=objects)
+
+
+# ---- keypoints
+
+
+@pytest.fixture(scope="module")
+def pointed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pointed")
+    return toy.write_toy_dataset(root, **SMALL, keypoints=True)
+
+
+def test_keypoints_change_nothing_else(dataset, pointed, train):
+    """Objects are the same, and so are pictures but for the tips."""
+    content = json.loads(pointed.train_json.read_text())
+    assert content["info"]["parameters"].pop("keypoints") is True
+    named = {"keypoints": ["tip", "left_end", "right_end"], "skeleton": [[1, 2], [1, 3], [2, 3]]}
+    for entry in content["categories"]:
+        found = {key: entry.pop(key) for key in named if key in entry}
+        assert found == (named if entry["name"] in ("triangle", "cross") else {})
+    for entry in content["annotations"]:
+        del entry["keypoints"], entry["num_keypoints"]
+    assert content == train
+    name = content["images"][0]["file_name"]
+    one, other = (cv2.imread(str(x.train_images / name)) for x in (dataset, pointed))
+    assert 0 < (np.abs(one.astype(int) - other) > 40).any(axis=2).mean() < 0.2
+
+
+def test_keypoints_lie_at_the_ends_of_what_is_drawn(pointed):
+    """Ends are corners of the mask's hull, the tip has another colour, and left is left."""
+    checked = hidden = 0
+    content = json.loads(pointed.train_json.read_text())
+    names = {x["id"]: x["name"] for x in content["categories"]}
+    sizes = {x["id"]: (x["width"], x["height"]) for x in content["images"]}
+    for entry in content["annotations"]:
+        points = np.reshape(entry["keypoints"], (3, 3))
+        assert entry["num_keypoints"] == (points[:, 2] > 0).sum()
+        assert not points[points[:, 2] == 0].any()
+        if names[entry["category_id"]] not in toy.KEYPOINTS:
+            assert not points.any()
+            continue
+        known = points[points[:, 2] > 0, :2] + 0.5
+        assert (known >= 0).all() and (known <= sizes[entry["image_id"]]).all()
+        hidden += (points[:, 2] == 1).sum()
+        hull = np.concatenate([np.reshape(x, (-1, 2)) for x in entry["segmentation"]])
+        for x, y, visibility in points:
+            if visibility == 2:
+                assert np.hypot(*(hull - (x + 0.5, y + 0.5)).T).min() < 8
+                checked += 1
+        if (points[:, 2] == 2).all():
+            tip, left, right = points[:, :2]
+            to_left, to_right = left - tip, right - tip
+            assert to_left[0] * to_right[1] - to_left[1] * to_right[0] < 0
+    assert checked > 100 and hidden > 5
+
+
+def test_covered_keypoints_are_hidden():
+    rng = np.random.default_rng(0)
+    scene = toy.Scene(np.full((100, 100, 3), 128.0, np.float32))
+    cross, box = toy.CATEGORIES[2], toy.CATEGORIES[3]
+    pose = (60.0, 1.0, 0.0)
+    assert toy.add_object(
+        rng, scene, cross, toy.render_stamp(cross.shape, *pose, (30, 50)), None, pose
+    )
+    thing = scene.objects[0]
+    expected = [[30, 50 - 0.96 * 30, 2], [30 - 0.96 * 30, 50, 2], [30 + 0.96 * 30, 50, 2]]
+    np.testing.assert_allclose(thing.keypoints, expected)
+    small = (20.0, 1.0, 0.0)
+    stamp = toy.render_stamp(box.shape, *small, (58, 50))
+    assert toy.add_object(rng, scene, box, stamp, None, small)
+    assert thing.keypoints[:, 2].tolist() == [2, 2, 1] and scene.objects[1].keypoints is None
+    # Outside the picture it has none.
+    outside = toy.SceneObject(cross, np.ones((100, 100), bool), 1)
+    outside.set_keypoints(pose, (10, 50))
+    assert outside.keypoints[:, 2].tolist() == [2, 0, 2] and not outside.keypoints[1].any()
+
+
+def test_command_line_writes_keypoints(tmp_path):
+    arguments = [str(tmp_path), "--train", "2", "--val", "1", "--keypoints"]
+    toy.main(arguments)
+    content = json.loads((tmp_path / "instances_val.json").read_text())
+    assert all(len(x["keypoints"]) == 9 for x in content["annotations"])

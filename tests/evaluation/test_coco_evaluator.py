@@ -35,7 +35,7 @@ SIZE = (240, 240)
 CATEGORIES = (3, 8, 21, 40)
 
 
-def reference(data: dict, results: list[dict]) -> COCOeval:
+def reference(data: dict, results: list[dict], iou_type: str = "bbox") -> COCOeval:
     """pycocotools, of annotations that have all that it asks for."""
     coco = COCO()
     coco.dataset = copy.deepcopy(data)
@@ -48,7 +48,7 @@ def reference(data: dict, results: list[dict]) -> COCOeval:
         if not results:
             found.dataset = {**coco.dataset, "annotations": []}
             found.createIndex()
-        done = COCOeval(coco, found, "bbox")
+        done = COCOeval(coco, found, iou_type)
         done.evaluate()
         done.accumulate()
         done.summarize()
@@ -313,9 +313,9 @@ def test_without_detections_images_or_annotations(case, tmp_path):
 def test_what_cannot_be_evaluated(case, tmp_path):
     name, data, _, (inputs, outputs) = case
     masks = copy.deepcopy(outputs[0])
-    masks["instances"].pred_masks = torch.zeros(len(masks["instances"]), 8, 8)
-    with pytest.raises(NotImplementedError, match="pred_masks"):
-        COCOEvaluator(name).process(inputs[:1], [masks])
+    masks["instances"].pred_masks = torch.zeros(len(masks["instances"]), *SIZE)
+    with pytest.raises(ValueError, match=r"pred_masks.*cannot be evaluated together"):
+        run(COCOEvaluator(name), inputs, [masks, *outputs[1:]])
     with pytest.raises(ValueError, match="image_id 5 is not in the annotations"):
         run(COCOEvaluator(name), [{"image_id": 5}, *inputs[1:]], outputs)
     outputs[0]["instances"].pred_classes += 9
@@ -353,6 +353,7 @@ def by_function(tmp_path):
         if entries:
             entries[0]["segmentation"] = [[0.0, 0.0, 40.0, 0.0, 40.0, 30.5]]
             entries[-1]["bbox"] = np.array(entries[-1]["bbox"])
+            entries[-1]["keypoints"] = [10.5, 20.5, 2, 0.5, 0.5, 0]
         item = {"file_name": str(tmp_path / image["file_name"]), "annotations": entries}
         items.append({**item, "image_id": image["id"], "height": SIZE[0], "width": SIZE[1]})
     name = f"function_{tmp_path.name}"
@@ -394,6 +395,32 @@ def test_the_file_is_that_of_detectron2(by_function):
         assert ours[key] == stock[key]
     for one, other in zip(ours["annotations"], stock["annotations"], strict=True):
         assert one == {key: other[key] for key in one}
+
+
+def test_masks_and_keypoints_are_in_the_file(by_function):
+    """As COCO has them: run lengths as text, points by numbers of pixels."""
+    name = by_function[0]
+    items = DatasetCatalog.get(name)
+    entry = next(item["annotations"] for item in items if item["annotations"])[0]
+    entry |= {"segmentation": {"size": [9, 9], "counts": b"1"}, "keypoints": [3, 4.5, 1]}
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: items)
+    metadata = MetadataCatalog.get(name)
+    metadata.set(keypoint_names=("a", "b"), keypoint_flip_map=(("a", "b"),))
+    metadata.set(keypoint_connection_rules=[("b", "a", (0, 0, 0)), ("b", "c", (0, 0, 0))])
+    dataset_file.mask_area, area = lambda *_: 1.0, dataset_file.mask_area
+    try:
+        written = dataset_file.to_coco(name)
+    finally:
+        dataset_file.mask_area = area
+    points = {"keypoints": ["a", "b"], "skeleton": [[2, 1]], "flip_pairs": [["a", "b"]]}
+    assert all(x.items() >= points.items() for x in written["categories"])
+    first = written["annotations"][0]
+    assert first["segmentation"] == {"size": [9, 9], "counts": "1"}
+    assert (first["keypoints"], first["num_keypoints"]) == ([2.5, 4, 1], 1)
+    entry["keypoints"] = [1, 2]
+    with pytest.raises(ValueError, match="expected x, y and visibility"):
+        dataset_file.to_coco(name)
 
 
 def test_the_file_is_whole_or_not_there(by_function, tmp_path, monkeypatch):

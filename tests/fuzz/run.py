@@ -24,7 +24,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("target", choices=["coco", "config", "checkpoint", "augmentation"])
+    parser.add_argument(
+        "target", choices=["coco", "labels", "config", "checkpoint", "augmentation"]
+    )
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--random", action="store_true", help="do without atheris")
     parser.add_argument("--input", type=Path, help="a file that failed, to be called once")

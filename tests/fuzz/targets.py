@@ -28,12 +28,16 @@ from yolor_d2.checkpoint.errors import WeightsFileError
 from yolor_d2.checkpoint.safe_load import read_weights
 from yolor_d2.config import read_config
 from yolor_d2.d2.structures import BoxMode
+from yolor_d2.data.annotations import read_annotations
 from yolor_d2.data.check import Source, check_sources
 from yolor_d2.data.check.quick import quick_check
 from yolor_d2.data.check.repair import write_repaired
 from yolor_d2.data.check.source import read_coco
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
+from yolor_d2.data.formats import read_labelled
 from yolor_d2.data.ground_truth import GroundTruth
+from yolor_d2.data.keypoint_files import read_keypoints
+from yolor_d2.data.polygon_files import read_polygons
 
 VALUES = [
     *(None, True, False, 0, 1, -1, 3, 2**31, -(2**63), 2**64, 10**400, 0.5, -0.0, 1e308),
@@ -59,6 +63,15 @@ VALUES = [
         {"a": {}},
         ["1", "2", "3", "4"],
     ),
+]
+
+
+# Masks of objects.
+SHAPES = [
+    [],
+    [[1, 1, 9, 1, 9, 9, 1, 9], [2, 2, 3, 3, 4, 4]],
+    {"size": [40, 60], "counts": [100, 20, 2280]},
+    {"size": [40, 60], "counts": "T3d0XW2"},
 ]
 
 
@@ -179,10 +192,13 @@ def coco(content: bytes) -> None:
         "categories": [{"id": i, "name": name} for i, name in ((1, "cat"), (7, "dog"))],
         "annotations": [
             {"id": i, "image_id": i % 5, "category_id": 1 + 6 * (i % 2), "iscrowd": 0}
-            | {"bbox": [i, i, 10, 8.5], "area": 85.0, "segmentation": []}
+            | {"bbox": [i, i, 10, 8.5], "area": 85.0, "segmentation": data.pick(SHAPES)}
+            | {"keypoints": [i, i, 2, 0, 0, 0, 5, 5, 1], "num_keypoints": 2}
             for i in range(6)
         ],
     }
+    example["categories"][0] |= {"keypoints": ["a", "b", "c"], "skeleton": [[1, 2], [2, 3]]}
+    example["categories"][0]["flip_pairs"] = [["a", "b"]]
     path = folder() / "annotations.json"
     if data.below(4):
         text = json.dumps(change_tree(example, data)).encode("utf-8", "surrogatepass")
@@ -202,8 +218,53 @@ def coco(content: bytes) -> None:
         errors = [x for x in again.findings if x.severity == "error" and x.kind != "no_boxes"]
         if errors:
             raise AssertionError(f"errors are left after the repair: {errors[:3]}")
+    needed = frozenset(data.pick([(), ("polygons",), ("keypoints",)]))
+    passed = False
     with suppress(ValueError, OSError):
-        quick_check("train", str(path), str(root), train=True)
+        quick_check("train", str(path), str(root), train=True, needed=needed)
+        passed = True
+    # What training reads then.
+    if passed and "polygons" in needed:
+        read_polygons(path, read_annotations(path))
+    if passed and "keypoints" in needed:
+        read_keypoints(path, read_annotations(path))
+
+
+def labels(content: bytes) -> None:
+    """Labels of YOLO's format: what is read of them can be checked and is finite."""
+    data = Bytes(content)
+    place = folder() / "yolo"
+    place.mkdir(exist_ok=True)
+    image = place / "a.png"
+    if not image.exists():
+        image.write_bytes(images()[0].read_bytes())
+    described = {
+        "train": ".",
+        "names": ["cat", "dog"],
+        "kpt_shape": data.pick([None, [2, 3], [2, 2]]),
+        "flip_idx": data.pick([None, [1, 0], [0, 1]]),
+        "kpt_names": data.pick([None, ["a", "b"], {0: ["a", "b"]}]),
+    }
+    described = {key: value for key, value in described.items() if value is not None}
+    if not data.below(3):
+        described = change_tree(described, Bytes(data.take(12)))
+    (place / "data.yaml").write_text(json.dumps(described, default=str), "utf-8", "replace")
+    lines = [
+        *("0 0.5 0.5 0.2 0.2", "1 0.1 0.1 0.5 0.1 0.5 0.5", "0 0.5 0.5 0.1 0.1 0.5 0.5 2 0 0 0"),
+        *("0 0.5 0.5 0.1 0.1 0.5 0.5 0 0", "1", "0 1e308 -1e308 inf nan", "", "x", "1.0 2 2 2 2"),
+    ]
+    text = "\n".join(data.pick(lines) for _ in range(data.below(6))).encode()
+    (place / "a.txt").write_bytes(change_bytes(text, data))
+    with suppress(ValueError, OSError):
+        labelled = read_labelled(place, "train")
+        for x in labelled.data["annotations"]:
+            numbers = [*x["bbox"], x["area"], *x.get("keypoints", ())]
+            numbers += [value for outline in x.get("segmentation", ()) for value in outline]
+            assert np.isfinite(numbers).all() and len(x.get("keypoints", ())) % 3 == 0
+        source = Source("train", place, labelled.image_root, labelled.data)
+        check_sources([source], read_images=False)
+        malformed = {x.kind for x in source.findings if x.kind.endswith("_malformed")}
+        assert not malformed, malformed
 
 
 def config(content: bytes) -> None:
@@ -323,6 +384,7 @@ def augmentation(content: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "coco": coco,
+    "labels": labels,
     "config": config,
     "checkpoint": checkpoint,
     "augmentation": augmentation,

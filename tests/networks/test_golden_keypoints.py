@@ -154,6 +154,7 @@ class Case:
             num_anchors=3,
             num_keypoints=POINTS,
             form=FORM_V7,
+            loss="oks",
             gain=hyp["kpt"],
             visibility_gain=hyp["cls"],
         )

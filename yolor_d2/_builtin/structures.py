@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 
@@ -252,12 +251,14 @@ class BitMasks:
         polygon_masks: PolygonMasks | list[list[np.ndarray]], height: int, width: int
     ) -> BitMasks:
         """The pixels of polygons, as COCO's tools have them."""
+        from faster_coco_eval.core import mask as coco_mask  # evaluation and all
+
         if isinstance(polygon_masks, PolygonMasks):
             polygon_masks = polygon_masks.polygons
         found = torch.zeros(len(polygon_masks), height, width, dtype=torch.bool)
         for i, polygons in enumerate(polygon_masks):
             if polygons:
-                outlines = [np.asarray(x, dtype=np.float64) for x in polygons]
+                outlines = [np.asarray(x, dtype=np.float64).tolist() for x in polygons]
                 merged = coco_mask.merge(coco_mask.frPyObjects(outlines, height, width))
                 found[i] = torch.from_numpy(coco_mask.decode(merged).astype(bool))
         return BitMasks(found)

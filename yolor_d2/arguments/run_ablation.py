@@ -5,7 +5,8 @@ r"""Train the rows of a table of the paper with the same seeds and budget, and c
         --val val.json images/
     yolor-d2 ablation 2 --scale coco --num-gpus 8
 
-TABLE is 1 to 8, A1 or A2. "toy" trains the rows' networks, made small, on a generated data set;
+TABLE is 1 to 8, A1 or A2, or T: tasks on one representation, which the paper does not have. "toy"
+trains the rows' networks, made small, on a generated data set;
 "bccd" the small network with the implicit knowledge of each row on a small data set of yours;
 "coco" the rows as the paper has them. Called again, it goes on where it was stopped; rows that
 tables have in common are trained once.
@@ -26,7 +27,7 @@ SCALES = ("toy", "bccd", "coco")
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
-    parser.add_argument("table", metavar="TABLE", help="1 to 8, A1 or A2")
+    parser.add_argument("table", metavar="TABLE", help="1 to 8, A1, A2 or T")
     parser.add_argument("--scale", choices=SCALES, default="toy")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each row")
     parser.trains = True

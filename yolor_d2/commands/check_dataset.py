@@ -24,6 +24,7 @@ from yolor_d2.data.settings import training_size
 from yolor_d2.inputs import require_source
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.networks.network import build_backbone
+from yolor_d2.tasks import ground_truth_needed
 from yolor_d2.wording import counted
 
 
@@ -88,6 +89,8 @@ def input_settings(cfg: CfgNode) -> InputSettings:
 def main(args: argparse.Namespace) -> int:
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     sources = open_sources(args, cfg)
+    for source in sources:
+        source.needed = frozenset(ground_truth_needed(cfg))
     if args.fix is not None:
         check_target(args.fix, sources)
     for path in (args.json, args.fix):

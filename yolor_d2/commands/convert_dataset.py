@@ -22,9 +22,15 @@ def main(args: argparse.Namespace) -> None:
     )
     data = labelled.data
     option = "train" if args.split.startswith("train") else "val"
+    objects = data["annotations"]
+    more = {
+        "outline": sum("segmentation" in x for x in objects),
+        "keypoint": sum(x.get("num_keypoints", 0) for x in objects),
+    }
+    parts = [counted(len(data["images"]), "image"), counted(len(objects), "box", "boxes")]
+    parts += [counted(count, name) for name, count in more.items() if count]
     print(
-        f"{counted(len(data['images']), 'image')}, "
-        f"{counted(len(data['annotations']), 'box', 'boxes')} and "
+        f"{', '.join(parts)} and "
         f"{counted(len(data['categories']), 'category', 'categories')} written to {args.output}; "
         "use it as\n"
         f"  --{option} {args.output} {labelled.image_root}"

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -19,7 +20,7 @@ from ..checkpoint.files import atomic_write
 from ..config import apply_overrides, read_config
 from ..d2.config import CfgNode
 from ..data.catalog import register_datasets, use_data
-from ..data.toy import OBJECTS, write_toy_dataset
+from ..data.toy import write_toy_dataset
 from ..data.workers import ask_for_signal
 from ..evaluation.ablation import (
     SCALES,
@@ -32,11 +33,19 @@ from ..evaluation.ablation import (
 from ..modeling.backbone import task_inputs, variant_from_config
 from ..networks import build_network
 from ..networks.complexity import Complexity, measure_complexity
-from ..tasks import build_tasks, settle_tasks
+from ..tasks import TASKS, build_tasks, settle_tasks
 from ..visualize import read_metrics
 
 POLL_SECONDS = 0.5
 TOY_IDENTITIES = 24
+# Generated data of the tables that need other data than the rest: folder and what is generated.
+TOY_DATA: dict[str, tuple[str, dict[str, Any]]] = {
+    "3": ("data_of_individuals", {"identities": TOY_IDENTITIES, "objects": (1, 5)}),
+    "T": (
+        "data_of_tasks",
+        {"identities": TOY_IDENTITIES, "keypoints": True, "objects": (1, 5)},
+    ),
+}
 LOG_LINES = 15
 
 
@@ -127,11 +136,15 @@ def final_results(folder: Path) -> dict[str, float]:
     if not rows:
         raise ValueError(f"{str(folder / 'metrics.json')!r} has no evaluation (bbox/AP)")
     last = max(rows, key=lambda row: row["iteration"])
-    return {
-        key: value
-        for key, value in last.items()
-        if key.partition("/")[0] in ("bbox", "classification", "embedding")
-    }
+    kinds = {"bbox", *(task.figures for task in TASKS.values())}
+    return {key: value for key, value in last.items() if key.partition("/")[0] in kinds}
+
+
+def is_summary(name: str) -> bool:
+    """Whether a figure such as "segm/AP50" is of all objects: no single class, no range of sizes
+    and no stricter overlap."""
+    figure = name.partition("/")[2]
+    return "-" not in figure and figure not in ("AP75", "APs", "APm", "APl")
 
 
 def run(folder: Path, cfg: CfgNode, num_gpus: int, bar: tqdm) -> dict[str, float]:
@@ -157,11 +170,11 @@ def main(args: argparse.Namespace) -> None:
     root = args.output / args.scale
     files = (args.train, args.val)
     if args.scale == "toy":
-        # Table 3 tells individuals apart, and images by the classes that they show.
-        identities = TOY_IDENTITIES if table.name == "3" else 0
-        name = "data_of_individuals" if identities else "data"
-        objects = (1, 5) if identities else OBJECTS
-        toy = write_toy_dataset(root / name, identities=identities, objects=objects)
+        # Further tasks tell individuals apart, and images by the classes that they show.
+        name, options = "data", {}
+        if table.name in TOY_DATA:
+            name, options = TOY_DATA[table.name]
+        toy = write_toy_dataset(root / name, **options)
         files = (
             (str(toy.train_json), str(toy.train_images)),
             (str(toy.val_json), str(toy.val_images)),
@@ -186,7 +199,7 @@ def main(args: argparse.Namespace) -> None:
                 results = run(folder, cfg, args.num_gpus, bar)
                 figures.ap[seed] = results.pop("bbox/AP")
                 for name, value in results.items():
-                    if not name.startswith("bbox/"):
+                    if not name.startswith("bbox/") and is_summary(name):
                         figures.other.setdefault(name, {})[seed] = value
     text = f"{format_table(table, measured, args.scale)}\n\n{format_costs(table, published)}"
     path = root / f"table_{table.name}.txt"

@@ -69,7 +69,7 @@ def read_runs(shape: dict[str, Any]) -> tuple[np.ndarray, int, int]:
     if isinstance(counts, str | bytes):
         runs = unpack(counts.encode() if isinstance(counts, str) else counts)
     elif isinstance(counts, list | tuple) and all(type(x) is int for x in counts):
-        runs = np.array(counts, dtype=np.int64) if counts else np.zeros(0, dtype=np.int64)
+        runs = np.array([min(x, MOST_PIXELS + 1) for x in counts], dtype=np.int64)
     else:
         raise ValueError("'counts' of run lengths are neither text nor whole numbers")
     # Each alone first, so that their sum is none that has overflown.

@@ -25,7 +25,7 @@ MIN_SEEDS = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table of the paper.
+    """One row of a table.
 
     Attributes:
         label: as the paper has it.
@@ -42,25 +42,32 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper; the first row is what the others are compared with."""
+    """A table of the paper, or one of this project's `own`; the first row is what the others are
+    compared with."""
 
     name: str
     title: str
     rows: tuple[Row, ...]
+    own: bool = False
 
 
 def load_tables() -> dict[str, Table]:
-    """All ablation tables of the paper by name: "1" to "8", "A1" and "A2"."""
+    """All ablation tables by name: those of the paper, "1" to "8", "A1" and "A2", and "T"."""
     with open(model_zoo.get_config_file(TABLES), encoding="utf-8") as file:
         tables = json.load(file)["tables"]
     return {
-        name: Table(name, table["title"], tuple(Row(**row) for row in table["rows"]))
+        name: Table(
+            name,
+            table["title"],
+            tuple(Row(**row) for row in table["rows"]),
+            table.get("own", False),
+        )
         for name, table in tables.items()
     }
 
 
 def get_table(name: str) -> Table:
-    """A table by its name in the paper.
+    """A table by its name.
 
     Raises:
         ValueError: when there is no such table.
@@ -244,7 +251,8 @@ def format_table(table: Table, measured: Sequence[Measured], scale: str) -> str:
         *extra,
         *("seeds", "parameters", "GFLOPs"),
     ]
-    title = f"Table {table.name} of the paper: {table.title}"
+    origin = "(not in the paper)" if table.own else "of the paper"
+    title = f"Table {table.name} {origin}: {table.title}"
     return f"{title}\n{tabulate(rows, headers, disable_numparse=True)}"
 
 

@@ -1,13 +1,14 @@
-"""COCO's figures of the boxes that a model finds in a data set."""
+"""COCO's figures of what a model finds in a data set: boxes, and all that `iou_types` has."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,22 +22,33 @@ from ..d2.structures import Instances
 from ..d2.utils import comm
 from ..data.annotations import Annotations, collector_paused, hash_file
 from .coco_figures import (
-    FIGURES_NAME,
-    NAMES,
+    METRICS,
     COCOFigures,
-    evaluate_boxes,
+    evaluate,
+    figures_name,
     write_figures,
 )
 from .coco_files import RESULTS_NAME, Detections, find_places, read_truth
 from .dataset_file import write_dataset_file
+from .iou_types import IOU_TYPES
 
 logger = logging.getLogger(__name__)
 
-# The figures that are reported: those of precision.
-METRICS = NAMES[:6]
 PREDICTIONS_NAME = "instances_predictions.pth"
-# Fields of instances that would have to be evaluated too.
-UNKNOWN_FIELDS = ("pred_masks", "pred_keypoints")
+
+
+class Found(NamedTuple):
+    """What was found in one image, D detections.
+
+    Attributes:
+        image_id: as the input has it.
+        rows: (D, 6) see `to_rows`.
+        values: D values of a record for each of `IOU_TYPES` that the model gives.
+    """
+
+    image_id: int
+    rows: np.ndarray
+    values: Mapping[str, list]
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,7 @@ class Collected:
         boxes: (D, 4) float32 x, y, width, height in pixels.
         scores: (D,).
         labels: (D,) int64 classes from 0.
+        values: D values of a record for each of `IOU_TYPES` that the model gives.
     """
 
     image_ids: list[int]
@@ -56,54 +69,60 @@ class Collected:
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    values: Mapping[str, list]
 
     def records(self) -> list[dict]:
         """A dict for each image, as Detectron2 keeps them: "image_id" and, in "instances", COCO's
         records, whose categories are numbers of classes."""
-        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist())
+        keys = [IOU_TYPES[name].key for name in self.values]
+        owners = np.repeat(self.image_ids, self.counts).tolist()
+        columns = (owners, self.labels.tolist(), self.boxes.tolist(), self.scores.tolist())
+        names = ("image_id", "category_id", "bbox", "score", *keys)
+        rows = (dict(zip(names, row)) for row in zip(*columns, *self.values.values()))
         return [
-            {
-                "image_id": image_id,
-                "instances": [
-                    {"image_id": image_id, "category_id": label, "bbox": box, "score": score}
-                    for _, (box, score, label) in zip(range(count), rows)
-                ],
-            }
+            {"image_id": image_id, "instances": [next(rows) for _ in range(count)]}
             for image_id, count in zip(self.image_ids, self.counts.tolist())
         ]
 
 
-def collect(images: Iterable[tuple[int, np.ndarray]]) -> Collected:
+def collect(images: Iterable[Found]) -> Collected:
     """Put images together.
 
     Args:
-        images: id and (M, 6) rows of each, see `to_rows`. One that comes again, as samplers that
-            give every process as many images let it, counts once.
+        images: one that comes again, as samplers that give every process as many images let it,
+            counts once.
+
+    Raises:
+        ValueError: when not all have the same kinds of values.
     """
-    by_id: dict[int, np.ndarray] = {}
-    for image_id, rows in images:
-        by_id.setdefault(image_id, rows)
-    rows = np.concatenate([np.empty((0, 6), np.float32), *by_id.values()])
+    by_id: dict[int, Found] = {}
+    for image in images:
+        by_id.setdefault(image.image_id, image)
+    kinds = sorted({tuple(image.values) for image in by_id.values()})
+    if len(kinds) > 1:
+        fields = [[IOU_TYPES[name].field for name in names] for names in kinds]
+        raise ValueError(
+            f"the instances of some images have the fields {fields[0]}, of others "
+            f"{fields[1]}, so that they cannot be evaluated together"
+        )
+    rows = np.concatenate([np.empty((0, 6), np.float32), *(x.rows for x in by_id.values())])
     boxes = rows[:, :4].copy()
     boxes[:, 2:] -= boxes[:, :2]
     return Collected(
         image_ids=list(by_id),
-        counts=np.array([len(x) for x in by_id.values()], dtype=np.int64),
+        counts=np.array([len(x.rows) for x in by_id.values()], dtype=np.int64),
         boxes=boxes,
         scores=rows[:, 4],
         labels=rows[:, 5].astype(np.int64),
+        values={
+            name: [value for image in by_id.values() for value in image.values[name]]
+            for name in (kinds[0] if kinds else ())
+        },
     )
 
 
 def to_rows(instances: Instances) -> torch.Tensor:
-    """(M, 6) x1, y1, x2, y2, score, class of M detections, on their device.
-
-    Raises:
-        NotImplementedError: when there is more than boxes.
-    """
-    others = [name for name in UNKNOWN_FIELDS if instances.has(name)]
-    if others:
-        raise NotImplementedError(f"yolor_d2 evaluates boxes only, not {others}")
+    """(M, 6) x1, y1, x2, y2, score, class of M detections, on their device."""
     boxes, scores = instances.pred_boxes.tensor.detach(), instances.scores.detach()
     # Whole numbers up to 2^24 are exact in it.
     kind = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
@@ -112,7 +131,8 @@ def to_rows(instances: Instances) -> torch.Tensor:
 
 
 class COCOEvaluator(DatasetEvaluator):
-    """COCO's average precision of boxes, with both runtimes.
+    """COCO's average precision of boxes and of what else a model gives, see `IOU_TYPES`, with both
+    runtimes.
 
     Process 0 reads the annotations and evaluates what all processes have found.
 
@@ -120,7 +140,8 @@ class COCOEvaluator(DatasetEvaluator):
         dataset_name: of a data set. If its metadata name no annotation file in COCO's format, one
             is written into `output_dir`, and they name it from then on.
         output_dir: folder for the detections (RESULTS_NAME, PREDICTIONS_NAME) and what the report
-            needs of the figures (FIGURES_NAME); None writes nothing.
+            needs of the figures (`figures_name`); None writes nothing.
+        options: of `coco_figures.evaluate` for one of `IOU_TYPES`, by its name.
 
     Raises:
         OSError: when the annotation file cannot be read or written.
@@ -128,10 +149,17 @@ class COCOEvaluator(DatasetEvaluator):
             write one into.
     """
 
-    def __init__(self, dataset_name: str, *, output_dir: str | None = None):
+    def __init__(
+        self,
+        dataset_name: str,
+        *,
+        output_dir: str | None = None,
+        options: Mapping[str, Mapping[str, Any]] = {},
+    ):
         self.metadata = MetadataCatalog.get(dataset_name)
+        self.options = options
         self.output_dir = None if output_dir is None else Path(output_dir)
-        self.images: list[tuple[int, np.ndarray]] = []
+        self.images: list[Found] = []
         if self.metadata.get("json_file") is None:
             if self.output_dir is None:
                 raise ValueError(
@@ -156,11 +184,19 @@ class COCOEvaluator(DatasetEvaluator):
         ends = np.cumsum([len(x) for x in rows])[:-1]
         # One transfer for all fields of all images.
         parts = np.split(torch.cat(rows).cpu().numpy(), ends)
-        self.images += [(given["image_id"], part) for given, part in zip(inputs, parts)]
+        for given, part, output in zip(inputs, parts, outputs):
+            instances = output["instances"]
+            values = {
+                name: kind.encode(instances.get(kind.field))
+                for name, kind in IOU_TYPES.items()
+                if instances.has(kind.field)
+            }
+            self.images.append(Found(given["image_id"], part, values))
 
     def evaluate(self) -> dict:
-        """The task "bbox" with METRICS and the AP of each class, in percent, NaN where nothing
-        counts; {} without images or annotations, and in all processes but process 0."""
+        """The task "bbox", and each of `IOU_TYPES` that the model gives, with METRICS and the AP of
+        each class, in percent, NaN where nothing counts; {} without images or annotations, and in
+        all processes but process 0."""
         gathered = comm.gather(self.images)
         if self.truth is None:
             return {}
@@ -175,7 +211,8 @@ class COCOEvaluator(DatasetEvaluator):
             return {}
         if not len(found.scores):
             logger.warning("The model found nothing.")
-            return {"bbox": dict.fromkeys(METRICS, math.nan)}
+            kinds = ("bbox", *found.values)
+            return {kind: dict.fromkeys(METRICS[kind], math.nan) for kind in kinds}
         image_ids = np.repeat(np.array(found.image_ids, dtype=np.int64), found.counts)
         detections = Detections(
             images=find_places(image_ids, self.truth.image_ids, "image_id"),
@@ -183,11 +220,35 @@ class COCOEvaluator(DatasetEvaluator):
             boxes=found.boxes.astype(np.float64),
             scores=found.scores.astype(np.float64),
         )
-        figures = evaluate_boxes(self.truth, detections)
-        if self.output_dir is not None and results_hash is not None:
-            path = self.output_dir / FIGURES_NAME
-            write_figures(path, figures, annotations=self.truth_hash, results=results_hash)
-        return {"bbox": self.figures(figures)}
+        results = {}
+        for kind in ("bbox", *found.values):
+            figures = self.compare(kind, detections, found.values.get(kind, []))
+            if self.output_dir is not None and results_hash is not None:
+                path = self.output_dir / figures_name(kind)
+                write_figures(path, figures, annotations=self.truth_hash, results=results_hash)
+            results[kind] = self.figures(figures)
+        return results
+
+    def compare(self, kind: str, detections: Detections, values: list) -> COCOFigures:
+        """The figures of boxes, or of one of `IOU_TYPES`.
+
+        Args:
+            kind: its name.
+            detections: D of them.
+            values: D values of its key.
+        """
+        assert self.truth is not None
+        if kind == "bbox":
+            return evaluate(self.truth, detections)
+        iou_type = IOU_TYPES[kind]
+        return evaluate(
+            self.truth,
+            detections,
+            kind,
+            iou_type.describe_objects(Path(self.metadata.json_file), self.truth),
+            iou_type.describe_detections(values),
+            **self.options.get(kind, {}),
+        )
 
     def original_ids(self, labels: np.ndarray) -> np.ndarray:
         """(D,) category ids of the annotation file in place of numbers of classes.
@@ -239,9 +300,10 @@ class COCOEvaluator(DatasetEvaluator):
             ValueError: when the names of the classes are not as many as the categories.
         """
         summary = done.summary()
-        figures = {name: summary[name] for name in METRICS}
-        table = tabulate([figures.values()], METRICS, "pipe", floatfmt=".3f", stralign="center")
-        logger.info("Figures of bbox in percent:\n%s", table)
+        kind, metrics = done.iou_type, METRICS[done.iou_type]
+        figures = {name: summary[name] for name in metrics}
+        table = tabulate([figures.values()], metrics, "pipe", floatfmt=".3f", stralign="center")
+        logger.info("Figures of %s in percent:\n%s", kind, table)
         if not all(map(math.isfinite, figures.values())):
             logger.info("NaN stands for figures without any object to count.")
         names = self.metadata.get("thing_classes")
@@ -254,7 +316,7 @@ class COCOEvaluator(DatasetEvaluator):
                 f"annotation file {self.metadata.json_file!r} has {len(precisions)} categories"
             )
         by_class = dict(zip(names, precisions))
-        logger.info("AP of bbox by category:\n%s", class_table(by_class))
+        logger.info("AP of %s by category:\n%s", kind, class_table(by_class))
         return {**figures, **{f"AP-{name}": value for name, value in by_class.items()}}
 
 

@@ -1,6 +1,7 @@
 """A data set that was registered by a function, written as a COCO annotation file.
 
-Boxes and areas are those that Detectron2's own conversion writes, so that the figures are the same.
+Boxes, areas, masks and keypoints are those that Detectron2's own conversion writes, so that the
+figures are the same.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,6 +19,7 @@ from ..checkpoint.files import atomic_write
 from ..d2.data import DatasetCatalog, MetadataCatalog
 from ..d2.structures import BoxMode
 from ..d2.utils import comm
+from ..data.check.keypoints import FLIP_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +91,17 @@ def to_coco(name: str) -> dict:
                     "bbox": box,
                     "area": area,
                     "iscrowd": int(entry.get("iscrowd", 0)),
+                    **mask_and_points(entry, where),
                 }
             )
+    points = points_of(metadata)
     return {
         "info": {"description": f"Data set {name}, written by yolor_d2"},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": ids[i], "name": str(label)} for i, label in enumerate(classes)],
+        "categories": [
+            {"id": ids[i], "name": str(label), **points} for i, label in enumerate(classes)
+        ],
     }
 
 
@@ -117,6 +124,43 @@ def box_and_area(entry: dict, where: str) -> tuple[list[float], float]:
     shape = entry.get("segmentation")
     area = float(size[0] * size[1]) if shape is None else mask_area(shape, where)
     return [round(x, 3) for x in box.tolist()], area
+
+
+def mask_and_points(entry: dict, where: str) -> dict[str, object]:
+    """Segmentation and keypoints of an object in COCO's form, as far as it has some."""
+    more: dict[str, object] = {}
+    shape = entry.get("segmentation")
+    if isinstance(shape, dict):
+        counts = shape["counts"]
+        more["segmentation"] = {
+            "size": [int(x) for x in shape["size"]],
+            "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
+        }
+    elif shape is not None:
+        more["segmentation"] = [np.asarray(x, dtype=np.float64).ravel().tolist() for x in shape]
+    points = entry.get("keypoints")
+    if points is not None:
+        table = np.array(points, dtype=np.float64).ravel()
+        if len(table) % 3:
+            raise ValueError(f"{where}: expected x, y and visibility of each keypoint")
+        table = table.reshape(-1, 3)
+        # COCO has numbers of pixels, Detectron2 coordinates of their centres.
+        table[:, :2] -= 0.5
+        more |= {"keypoints": table.ravel().tolist(), "num_keypoints": int((table[:, 2] > 0).sum())}
+    return more
+
+
+def points_of(metadata: Any) -> dict[str, object]:
+    """What the categories of a COCO file say of keypoints, from a data set's metadata."""
+    names = list(metadata.get("keypoint_names") or [])
+    if not names:
+        return {}
+    rules = metadata.get("keypoint_connection_rules") or []
+    numbers = {name: i for i, name in enumerate(names, 1)}
+    edges = [[numbers[a], numbers[b]] for a, b, *_ in rules if a in numbers and b in numbers]
+    points: dict[str, object] = {"keypoints": names, "skeleton": edges}
+    pairs = metadata.get("keypoint_flip_map")
+    return points if pairs is None else {**points, FLIP_KEY: [list(pair) for pair in pairs]}
 
 
 def mask_area(shape: Sequence[Sequence[float]] | dict, where: str) -> float:

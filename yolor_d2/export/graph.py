@@ -243,22 +243,22 @@ class ExportedDetector(nn.Module):
         # Numbers of the rows of all images, one image below the other.
         row_of_all = (row + r * torch.arange(n, device=rows.device)[:, None]).flatten()
 
-        def gather(x: Tensor) -> Tensor:
-            """(N, R, ...) to (N, D, ...)."""
-            return x.flatten(0, 1).index_select(0, row_of_all).view(*place.shape, *x.shape[2:])
+        def gather(x: Tensor, *inner: int) -> Tensor:
+            """(N, R, *inner) to (N, D, *inner)."""
+            return x.flatten(0, 1).index_select(0, row_of_all).view(*place.shape, *inner)
 
         def fill(x: Tensor) -> Tensor:
             """(N, D, ...) with zeros behind the last detection."""
             zero = torch.zeros_like(x)
             return torch.where(real[(..., *[None] * (x.dim() - 2))], x, zero)
 
-        boxes = gather(boxes)
+        boxes = gather(boxes, 4)
         if labels is None:
             label = place - k * row
         else:
             label = labels.flatten().index_select(0, row_of_all).view(place.shape)
         kept = [
-            fill(gather(x)) if about.by_row else x
+            fill(gather(x, *x.shape[2:])) if about.by_row else x
             for about, x in zip(self.tasks.file_outputs(), further)
         ]
         return fill(boxes), scores, torch.where(real, label, 0), real.sum(dim=1), *kept

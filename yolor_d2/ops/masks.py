@@ -147,16 +147,7 @@ class BoxMasks:
 
     def rle(self) -> list[dict]:
         """COCO's compressed run lengths ("size", "counts" as text), one mask after the other."""
-        # It imports what few need, evaluation and all.
-        from faster_coco_eval.core import mask as coco_mask
-
-        found = []
-        for mask in self:
-            encoded = coco_mask.encode(np.asfortranarray(mask.cpu().numpy(), dtype=np.uint8))
-            counts = encoded["counts"]
-            counts = counts.decode() if isinstance(counts, bytes) else counts
-            found.append({"size": list(self.size), "counts": counts})
-        return found
+        return [encode_mask(mask.cpu().numpy()) for mask in self]
 
     def to(self, *args: Any, **kwargs: Any) -> BoxMasks:
         """With its maps on another device."""
@@ -188,3 +179,15 @@ class BoxMasks:
 
     def __repr__(self) -> str:
         return f"BoxMasks(num_objects={len(self)}, size={self.size})"
+
+
+def encode_mask(mask: np.ndarray) -> dict:
+    """COCO's compressed run lengths of an (H, W) bool mask, "size" and "counts" as text."""
+    # It imports what few need, evaluation and all.
+    from faster_coco_eval.core import mask as coco_mask
+
+    counts = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    return {
+        "size": list(mask.shape),
+        "counts": counts.decode() if isinstance(counts, bytes) else counts,
+    }

@@ -80,7 +80,8 @@ class ImageView(NamedTuple):
         """For an image that lies there."""
         ratios = [wanted / side for wanted, side in zip(size, placement.size)]
         x, y = (scale * ratio for scale, ratio in zip(placement.scale[::-1], ratios[::-1]))
-        return cls(placement.origin[::-1], (x, y), size)
+        top, left = placement.origin
+        return cls((left, top), (x, y), size)
 
     def to_image(self, points: Tensor) -> Tensor:
         """(..., 2) points of the canvas in the wanted size; they may lie outside."""

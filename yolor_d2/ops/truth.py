@@ -33,5 +33,6 @@ class Truth(NamedTuple):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Truth:
         """The same with every tensor put through a function."""
+        image, boxes, labels, valid, by_image = map(function, self[:5])
         fields = {name: function(x) for name, x in self.fields.items()}
-        return Truth(*map(function, self[:5]), fields)
+        return Truth(image, boxes, labels, valid, by_image, fields)

@@ -16,10 +16,27 @@ from ..networks.tasks import TaskBranches, TaskInputs
 from ..ops.padding import Placement
 from .classification import ClassificationTask
 from .embedding import EmbeddingTask
+from .keypoints import KeypointsTask
 from .task import Task
 
 # By name, in the order of their losses.
-TASKS: dict[str, Task] = {task.name: task for task in (ClassificationTask(), EmbeddingTask())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (ClassificationTask(), EmbeddingTask(), KeypointsTask())
+}
+
+
+def register_task(task: Task) -> Task:
+    """Add a row, before a configuration is made; see docs/extending.md.
+
+    Raises:
+        ValueError: when another task has the name.
+    """
+    known = TASKS.get(task.name)
+    # What the same lines define again, as a notebook does, replaces itself.
+    if known is not None and type(known).__qualname__ != type(task).__qualname__:
+        raise ValueError(f"task {task.name!r} is {type(known).__name__} already")
+    TASKS[task.name] = task
+    return task
 
 
 def add_task_config(cfg: CfgNode) -> None:
@@ -104,5 +121,6 @@ __all__ = [
     "forget_data",
     "ground_truth_needed",
     "pack_fields",
+    "register_task",
     "settle_tasks",
 ]

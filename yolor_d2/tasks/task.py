@@ -26,12 +26,14 @@ class Task:
             MODEL.YOLOR.TASKS.NAME in capitals.
         ground_truth: what it needs of the data beyond boxes and classes: "polygons", "keypoints"
             or "identities".
+        figures: name of its figures in the results of an evaluation.
         least_values: least value of keys of the node.
         toy_values: keys of the node for networks of a few minutes on a CPU.
     """
 
     name: ClassVar[str]
     ground_truth: ClassVar[Sequence[str]] = ()
+    figures: ClassVar[str] = ""
     least_values: ClassVar[Mapping[str, float]] = {}
     toy_values: ClassVar[Mapping[str, Any]] = {}
 

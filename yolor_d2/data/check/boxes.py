@@ -56,13 +56,10 @@ def check_boxes(source: Source) -> np.ndarray:
     """
     places = source.annotations
     image_places = [source.images[entry["image_id"]] for _, entry in source.objects()]
-    unknown = (np.nan, np.nan)
-    sizes = np.array([source.sizes.get(place, unknown) for place in image_places], dtype=np.float64)
-    sizes = sizes.reshape(-1, 2)
+    sizes = source.object_sizes()
     read_box_form(source, sizes)
-    boxes, entries = source.boxes, source.data["annotations"]
-    height, width = sizes.T
-    crowd = np.array([entries[place].get("iscrowd") == 1 for place in places], dtype=bool)
+    boxes, height, width = source.boxes, *sizes.T
+    crowd = source.crowd_objects()
     malformed = {x.place for x in source.findings if x.kind == "box_malformed"}
     given = np.array([place not in malformed for place in places], dtype=bool)
 

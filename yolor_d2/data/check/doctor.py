@@ -13,7 +13,9 @@ from .boxes import InputSettings, check_boxes, check_sizes, check_use
 from .entries import check_entries
 from .files import check_copies, check_files, check_folders
 from .findings import SEVERITIES, Finding, count_severities
-from .source import Source
+from .keypoints import check_keypoints
+from .masks import check_masks
+from .source import Source, shorten
 
 
 @dataclass
@@ -74,9 +76,15 @@ class Report:
 
     @staticmethod
     def describe_figures(figures: dict) -> list[str]:
-        """Boxes by category, and their sizes."""
+        """Boxes by category, what else objects have, and their sizes."""
         named = [f"{name} {count}" for name, count in figures["boxes_by_category"].items() if count]
         lines = [" ".join(f"  boxes: {', '.join(named) or 'none'}".split("\n"))]
+        more = [
+            f"{counted(figures[key], 'object')} with {key}"
+            for key in ("masks", "keypoints")
+            if figures[key]
+        ]
+        lines += [f"  {', '.join(more)}"] if more else []
         sizes = figures["sizes"]
         if sizes:
             by_stride = ", ".join(
@@ -118,7 +126,12 @@ def check_categories_agree(sources: Sequence[Source]) -> None:
         return {number: entries[place]["name"] for number, place in source.categories.items()}
 
     expected = categories(sources[0])
+    names = names_of_points(sources[0])
     for source in sources[1:]:
+        others = names_of_points(source)
+        if names and others and others != names:
+            message = f"points are {shorten(others)}, those of {sources[0].name!r} {shorten(names)}"
+            source.report("keypoint_names_differ", message)
         found = categories(source)
         odd = [
             f"{number}: {found.get(number)!r} in place of {expected.get(number)!r}"
@@ -131,6 +144,12 @@ def check_categories_agree(sources: Sequence[Source]) -> None:
             source.report("categories_differ", message)
 
 
+def names_of_points(source: Source) -> object:
+    """Names of the points of the first category that has some, as they are."""
+    entries = [source.data["categories"][place] for place in source.categories.values()]
+    return next((x["keypoints"] for x in entries if x.get("keypoints")), None)
+
+
 def check_sources(
     sources: Sequence[Source],
     *,
@@ -140,7 +159,8 @@ def check_sources(
     read_images: bool = True,
     progress: bool = False,
 ) -> Report:
-    """Check data sets: their entries, their boxes, their images, and against each other.
+    """Check data sets: their entries, what these say of objects, their images, and against each
+    other.
 
     Args:
         sources: as they are read; their findings are added. The first is that to train on.
@@ -173,6 +193,8 @@ def check_sources(
             "images": len(source.images),
             "boxes": int(np.count_nonzero(usable)),
             "boxes_by_category": by_category,
+            "masks": check_masks(source),
+            "keypoints": check_keypoints(source),
             "sizes": check_sizes(source, usable, settings) if settings else {},
         }
     check_categories_agree(sources)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .findings import ERROR
-from .forms import is_segmentation, read_numbers, read_polygons
+from .forms import is_segmentation, read_masks, read_numbers
 from .source import AnnotationFileError, Source, is_whole, shorten, to_float
 
 
@@ -35,7 +35,7 @@ def check_category_names(path: Path, categories: list) -> list[str]:
 def check_entries(source: Source) -> None:
     """Sort out what makes sense in the three sections, and report the rest."""
     read_numbers(source)
-    read_polygons(source)
+    read_masks(source)
     check_categories(source)
     check_images(source)
     check_annotations(source)
@@ -152,7 +152,10 @@ def check_annotations(source: Source) -> None:
             continue
         if not is_segmentation(entry.get("segmentation")):
             found = shorten(entry["segmentation"])
-            message = f"'segmentation' is {found}, expected polygons or run lengths"
+            message = (
+                f"'segmentation' is {found}, expected polygons of at least three points, or run "
+                "lengths"
+            )
             source.report("segmentation_malformed", message, "annotations", place)
         if entry.get("ignore"):
             message = f"'ignore' is {shorten(entry['ignore'])}, expected 'iscrowd'"

@@ -18,15 +18,23 @@ class Kind(NamedTuple):
         severity: one of `SEVERITIES`.
         meaning: what is the matter, for the documents.
         repair: what `repair.repair` does about it; "" if nothing.
+        part: "polygons" or "keypoints" where it is about these, in the words of
+            `tasks.ground_truth_needed`.
+        stops: whether a task cannot learn these so: where one is to, it is an error.
     """
 
     severity: str
     meaning: str
     repair: str = ""
+    part: str = ""
+    stops: bool = False
 
 
 DROP_IMAGE = "image and its annotations left out"
 DROP = "left out"
+MASK, POINTS = "polygons", "keypoints"
+DROP_POLYGON = "the polygon left out"
+DROP_MASK = "segmentation left out, box kept"
 KINDS = {
     # The annotation file
     "byte_order_mark": Kind(
@@ -78,7 +86,9 @@ KINDS = {
         ERROR,
         "'segmentation' is neither polygons nor run lengths; Detectron2's own reader skips the "
         "object",
-        "segmentation left out, box kept",
+        DROP_MASK,
+        MASK,
+        stops=True,
     ),
     # Boxes
     "boxes_are_shares": Kind(
@@ -89,7 +99,7 @@ KINDS = {
         "the boxes of the file make sense as [x1, y1, x2, y2], but not as [x, y, width, height]",
         "[x, y, width, height]",
     ),
-    "box_missing": Kind(ERROR, "polygons without 'bbox'", "the box around the polygons"),
+    "box_missing": Kind(ERROR, "a mask without 'bbox'", "the box around the mask"),
     "box_malformed": Kind(ERROR, "'bbox' is not four numbers", DROP),
     "box_not_finite": Kind(ERROR, "a number of the box is NaN or infinite", DROP),
     "box_negative": Kind(ERROR, "width or height is negative", DROP),
@@ -101,6 +111,105 @@ KINDS = {
     "box_near_duplicate": Kind(NOTICE, "IoU above 0.9 with a box of the same category"),
     "box_tiny": Kind(NOTICE, "a side below two pixels of the network's input: not trained on"),
     "box_without_anchor": Kind(NOTICE, "no anchor matches, so it cannot be learned"),
+    # Masks
+    "polygon_short": Kind(
+        WARNING, "a polygon of fewer than three points beside others", DROP_POLYGON, MASK
+    ),
+    "polygon_malformed": Kind(
+        WARNING,
+        "a polygon has something else than finite numbers, or an odd number of them",
+        DROP_POLYGON,
+        MASK,
+    ),
+    "polygon_empty": Kind(WARNING, "a polygon without area", DROP_POLYGON, MASK),
+    "polygon_outside": Kind(WARNING, "a polygon wholly outside the image", DROP_POLYGON, MASK),
+    "polygon_partly_outside": Kind(
+        WARNING, "a polygon beyond the image by more than a pixel", "cut", MASK
+    ),
+    "polygon_crosses_itself": Kind(
+        WARNING,
+        "edges of a polygon cross each other by more than half a pixel; what it goes around twice "
+        "may count as a hole",
+        part=MASK,
+    ),
+    "run_lengths_malformed": Kind(
+        WARNING,
+        "run lengths that cannot be read, or are not of 'size'",
+        DROP_MASK,
+        MASK,
+        stops=True,
+    ),
+    "run_lengths_size_differs": Kind(
+        WARNING, "run lengths of another size than the image", DROP_MASK, MASK, stops=True
+    ),
+    "run_lengths_empty": Kind(WARNING, "run lengths without a pixel", DROP_MASK, MASK),
+    "mask_far_from_box": Kind(
+        WARNING, "an IoU below 0.7 of 'bbox' and the box around the mask", part=MASK
+    ),
+    "mask_missing": Kind(NOTICE, "an object without a mask, where a task learns masks", part=MASK),
+    "no_masks": Kind(ERROR, "no object has a mask, and a task is to learn them", part=MASK),
+    # Keypoints
+    "keypoint_names_malformed": Kind(
+        WARNING, "'keypoints' of a category is no list of names that differ", "", POINTS, stops=True
+    ),
+    "keypoint_names_differ": Kind(
+        WARNING,
+        "two categories, or two files to be used together, have other names of points",
+        "",
+        POINTS,
+        stops=True,
+    ),
+    "skeleton_malformed": Kind(
+        WARNING,
+        "'skeleton' of a category is no list of pairs of numbers of points, from 1",
+        "such pairs left out",
+        POINTS,
+        stops=True,
+    ),
+    "flip_pairs_malformed": Kind(
+        WARNING,
+        "'flip_pairs' of a category is no list of pairs of names of points, each once",
+        "",
+        POINTS,
+        stops=True,
+    ),
+    "keypoints_malformed": Kind(
+        WARNING,
+        "'keypoints' of an object has not three finite numbers for each point of its category",
+        "points left out, box kept",
+        POINTS,
+        stops=True,
+    ),
+    "keypoints_without_names": Kind(
+        WARNING, "an object has points, but its category names none", part=POINTS
+    ),
+    "keypoint_visibility": Kind(
+        WARNING,
+        "a visibility other than 0, 1 and 2",
+        "2 if it is above 0, else 0",
+        POINTS,
+        stops=True,
+    ),
+    "keypoint_outside": Kind(
+        WARNING,
+        "a labelled point outside the image by more than a pixel",
+        "the point not labelled",
+        POINTS,
+    ),
+    "keypoint_outside_box": Kind(
+        NOTICE,
+        "a labelled point outside its object's box by more than two pixels and a tenth of its "
+        "longer side",
+        part=POINTS,
+    ),
+    "num_keypoints_differs": Kind(
+        WARNING, "'num_keypoints' is not the number of labelled points", "counted", POINTS
+    ),
+    "no_keypoints": Kind(
+        ERROR,
+        "no object has labelled points, or no category names any, and a task is to learn them",
+        part=POINTS,
+    ),
     # Image files
     "image_folder_wrong": Kind(ERROR, "all images are in another folder than the one given"),
     "image_missing": Kind(ERROR, "there is no such file", DROP_IMAGE),
@@ -142,6 +251,8 @@ class Finding:
         section: "images", "annotations" or "categories", if it concerns an entry of these.
         place: number of that entry, from 0.
         other: number of another entry of this section that it collides with, or is a copy of.
+        index: number of the polygon or the point of an annotation, from 0.
+        stops: whether a task that is to be trained cannot learn so.
     """
 
     kind: str
@@ -154,10 +265,12 @@ class Finding:
     section: str = ""
     place: int = -1
     other: int = -1
+    index: int = -1
+    stops: bool = False
 
     @property
     def severity(self) -> str:
-        return KINDS[self.kind].severity
+        return ERROR if self.stops else KINDS[self.kind].severity
 
     def describe(self) -> str:
         """Where it is, and what it is, in one line."""

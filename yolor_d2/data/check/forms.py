@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 
+from ..run_lengths import read_runs
 from .source import Source, is_whole, shorten, to_float
 
 # Keys of whole numbers.
@@ -87,13 +88,13 @@ def read_measures(entry: dict) -> dict[str, object]:
     return values
 
 
-def read_polygons(source: Source) -> None:
-    """Give annotations that have polygons but no box the box around these."""
+def read_masks(source: Source) -> None:
+    """Give annotations that have a mask but no box the box around it."""
     for place, entry in enumerate(source.data["annotations"]):
         if isinstance(entry, dict) and not entry.get("bbox"):
             box = box_around(entry.get("segmentation"))
             if box is not None:
-                message = "'bbox' is missing, expected the box around its polygons"
+                message = "'bbox' is missing, expected the box around its mask"
                 read_as(source, "box_missing", message, "annotations", place, {"bbox": box})
 
 
@@ -113,11 +114,39 @@ def is_segmentation(shape: object) -> bool:
     ) and all(isinstance(points, list) for points in shape)
 
 
-def box_around(polygons: object) -> list[float] | None:
-    """x, y, width, height of polygons, None if they are none."""
-    if not isinstance(polygons, list) or not polygons or not is_segmentation(polygons):
+def bounds_of_runs(runs: np.ndarray, height: int) -> np.ndarray | None:
+    """(4,) float64 xyxy around the ones of a mask; None if there is none.
+
+    Args:
+        runs: (n,) lengths of zeros and ones in turn, column after column.
+        height: of the mask in pixels.
+    """
+    stops = np.cumsum(runs)
+    starts, stops = (stops - runs)[1::2], stops[1::2]
+    starts, stops = starts[starts < stops], stops[starts < stops]
+    if not len(starts):
         return None
-    values = [[to_float(x) for x in points] for points in polygons]
+    first, last = starts // height, (stops - 1) // height
+    several = first < last  # such a run reaches the upper and the lower border
+    top = np.where(several, 0, starts % height)
+    bottom = np.where(several, height, (stops - 1) % height + 1)
+    return np.array([first[0], top.min(), last[-1] + 1, bottom.max()], dtype=np.float64)
+
+
+def box_around(shape: object) -> list[float] | None:
+    """x, y, width, height of polygons or run lengths, None if they are none."""
+    if not isinstance(shape, list | dict) or not shape or not is_segmentation(shape):
+        return None
+    if isinstance(shape, dict):
+        try:
+            runs, height, _ = read_runs(shape)
+        except ValueError:
+            return None
+        bounds = bounds_of_runs(runs, height)
+        if bounds is None:
+            return None
+        return [*bounds[:2].tolist(), *(bounds[2:] - bounds[:2]).tolist()]
+    values = [[to_float(x) for x in points] for points in shape]
     if not all(x is not None and math.isfinite(x) for points in values for x in points):
         return None
     xs = [x for points in values for x in points[::2]]

@@ -15,10 +15,11 @@ from ...labels import Colour, draw_label, draw_text, label_size, place_labels, w
 from ...visualize import PALETTE, draw_outline, to_rgb, write_image
 from ...wording import counted
 from ..image import ImageReadError, read_image
+from ..run_lengths import polygons_of
 from .entries import box_of
-from .findings import SEVERITIES, Finding
-from .forms import FORMS_OF_BOXES
-from .source import Source, is_whole
+from .findings import KINDS, MASK, POINTS, SEVERITIES, Finding
+from .forms import FORMS_OF_BOXES, is_segmentation
+from .source import Source, is_whole, to_float
 
 # Longer side of a picture in pixels.
 LONGEST = 1280
@@ -32,6 +33,8 @@ ALIKE = 6
 # What lies beyond an image, and the edge of the image.
 AROUND, EDGE = (205, 205, 205), (120, 120, 120)
 BLACK: Colour = (0, 0, 0)
+# Radius of a point in pixels, and of one that a finding is about.
+DOT, RING = 3, 7
 # Findings that are written above a picture.
 MOST_LINES = 15
 
@@ -43,11 +46,24 @@ class Mark(NamedTuple):
         place: of the annotation.
         box: (4,) xyxy in pixels of the image.
         colour: of box and label.
+        outlines: (n, 2) polygons, where a finding is about the mask.
+        points: (n, 2) labelled points, where a finding is about these.
+        named: (n, 2) the points that findings name.
     """
 
     place: int
     box: np.ndarray
     colour: Colour
+    outlines: Sequence[np.ndarray] = ()
+    points: np.ndarray = np.zeros((0, 2))
+    named: np.ndarray = np.zeros((0, 2))
+
+    @property
+    def extent(self) -> np.ndarray:
+        """(4,) xyxy around all of it."""
+        parts = [self.box.reshape(2, 2), *self.outlines, self.points, self.named]
+        every = np.concatenate(parts)
+        return np.concatenate([every.min(axis=0), every.max(axis=0)])
 
 
 def name_annotation(source: Source, place: int) -> str:
@@ -55,19 +71,76 @@ def name_annotation(source: Source, place: int) -> str:
     return f"annotation {number}" if is_whole(number) else f"annotations[{place}]"
 
 
-def marks_of(source: Source, findings: Sequence[Finding]) -> dict[int, Mark]:
+def outlines_of(entry: dict, size: tuple[int, int]) -> list[np.ndarray]:
+    """(n, 2) polygons of an annotation, as far as they are some, or those around its run lengths,
+    if these are of an image of (height, width)."""
+    shape = entry.get("segmentation")
+    if not shape or not is_segmentation(shape):
+        return []
+    if isinstance(shape, dict):
+        try:
+            return polygons_of(shape, size)
+        except ValueError:
+            return []
+    return [table for points in shape if len(table := table_of(points, 2))]
+
+
+def table_of(values: object, columns: int) -> np.ndarray:
+    """(n, columns) of a flat list of finite numbers; empty if it is none."""
+    numbers = [to_float(x) for x in values] if isinstance(values, list) else []
+    table = np.array([np.nan if x is None else x for x in numbers], dtype=np.float64)
+    if len(table) % columns or not np.isfinite(table).all():
+        return np.zeros((0, columns))
+    return table.reshape(-1, columns)
+
+
+def mark_of(
+    source: Source, place: int, findings: Sequence[Finding], size: tuple[int, int]
+) -> Mark | None:
+    """What to draw of an annotation; None if its box has not four finite numbers.
+
+    Args:
+        source: that it is of.
+        place: of the annotation.
+        findings: about it.
+        size: (height, width) of its image.
+    """
+    entry = source.data["annotations"][place]
+    box = np.array(box_of(entry)[0])
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners = np.concatenate([box[:2], box[:2] + box[2:]])
+    if not np.isfinite(corners).all():
+        return None
+    mark = Mark(place, corners, BLACK)
+    parts = {KINDS[x.kind].part for x in findings}
+    if MASK in parts:
+        mark = mark._replace(outlines=outlines_of(entry, size))
+    if POINTS in parts:
+        table = table_of(entry.get("keypoints"), 3)
+        chosen = sorted({x.index for x in findings if KINDS[x.kind].part == POINTS})
+        chosen = [i for i in chosen if 0 <= i < len(table)]
+        centres = table[:, :2] + 0.5  # these are numbers of pixels
+        mark = mark._replace(points=centres[table[:, 2] > 0], named=centres[chosen])
+    return mark
+
+
+def marks_of(source: Source, findings: Sequence[Finding], size: tuple[int, int]) -> dict[int, Mark]:
     """The boxes that findings are about, by place: also those that they are copies of, which come
-    first. Boxes without four finite numbers are left out."""
+    first. Boxes without four finite numbers are left out.
+
+    Args:
+        source: that they are of.
+        findings: about one image.
+        size: (height, width) of this.
+    """
     places = [x.other for x in findings if x.section == "annotations" and x.other >= 0]
     places += [x.place for x in findings if x.section == "annotations"]
     marks: dict[int, Mark] = {}
     for place in dict.fromkeys(places):
-        box = np.array(box_of(source.data["annotations"][place])[0])
-        with np.errstate(over="ignore", invalid="ignore"):
-            corners = np.concatenate([box[:2], box[:2] + box[2:]])
-        if np.isfinite(corners).all():
-            colour = PALETTE[len(marks) % len(PALETTE)]
-            marks[place] = Mark(place, corners, colour)
+        about = [x for x in findings if x.section == "annotations" and x.place == place]
+        mark = mark_of(source, place, about, size)
+        if mark is not None:
+            marks[place] = mark._replace(colour=PALETTE[len(marks) % len(PALETTE)])
     return marks
 
 
@@ -104,9 +177,10 @@ def draw_image(
         image = to_rgb(read_image(source.image_path(place), channels=channels))
     except (ImageReadError, OSError):
         return None
-    marks = marks_of(source, findings)
+    marks = marks_of(source, findings, image.shape[:2])
     boxes = np.array([x.box for x in marks.values()]).reshape(-1, 4)
-    left, top, right, bottom = frame_of(image.shape[:2], boxes)
+    extents = np.array([x.extent for x in marks.values()]).reshape(-1, 4)
+    left, top, right, bottom = frame_of(image.shape[:2], extents)
     longest = max(right - left, bottom - top)
     scale = min(LONGEST / longest, max(1.0, SHORTEST / max(image.shape[:2])))
     height, width = (max(round(side * scale), 1) for side in image.shape[:2])
@@ -135,12 +209,36 @@ def draw_image(
         hidden = (np.abs(corners[i + 1 :] - corners[i]).max(axis=1, initial=0) <= ALIKE).any()
         line = BROAD_LINE if hidden else LINE
         draw_outline(canvas, box, colours[i], line)
+    for mark in marks.values():
+        draw_parts(canvas, mark, scale, (x, y))
     placed = place_labels(
         corners, texts, range(len(texts)), canvas.shape[:2], line=LINE, letters=LETTERS
     )
     for label in placed:
         draw_label(canvas, label, colours[label.index])
     return np.vstack([draw_words(source, findings, marks, canvas.shape[1]), canvas])
+
+
+def draw_parts(canvas: np.ndarray, mark: Mark, scale: float, origin: tuple[int, int]) -> None:
+    """Draw outlines and points of an annotation.
+
+    Args:
+        canvas: (H, W, 3) uint8, changed.
+        mark: of the annotation.
+        scale: pixels of the canvas per pixel of the image.
+        origin: x and y of the image on the canvas.
+    """
+
+    def place(points: np.ndarray) -> np.ndarray:
+        far = 2 * max(canvas.shape)
+        return np.rint(points * scale + origin).clip(-far, far).astype(np.int32)
+
+    lines = [place(outline).reshape(-1, 1, 2) for outline in mark.outlines]
+    cv2.polylines(canvas, lines, True, mark.colour, 1, cv2.LINE_AA)
+    for centre in place(mark.points).tolist():
+        cv2.circle(canvas, centre, DOT, mark.colour, -1, cv2.LINE_AA)
+    for centre in place(mark.named).tolist():
+        cv2.circle(canvas, centre, RING, mark.colour, LINE, cv2.LINE_AA)
 
 
 def draw_words(

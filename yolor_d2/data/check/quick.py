@@ -10,6 +10,7 @@ import numpy as np
 
 from ...d2.config import CfgNode
 from ...d2.data import MetadataCatalog
+from ...tasks import ground_truth_needed
 from ...wording import counted
 from ..annotations import SMALL_FILE, open_annotations
 from ..image import file_sizes
@@ -18,6 +19,8 @@ from .entries import check_entries
 from .files import report_missing
 from .findings import ERROR, WARNING, Finding, count_severities
 from .images import inspect_image
+from .keypoints import check_keypoints
+from .masks import check_masks
 from .source import Source, read_coco
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,8 @@ FATAL = (
     "image_unreadable",
     "image_size_differs",
 )
+# What is found only where a task learns masks or keypoints.
+NOTHING_TO_LEARN = ("no_masks", "no_keypoints")
 # Keys of an annotation without which pycocotools cannot evaluate.
 EVALUATED = {"area", "iscrowd"}
 # Findings that the log names; errors are always named.
@@ -110,7 +115,13 @@ def read_content(path: Path, *, annotated: bool) -> tuple[dict, bool]:
 
 
 def quick_check(
-    name: str, json_file: str, image_root: str, *, train: bool, channels: int = 3
+    name: str,
+    json_file: str,
+    image_root: str,
+    *,
+    train: bool,
+    channels: int = 3,
+    needed: frozenset[str] = frozenset(),
 ) -> list[Finding]:
     """Look at one data set.
 
@@ -119,6 +130,8 @@ def quick_check(
         json_file, image_root: annotation file and image folder.
         train: whether it is trained on; findings that only matter then are left out otherwise.
         channels: that the network takes.
+        needed: what tasks learn beside boxes, see `Source.needed`. Masks and keypoints are looked
+            at only where they are needed, and of an annotation file that is small.
 
     Raises:
         AnnotationFileError: when the annotations cannot be read at all.
@@ -126,15 +139,21 @@ def quick_check(
     """
     path = Path(json_file)
     content, complete = read_content(path, annotated=train)
-    source = Source(name, path, Path(image_root), content)
+    source = Source(
+        name, path, Path(image_root), content, needed=needed if complete else frozenset()
+    )
     source.report_encoding()
     check_entries(source)
     usable = check_boxes(source)
+    if "polygons" in source.needed:
+        check_masks(source)
+    if "keypoints" in source.needed:
+        check_keypoints(source)
     check_some_files(source, channels)
     if train and complete:
         check_use(source, usable)
     entries = source.data["annotations"]
-    fatal = [finding for finding in source.findings if finding.kind in FATAL]
+    fatal = [x for x in source.findings if x.kind in (*FATAL, *NOTHING_TO_LEARN) or x.stops]
     if not train:
         fatal += [
             finding
@@ -164,13 +183,16 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
     if not cfg.DATASETS.CHECK:
         return []
     findings = []
+    needed = frozenset(ground_truth_needed(cfg))
     for trains, names in ((True, cfg.DATASETS.TRAIN if train else ()), (False, cfg.DATASETS.TEST)):
         for name in names:
             metadata = MetadataCatalog.get(name)
             files = metadata.get("json_file"), metadata.get("image_root")
             if None not in files and Path(files[0]).is_file():  # else it is no COCO file
                 channels = len(cfg.MODEL.PIXEL_MEAN)
-                findings += quick_check(name, *files, train=trains, channels=channels)
+                findings += quick_check(
+                    name, *files, train=trains, channels=channels, needed=needed
+                )
     return findings
 
 

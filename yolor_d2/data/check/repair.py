@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...checkpoint.files import TEMPORARY_SUFFIX, atomic_write
-from .findings import DROP, DROP_IMAGE, KINDS, Finding
-from .source import Source, is_whole
+from .findings import DROP, DROP_IMAGE, DROP_MASK, DROP_POLYGON, KINDS, Finding
+from .keypoints import is_beyond, is_edge
+from .masks import cut_polygon
+from .source import Source, is_whole, to_float
 
 # Findings after whose repair an entry is gone.
 DROPPED = {
@@ -20,6 +22,10 @@ DROPPED = {
 }
 # Of entries that cannot be told apart all are left out, unless they say the same.
 COLLISIONS = {"image_id_collision": "file_name", "category_id_collision": "name"}
+# Findings about a polygon or a point, of which an annotation may have several.
+POLYGONS = {x for x, kind in KINDS.items() if x.startswith("polygon_") and kind.repair}
+KEYPOINTS = {x for x, kind in KINDS.items() if kind.part == "keypoints" and kind.repair}
+KEYPOINTS -= {"skeleton_malformed"}
 
 
 class Repair:
@@ -35,6 +41,9 @@ class Repair:
         self.changes: list[dict] = []
         self.dropped: dict[str, set[int]] = {"images": set(), "annotations": set()}
         self.dropped["categories"] = set()
+        # What is wrong with polygons and points, by place of the annotation.
+        self.polygons: dict[int, list[Finding]] = {}
+        self.keypoints: dict[int, list[Finding]] = {}
 
     def note(self, action: str, section: str, place: int, reason: str, **more) -> None:
         entry = self.source.data[section][place]
@@ -89,8 +98,13 @@ class Repair:
             self.cut(place, reason)
         elif kind == "field_missing":
             self.fill(place, reason)
-        elif kind == "segmentation_malformed":
+        elif KINDS[kind].repair == DROP_MASK:
             self.change(place, section, reason, segmentation=[])
+        elif kind in POLYGONS | KEYPOINTS:
+            parts = self.polygons if kind in POLYGONS else self.keypoints
+            parts.setdefault(place, []).append(finding)
+        elif kind == "skeleton_malformed":
+            self.mend_skeleton(place, reason)
         elif kind == "ignore_flag":
             self.change(place, section, reason, ignore=0, iscrowd=1)
         elif kind == "image_size_missing" and place in self.source.sizes:
@@ -112,7 +126,10 @@ class Repair:
         x, y, w, h = entry["bbox"]
         left, top = max(x, 0), max(y, 0)
         box = [left, top, min(x + w, width) - left, min(y + h, height) - top]
-        self.change(place, "annotations", reason, bbox=box, area=box[2] * box[3])
+        largest, area = box[2] * box[3], to_float(entry.get("area"))
+        # That of a mask stays, if the box has room for it.
+        area = area if area is not None and 0 < area <= largest else largest
+        self.change(place, "annotations", reason, bbox=box, area=area)
 
     def fill(self, place: int, reason: str) -> None:
         entry = self.data["annotations"][place]
@@ -125,6 +142,45 @@ class Repair:
             area = 0.0  # of a box that is left out
         crowd = int(bool(crowd)) if crowd in (0, 1) else 0
         self.change(place, "annotations", reason, iscrowd=crowd, area=area)
+
+    def mend_polygons(self) -> None:
+        """Leave out or cut the polygons that findings are about."""
+        for place, findings in self.polygons.items():
+            if not self.is_kept(place):
+                continue
+            entry = self.data["annotations"][place]
+            gone = {x.index for x in findings if KINDS[x.kind].repair == DROP_POLYGON}
+            beyond = {x.index for x in findings if x.kind == "polygon_partly_outside"}
+            size = self.source.sizes.get(self.source.images[entry["image_id"]], (0, 0))
+            kept = [
+                cut_polygon(points, size) if i in beyond else points
+                for i, points in enumerate(entry["segmentation"])
+                if i not in gone
+            ]
+            kept = [points for points in kept if points]
+            self.change(place, "annotations", reasons(findings), segmentation=kept)
+
+    def mend_keypoints(self) -> None:
+        """Points as their findings say, and their number."""
+        for place, findings in self.keypoints.items():
+            if not self.is_kept(place):
+                continue
+            entry = self.data["annotations"][place]
+            if any(x.kind == "keypoints_malformed" for x in findings):
+                values: dict[str, object] = {"keypoints": None, "num_keypoints": None}
+            else:
+                size = self.source.sizes.get(self.source.images[entry["image_id"]])
+                points = mend_points(entry.get("keypoints") or [], size)
+                values = {"num_keypoints": sum(x > 0 for x in points[2::3])}
+                if points != (entry.get("keypoints") or []):
+                    values["keypoints"] = points
+            self.change(place, "annotations", reasons(findings), **values)
+
+    def mend_skeleton(self, place: int, reason: str) -> None:
+        entry = self.data["categories"][place]
+        edges = entry["skeleton"] if isinstance(entry["skeleton"], list) else []
+        kept = [x for x in edges if is_edge(x, len(entry["keypoints"]))]
+        self.change(place, "categories", reason, skeleton=kept)
 
     def drop_orphans(self) -> None:
         """Leave out annotations whose image or category is no longer there."""
@@ -173,6 +229,22 @@ class Repair:
         return self.data
 
 
+def reasons(findings: Sequence[Finding]) -> str:
+    return "; ".join(f"{x.kind}: {x.message}" for x in findings)
+
+
+def mend_points(points: list, size: tuple[int, int] | None) -> list:
+    """x, y, visibility of an object's points: visibilities of COCO's, and none of a point outside
+    the image of (height, width) pixels."""
+    mended = []
+    for x, y, visibility in zip(points[::3], points[1::3], points[2::3]):
+        seen = visibility if visibility in (0, 1, 2) else 2 * int(visibility > 0)
+        if seen > 0 and size is not None and is_beyond(x, y, size):
+            x, y, seen = 0, 0, 0
+        mended += [x, y, seen]
+    return mended
+
+
 def repair(source: Source) -> tuple[dict, list[dict]]:
     """The content of a source without what its findings complain about, and the changes."""
     work = Repair(source)
@@ -184,6 +256,8 @@ def repair(source: Source) -> tuple[dict, list[dict]]:
             finding.section == "annotations" and finding.place in work.dropped["annotations"]
         ):
             work.apply(finding)
+    work.mend_polygons()
+    work.mend_keypoints()
     work.drop_orphans()
     work.number_again()
     return work.result(), work.changes

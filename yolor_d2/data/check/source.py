@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .findings import Finding
+from .findings import KINDS, Finding
 
 # Keys of the lists in a COCO file.
 SECTIONS = ("images", "annotations", "categories")
@@ -141,6 +141,8 @@ class Source:
         sizes: (H, W) by place of the images whose size is known.
         replaced: entries as the file has them, by section and place, of which `data` has what they
             mean, with the reasons; see `forms`.
+        needed: what tasks learn beside boxes, "polygons" and "keypoints"; findings that keep
+            them from it are errors then.
     """
 
     name: str
@@ -154,6 +156,7 @@ class Source:
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     replaced: dict[tuple[str, int], tuple[dict, str]] = field(default_factory=dict)
+    needed: frozenset[str] = frozenset()
 
     def image_path(self, place: int) -> str:
         """Path of the file of an image entry that makes sense."""
@@ -176,6 +179,7 @@ class Source:
         elif section == "categories":
             known["category_id"] = entry.get("id")
         known |= more
+        known["stops"] = KINDS[kind].stops and KINDS[kind].part in self.needed
         finding = Finding(kind, message, source=self.name, section=section, place=place, **known)
         self.findings.append(finding)
 
@@ -200,3 +204,17 @@ class Source:
         """Place and entry of the annotations that make sense."""
         entries = self.data["annotations"]
         return ((place, entries[place]) for place in self.annotations)
+
+    def object_sizes(self) -> np.ndarray:
+        """(M, 2) float64 height and width of the image of each object; NaN if unknown."""
+        unknown = (math.nan, math.nan)
+        owners = (self.images[entry["image_id"]] for _, entry in self.objects())
+        sizes = [self.sizes.get(place, unknown) for place in owners]
+        return np.array(sizes, dtype=np.float64).reshape(-1, 2)
+
+    def crowd_objects(self) -> np.ndarray:
+        """(M,) bool: regions of crowds, unless all objects of the file are marked so."""
+        crowd = [entry.get("iscrowd") == 1 for _, entry in self.objects()]
+        if any(finding.kind == "all_crowd" for finding in self.findings):
+            crowd = [False] * len(crowd)
+        return np.array(crowd, dtype=bool)

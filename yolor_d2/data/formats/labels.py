@@ -40,9 +40,12 @@ class LabelledSet:
     data: dict = field(default_factory=lambda: {"images": [], "annotations": [], "categories": []})
     faults: list[LabelFault] = field(default_factory=list)
 
-    def set_categories(self, names: Sequence[str], first: int) -> None:
-        """Categories by their names, with ids from `first`."""
-        self.data["categories"] = [{"id": first + i, "name": x} for i, x in enumerate(names)]
+    def set_categories(self, names: Sequence[str], first: int, **more: Sequence[object]) -> None:
+        """Categories by their names, with ids from `first`, and more keys, a value for each."""
+        self.data["categories"] = [
+            {"id": first + i, "name": name, **{key: values[i] for key, values in more.items()}}
+            for i, name in enumerate(names)
+        ]
 
     def add_image(self, path: Path, size: tuple[int, int] | None) -> int:
         """Add an image of (H, W) pixels; returns its id."""
@@ -57,8 +60,17 @@ class LabelledSet:
         self.data["images"].append(entry)
         return number
 
-    def add_box(self, image: int, category: int, box: Sequence[float], crowd: int = 0) -> None:
-        """Add a box of x, y, width, height in pixels."""
+    def add_box(
+        self, image: int, category: int, box: Sequence[float], crowd: int = 0, **more: object
+    ) -> None:
+        """Add an object.
+
+        Args:
+            image, category: their ids.
+            box: x, y, width, height in pixels.
+            crowd: 1 for a region of a crowd.
+            more: further keys of the annotation; "area" in place of that of the box.
+        """
         self.data["annotations"].append(
             {
                 "id": len(self.data["annotations"]) + 1,
@@ -67,6 +79,7 @@ class LabelledSet:
                 "bbox": list(box),
                 "area": box[2] * box[3],
                 "iscrowd": crowd,
+                **more,
             }
         )
 

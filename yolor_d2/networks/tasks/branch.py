@@ -153,11 +153,13 @@ class TaskBranches(nn.ModuleDict):
     def __init__(self, branches: Mapping[str, TaskBranch] | None = None):
         super().__init__(dict(branches or {}))
 
-    if TYPE_CHECKING:  # it holds nothing else
+    if TYPE_CHECKING:  # what torch leaves open
 
         def items(self) -> ItemsView[str, TaskBranch]: ...
 
         def values(self) -> ValuesView[TaskBranch]: ...
+
+        def __getitem__(self, key: str) -> TaskBranch: ...
 
     def forward(
         self, features: Sequence[Tensor], levels: list[Tensor], windows: Tensor

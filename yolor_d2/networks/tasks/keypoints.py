@@ -14,7 +14,7 @@ choice of this project: about that of a hip (0.107), the loosest of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -54,8 +54,8 @@ def sigmas_of(num_keypoints: int, given: Sequence[float] = ()) -> tuple[float, .
     return tuple(map(float, given))
 
 
-def dissimilarity(points: Tensor, wanted: Tensor, areas: Tensor, sigmas: Tensor) -> Tensor:
-    """1 - OKS of each point: 1 - exp(-d^2 / (4 s sigma^2)).
+def scaled_errors(points: Tensor, wanted: Tensor, areas: Tensor, sigmas: Tensor) -> Tensor:
+    """e = d^2 / (4 s sigma^2) of each point; exp(-e) is its OKS.
 
     COCO's evaluation divides by 8 s sigma^2, with s the area of the object's mask.
 
@@ -66,11 +66,21 @@ def dissimilarity(points: Tensor, wanted: Tensor, areas: Tensor, sigmas: Tensor)
         sigmas: (K,).
 
     Returns:
-        (R, K) in 0-1.
+        (R, K).
     """
     squared = (points - wanted).square().sum(dim=2)
     # The reference adds 1e-9 against objects without area.
-    return -torch.expm1(-squared / (4 * areas[:, None] * sigmas.square() + 1e-9))
+    return squared / (4 * areas[:, None] * sigmas.square() + 1e-9)
+
+
+# What a point costs by its scaled error e; both are e where it is small.
+POINT_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    # log(1 + e), which pulls at a point however far away it is.
+    "log": torch.log1p,
+    # 1 - OKS, the authors': it has next to no gradient where the error is a multiple of what OKS
+    # forgives, which is where the points of an untrained branch are.
+    "oks": lambda e: -torch.expm1(-e),
+}
 
 
 def keypoint_losses(
@@ -79,6 +89,7 @@ def keypoint_losses(
     keypoints: Tensor,
     strides: Sequence[int],
     sigmas: Sequence[float],
+    loss: str = "oks",
 ) -> tuple[Tensor, Tensor]:
     """Unweighted losses at the positives of objects of which points are labelled.
 
@@ -88,10 +99,11 @@ def keypoint_losses(
         keypoints: (M, K, 3) x, y in input pixels, visibility, 0 where not labelled.
         strides: L strides.
         sigmas: K.
+        loss: a name of `POINT_LOSSES`.
 
     Returns:
-        0-dim, at least float32: the sum over the levels of the mean of 1 - OKS over the labelled
-        points, and of the mean cross entropy of "is labelled" over all points. A level without any
+        0-dim, at least float32: the sum over the levels of the mean of what the labelled points
+        cost, and of the mean cross entropy of "is labelled" over all points. A level without any
         adds 0, with gradients of 0.
     """
     # Naming convention: (R = positives, K = points, L = levels)
@@ -111,9 +123,8 @@ def keypoint_losses(
     offsets = (2 * matched[..., :2] - 0.5).masked_fill(unused, 0.0)
     wanted = (truth[..., :2] / stride - cell).masked_fill(unused, 0.0)
     areas = targets.box[:, 2:].prod(dim=1).to(matched.dtype)
-    terms = dissimilarity(
-        offsets, wanted, areas, constant(tuple(map(float, sigmas)), matched)
-    ).masked_fill(~labelled, 0.0)
+    errors = scaled_errors(offsets, wanted, areas, constant(tuple(map(float, sigmas)), matched))
+    terms = POINT_LOSSES[loss](errors).masked_fill(~labelled, 0.0)
     logits = matched[..., 2].masked_fill(~known[:, None], 0.0)
     entropy = F.binary_cross_entropy_with_logits(logits, labelled.to(logits), reduction="none")
     entropy = entropy.masked_fill(~known[:, None], 0.0)
@@ -175,6 +186,7 @@ class KeypointBranch(TaskBranch):
         implicit: implicit knowledge, see `layers.parse_implicit`; the authors' branch has none.
         options: what all implicit knowledge shares.
         sigmas: see `sigmas_of`.
+        loss: a name of `POINT_LOSSES`; the authors have "oks".
         gain: weight of the loss of the points; the authors have 0.1.
         visibility_gain: weight of the loss of the scores; the authors have the gain of classes,
             0.3 * 1 / 80 * 3 / 4 for their network.
@@ -201,8 +213,9 @@ class KeypointBranch(TaskBranch):
         implicit: str = "none",
         options: ImplicitOptions = ImplicitOptions(),
         sigmas: Sequence[float] = (),
+        loss: str = "log",
         gain: float = 0.1,
-        visibility_gain: float = 0.0028125,
+        visibility_gain: float = 0.01,
         layout: str = "",
         form: BlockForm,
     ):
@@ -212,15 +225,17 @@ class KeypointBranch(TaskBranch):
                 f"MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS is {num_keypoints}, expected at least "
                 "1 (yolor-d2 train takes it from the training data)"
             )
-        if layout not in LAYOUTS:
-            raise ValueError(
-                f"MODEL.YOLOR.TASKS.KEYPOINTS.LAYOUT is {layout!r}, expected one of {list(LAYOUTS)}"
-            )
+        for key, value, known in (("LAYOUT", layout, LAYOUTS), ("LOSS", loss, POINT_LOSSES)):
+            if value not in known:
+                raise ValueError(
+                    f"MODEL.YOLOR.TASKS.KEYPOINTS.{key} is {value!r}, expected one of {list(known)}"
+                )
         self.strides = list(strides)
         self.num_anchors = num_anchors
         self.num_keypoints = num_keypoints
         self.visibility_gain = visibility_gain
         self.layout = layout
+        self.loss = loss
         self.sigmas = sigmas_of(num_keypoints, sigmas)
 
         def depthwise(channels: int) -> ConvNormAct:
@@ -293,7 +308,7 @@ class KeypointBranch(TaskBranch):
         """See `TaskBranch`: "loss_keypoints", "loss_visibility"; `truth` has the field
         "keypoints", see `keypoint_losses`."""
         points, visibility = keypoint_losses(
-            output, targets, truth.fields["keypoints"], self.strides, self.sigmas
+            output, targets, truth.fields["keypoints"], self.strides, self.sigmas, self.loss
         )
         return {
             "loss_keypoints": self.gain * points,

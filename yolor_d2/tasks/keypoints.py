@@ -1,0 +1,174 @@
+"""Keypoints of objects, see `networks.tasks.keypoints`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..d2.config import CfgNode
+from ..d2.data import DatasetCatalog, MetadataCatalog
+from ..d2.structures import Instances
+from ..networks.tasks import KeypointBranch, TaskBranch, TaskInputs
+from ..ops.padding import Placement
+from .task import Task
+
+if TYPE_CHECKING:
+    from ..data.dataset import TrainingDataset
+
+
+def to_canvas(points: Tensor, placement: Placement) -> Tensor:
+    """Keypoints of one image on the canvas; those that are not labelled, or lie outside of the
+    image, become zeros.
+
+    Args:
+        points: (M, K, 3) x, y in pixels of the image, visibility.
+        placement: of the image.
+
+    Returns:
+        (M, K, 3).
+    """
+    x, y, visibility = points.unbind(dim=2)
+    (height, width), (top, left) = placement.size, placement.offset
+    inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+    moved = torch.stack([x + left, y + top, visibility], dim=2)
+    return moved.where((inside & (visibility > 0))[..., None], 0.0)
+
+
+def read_metadata(name: str) -> Any:
+    """What is known of a data set, read of its file where nobody has done so and there is one."""
+    from ..data.annotations import read_annotations
+    from ..data.catalog import annotation_file_of, describe
+
+    metadata = MetadataCatalog.get(name)
+    files = annotation_file_of(name) if name in DatasetCatalog.list() else None
+    if not metadata.get("keypoint_names") and files is not None and Path(files[0]).is_file():
+        describe(name, read_annotations(files[0]))
+    return metadata
+
+
+class KeypointsTask(Task):
+    """In: gt_keypoints, Detectron2's `Keypoints` (M, K, 3) x, y, visibility. Out: pred_keypoints,
+    (D, K, 3) x, y, score, in the pixels of the boxes."""
+
+    name: ClassVar = "keypoints"
+    ground_truth: ClassVar = ("keypoints",)
+    least_values: ClassVar = {"LAYERS": 0, "NUM_KEYPOINTS": 0, "GAIN": 0, "VISIBILITY_GAIN": 0}
+    # Objects of a few cells need no more, and depthwise convolutions are slow on a CPU.
+    toy_values: ClassVar = {"LAYERS": 1}
+
+    def add_config(self, node: CfgNode) -> None:
+        # Named points of each object, such as corners or joints, as in YOLOv7's pose network.
+        node.ENABLED = False
+        # Implicit operator in the branch, before its last convolution, "none" or such as "add".
+        node.IMPLICIT = "none"
+        # Pairs of a depthwise and a 1x1 convolution on each level.
+        node.LAYERS = 5
+        # Points of an object; 0 lets yolor-d2 train take the number from the training set.
+        node.NUM_KEYPOINTS = 0
+        # How far off each point may be as a share of the object's size (COCO's OKS), in the loss
+        # and in the evaluation. [] takes COCO's for 17 points, 0.1 each for any other number.
+        node.SIGMAS = []
+        # What a point costs: "log", which pulls at a point from anywhere, or "oks", the authors',
+        # which learns where points are nearly right already.
+        node.LOSS = "log"
+        # Weight of the loss of the points.
+        node.GAIN = 0.1
+        # Weight of the loss of their scores, that is of which points are labelled.
+        node.VISIBILITY_GAIN = 0.01
+        # Which channels belong to which anchor: "" its own, "yolov7" as the authors' weights need
+        # them.
+        node.LAYOUT = ""
+
+    def build(self, node: CfgNode, inputs: TaskInputs) -> KeypointBranch:
+        return KeypointBranch(
+            inputs.channels,
+            strides=inputs.strides,
+            num_anchors=inputs.num_anchors,
+            num_keypoints=node.NUM_KEYPOINTS,
+            layers=node.LAYERS,
+            implicit=node.IMPLICIT,
+            options=inputs.options,
+            sigmas=node.SIGMAS,
+            loss=node.LOSS,
+            gain=node.GAIN,
+            visibility_gain=node.VISIBILITY_GAIN,
+            layout=node.LAYOUT,
+            form=inputs.form,
+        )
+
+    def pack_truth(
+        self,
+        branch: TaskBranch,
+        instances: Sequence[Instances],
+        placements: Sequence[Placement],
+        canvas: tuple[int, int],
+    ) -> dict[str, Tensor]:
+        assert isinstance(branch, KeypointBranch)
+        packed = []
+        for found, placement in zip(instances, placements):
+            if len(found) == 0:  # Detectron2's mapper gives no keypoints where there is no object
+                packed.append(torch.zeros(0, branch.num_keypoints, 3))
+                continue
+            if not found.has("gt_keypoints"):
+                raise KeyError(
+                    "the keypoints task needs 'gt_keypoints' in the instances of every input; "
+                    "annotations give them by 'keypoints'"
+                )
+            points = found.gt_keypoints.tensor.cpu().float()
+            if points.shape[1:] != (branch.num_keypoints, 3):
+                raise ValueError(
+                    f"an object has {points.shape[1]} keypoints, but "
+                    f"MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS is {branch.num_keypoints}"
+                )
+            packed.append(to_canvas(points, placement))
+        return {"keypoints": torch.cat(packed)}
+
+    def add_results(self, result: dict[str, Any], decoded: Tensor) -> None:
+        result["instances"].pred_keypoints = decoded
+
+    def describe_file(self, cfg: CfgNode, branch: TaskBranch) -> dict[str, Any]:
+        """Names of the points, of the first data set whose points they may be, else their numbers;
+        and what is known of them: which a mirror exchanges, which a line connects."""
+        assert isinstance(branch, KeypointBranch)
+        for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+            metadata = read_metadata(name)
+            names = metadata.get("keypoint_names") or ()
+            if len(names) == branch.num_keypoints:
+                lines = metadata.get("keypoint_connection_rules") or ()
+                return {
+                    "names": list(names),
+                    "flip_pairs": [list(x) for x in metadata.get("keypoint_flip_map") or ()],
+                    "lines": [[a, b] for a, b, *_ in lines],
+                }
+        return {"names": [str(i) for i in range(branch.num_keypoints)]}
+
+    def settle(self, cfg: CfgNode) -> None:
+        from ..data.loader import load_training_truth
+
+        node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
+        if node.NUM_KEYPOINTS:
+            return
+        keypoints = load_training_truth(cfg, keypoints=True).keypoints
+        node.NUM_KEYPOINTS = 0 if keypoints is None else keypoints.shape[1]
+        if node.NUM_KEYPOINTS == 0:
+            raise ValueError(
+                f"MODEL.YOLOR.TASKS.KEYPOINTS.ENABLED is True, but DATASETS.TRAIN "
+                f"{list(cfg.DATASETS.TRAIN)} has no keypoints: its categories and annotations need "
+                "the key 'keypoints'"
+            )
+
+    def forget_data(self, node: CfgNode) -> None:
+        node.NUM_KEYPOINTS = 0
+
+    def check_data(self, cfg: CfgNode, dataset: TrainingDataset) -> None:
+        wanted, keypoints = cfg.MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS, dataset.truth.keypoints
+        found = 0 if keypoints is None else keypoints.shape[1]
+        if found != wanted:
+            raise ValueError(
+                f"MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS is {wanted}, but the objects of "
+                f"DATASETS.TRAIN {list(cfg.DATASETS.TRAIN)} have {found} keypoints"
+            )
