@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..d2.config import CfgNode
-from ..d2.data import DatasetCatalog, MetadataCatalog
 from ..d2.structures import Instances
 from ..networks.tasks import KeypointBranch, TaskBranch, TaskInputs
+from ..networks.tasks.keypoints import sigmas_of
 from ..ops.padding import Placement
 from .task import Task
 
@@ -38,24 +37,13 @@ def to_canvas(points: Tensor, placement: Placement) -> Tensor:
     return moved.where((inside & (visibility > 0))[..., None], 0.0)
 
 
-def read_metadata(name: str) -> Any:
-    """What is known of a data set, read of its file where nobody has done so and there is one."""
-    from ..data.annotations import read_annotations
-    from ..data.catalog import annotation_file_of, describe
-
-    metadata = MetadataCatalog.get(name)
-    files = annotation_file_of(name) if name in DatasetCatalog.list() else None
-    if not metadata.get("keypoint_names") and files is not None and Path(files[0]).is_file():
-        describe(name, read_annotations(files[0]))
-    return metadata
-
-
 class KeypointsTask(Task):
     """In: gt_keypoints, Detectron2's `Keypoints` (M, K, 3) x, y, visibility. Out: pred_keypoints,
     (D, K, 3) x, y, score, in the pixels of the boxes."""
 
     name: ClassVar = "keypoints"
     ground_truth: ClassVar = ("keypoints",)
+    figures: ClassVar = "keypoints"
     least_values: ClassVar = {"LAYERS": 0, "NUM_KEYPOINTS": 0, "GAIN": 0, "VISIBILITY_GAIN": 0}
     # Objects of a few cells need no more, and depthwise convolutions are slow on a CPU.
     toy_values: ClassVar = {"LAYERS": 1}
@@ -130,21 +118,9 @@ class KeypointsTask(Task):
     def add_results(self, result: dict[str, Any], decoded: Tensor) -> None:
         result["instances"].pred_keypoints = decoded
 
-    def describe_file(self, cfg: CfgNode, branch: TaskBranch) -> dict[str, Any]:
-        """Names of the points, of the first data set whose points they may be, else their numbers;
-        and what is known of them: which a mirror exchanges, which a line connects."""
-        assert isinstance(branch, KeypointBranch)
-        for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-            metadata = read_metadata(name)
-            names = metadata.get("keypoint_names") or ()
-            if len(names) == branch.num_keypoints:
-                lines = metadata.get("keypoint_connection_rules") or ()
-                return {
-                    "names": list(names),
-                    "flip_pairs": [list(x) for x in metadata.get("keypoint_flip_map") or ()],
-                    "lines": [[a, b] for a, b, *_ in lines],
-                }
-        return {"names": [str(i) for i in range(branch.num_keypoints)]}
+    def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
+        node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
+        return {"kpt_oks_sigmas": list(sigmas_of(node.NUM_KEYPOINTS, node.SIGMAS))}
 
     def settle(self, cfg: CfgNode) -> None:
         from ..data.loader import load_training_truth

@@ -84,6 +84,10 @@ class Task:
         """What is to be known of `TaskBranch.file_outputs` beyond their meaning, as plain data."""
         return {}
 
+    def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
+        """What `COCOEvaluator` is to know for `figures` of this task, see its `options`."""
+        return {}
+
     # ---- What depends on the training data
 
     def settle(self, cfg: CfgNode) -> None:
