@@ -337,6 +337,16 @@ def keypoint_layout(names: Sequence[str]) -> tuple[list[str], list[tuple[str, st
     return first
 
 
+def keypoint_lines(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of keypoints between which lines are drawn, of the first of some data sets that has
+    keypoints."""
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        if metadata.get("keypoint_names"):
+            return [(a, b) for a, b, _ in metadata.get("keypoint_connection_rules") or ()]
+    return []
+
+
 def load_test_items(name: str) -> list[dict]:
     """Dataset dicts of a data set's images, those of a COCO file without their objects."""
     files = annotation_file_of(name)

@@ -79,6 +79,28 @@ class KeypointLayout:
         return [(*pair, colour) for pair, colour in zip(self.connections, colours)]
 
 
+# COCO's "person": what 17 points without names are taken for.
+COCO_PERSON = KeypointLayout(
+    (
+        *("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
+        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+        *("left_wrist", "right_wrist", "left_hip", "right_hip"),
+        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+    ),
+    (
+        *(("left_ankle", "left_knee"), ("left_knee", "left_hip")),
+        *(("right_ankle", "right_knee"), ("right_knee", "right_hip")),
+        *(("left_hip", "right_hip"), ("left_shoulder", "left_hip")),
+        *(("right_shoulder", "right_hip"), ("left_shoulder", "right_shoulder")),
+        *(("left_shoulder", "left_elbow"), ("right_shoulder", "right_elbow")),
+        *(("left_elbow", "left_wrist"), ("right_elbow", "right_wrist")),
+        *(("left_eye", "right_eye"), ("nose", "left_eye"), ("nose", "right_eye")),
+        *(("left_eye", "left_ear"), ("right_eye", "right_ear")),
+        *(("left_ear", "left_shoulder"), ("right_ear", "right_shoulder")),
+    ),
+)
+
+
 def connect(names: Sequence[str], line: Any) -> tuple[str, str]:
     """The names of one entry of a skeleton, two numbers from 1."""
     usable = isinstance(line, list | tuple) and len(line) == 2
