@@ -138,7 +138,10 @@ def describe_runtimes(report: dict) -> str:
         )
         for x in report["runtimes"]
     ]
-    head = ("runtime", "version", "result", "boxes within (px)", "scores within", *further)
+    head = ["runtime", "version", "result", "boxes within (px)", "scores within"]
+    if further:  # narrow columns, as there may be many
+        head = [name.replace(" ", "\n") for name in (*head, *further)]
+        head = [name.replace("_", "\n") for name in head]
     reasons = [
         f"{x['name']} {x['result']}: {textwrap.shorten(x['reason'], 200, placeholder=' ...')}"
         for x in report["runtimes"]

@@ -298,10 +298,8 @@ def compare_detections_of_batch(
     tolerance: Tolerance,
 ) -> dict:
     """Of a file with suppression, see `compare`."""
-    found, apart = [], {}
-    for x in further:
-        if not x.about.by_row:
-            apart[x.about.name] = x.largest_difference()
+    found = []
+    apart = {x.about.name: 0.0 if x.about.by_row else x.largest_difference() for x in further}
     for image, rows in enumerate(case.computed.rows):
         detections = outputs_of_image(outputs, image)
         of_image = [x.of_image(image) for x in further]

@@ -6,7 +6,7 @@ There implicit knowledge on the coefficients exists and is never applied; here i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +26,7 @@ from ...ops.device import constant, shapes_may_depend_on_values
 from ...ops.masks import BoxMasks, MaskPiece
 from ...ops.padding import ImageView
 from ...ops.truth import Truth
-from .branch import Found, TaskBranch
+from .branch import FileOutput, Found, TaskBranch
 
 # Input pixels per pixel of the prototypes.
 PROTOTYPE_STRIDE = 4
@@ -430,3 +430,26 @@ class MaskBranch(TaskBranch):
         """The masks of the detections."""
         mix = coefficients_of_rows([x[image] for x in output.coefficients], found.rows)
         return box_masks(mix, output.prototypes[image], found.boxes, found.view)
+
+    def file_outputs(self) -> list[FileOutput]:
+        """See `TaskBranch`."""
+        return [
+            FileOutput(
+                "mask_coefficients",
+                True,
+                "number",
+                "C factors of the prototypes; a pixel of the box is inside where their sum of "
+                "products, bilinear between the centres of the prototypes' pixels, exceeds 0",
+            ),
+            FileOutput("mask_prototypes", False, "number", "C maps of the canvas, at `stride`"),
+        ]
+
+    def export(self, output: MaskOutput) -> list[Tensor]:
+        """(N, R, C) coefficients and (N, C, h, w) prototypes."""
+        cells = [x.flatten(1, 3) for x in output.coefficients]
+        return [torch.cat(cells, dim=1).float(), output.prototypes.float()]
+
+    def masks_of(self, tensors: Mapping[str, Tensor], found: Found) -> BoxMasks:
+        """See `TaskBranch`."""
+        mix, prototypes = tensors["mask_coefficients"], tensors["mask_prototypes"]
+        return box_masks(mix, prototypes, found.boxes, found.view)
