@@ -158,6 +158,15 @@ class KeypointsTask(Task):
         x, y, score = decoded.unbind(dim=2)
         return torch.stack([size[1] - x, y, score], dim=2)[:, branch.flip_order]
 
+    def describe_file(self, cfg: CfgNode, branch: TaskBranch) -> dict[str, Any]:
+        """What the points are called, which a mirror exchanges, which a line connects."""
+        layout = layout_of(cfg.MODEL.YOLOR.TASKS.KEYPOINTS)
+        return {
+            "names": list(layout.names),
+            "flip_pairs": [list(pair) for pair in layout.pairs],
+            "skeleton": [list(line) for line in layout.connections],
+        }
+
     def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
         return {"kpt_oks_sigmas": list(sigmas_of(node.NUM_KEYPOINTS, node.SIGMAS))}
