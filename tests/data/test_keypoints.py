@@ -593,6 +593,14 @@ def test_one_pixel_and_the_whole_image():
     assert seen.polygons.mask(0, 100, 100).sum() == 81
 
 
+def test_what_lies_outside_the_canvas_is_not_labelled():
+    """Of an image that begins left of the canvas, its columns from 2 on."""
+    sample = objects_of(np.array([[1.0, 1, 9, 9]]))
+    seen = render([tile_of(sample, -2, 0)], (20, 20), Warp(translation(10, 2)), (40, 40))
+    assert seen.boxes.tolist() == [[10, 3, 17, 11]]
+    assert seen.keypoints[0].tolist() == [[0, 0, 0], [17, 3, 2], [17, 11, 2], [0, 0, 0]]
+
+
 # ---- boxes of masks
 
 

@@ -317,27 +317,29 @@ def test_numbers_of_objects_out_of_range_are_named(tmp_path, objects):
 @pytest.fixture(scope="module")
 def pointed(tmp_path_factory):
     root = tmp_path_factory.mktemp("pointed")
-    return toy.write_toy_dataset(root, **SMALL, keypoints=True)
+    return toy.write_toy_dataset(root, num_train=14, num_val=2, keypoints=True)
 
 
 def test_keypoints_change_nothing_else(dataset, pointed, train):
     """Objects are the same, and so are pictures but for the tips."""
     content = json.loads(pointed.train_json.read_text())
-    assert content["info"]["parameters"].pop("keypoints") is True
+    assert content["info"]["parameters"]["keypoints"] is True
     named = {"keypoints": ["tip", "left_end", "right_end"], "skeleton": [[1, 2], [1, 3], [2, 3]]}
     for entry in content["categories"]:
         found = {key: entry.pop(key) for key in named if key in entry}
         assert found == (named if entry["name"] in ("triangle", "cross") else {})
     for entry in content["annotations"]:
         del entry["keypoints"], entry["num_keypoints"]
-    assert content == train
+    assert content["categories"] == train["categories"]
+    for key in ("images", "annotations"):
+        assert content[key] == train[key][: len(content[key])]
     name = content["images"][0]["file_name"]
     one, other = (cv2.imread(str(x.train_images / name)) for x in (dataset, pointed))
     assert 0 < (np.abs(one.astype(int) - other) > 40).any(axis=2).mean() < 0.2
 
 
 def test_keypoints_lie_at_the_ends_of_what_is_drawn(pointed):
-    """Ends are corners of the mask's hull, the tip has another colour, and left is left."""
+    """Ends are on the border of the mask, or of what covers it, and left is left."""
     checked = hidden = 0
     content = json.loads(pointed.train_json.read_text())
     names = {x["id"]: x["name"] for x in content["categories"]}
@@ -352,16 +354,17 @@ def test_keypoints_lie_at_the_ends_of_what_is_drawn(pointed):
         known = points[points[:, 2] > 0, :2] + 0.5
         assert (known >= 0).all() and (known <= sizes[entry["image_id"]]).all()
         hidden += (points[:, 2] == 1).sum()
-        hull = np.concatenate([np.reshape(x, (-1, 2)) for x in entry["segmentation"]])
+        outlines = [np.float32(x).reshape(-1, 1, 2) for x in entry["segmentation"]]
         for x, y, visibility in points:
             if visibility == 2:
-                assert np.hypot(*(hull - (x + 0.5, y + 0.5)).T).min() < 8
+                place = x + 0.5, y + 0.5
+                assert min(abs(cv2.pointPolygonTest(o, place, True)) for o in outlines) < 5
                 checked += 1
         if (points[:, 2] == 2).all():
             tip, left, right = points[:, :2]
             to_left, to_right = left - tip, right - tip
             assert to_left[0] * to_right[1] - to_left[1] * to_right[0] < 0
-    assert checked > 100 and hidden > 5
+    assert checked > 60 and hidden > 3
 
 
 def test_covered_keypoints_are_hidden():

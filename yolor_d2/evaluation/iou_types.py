@@ -104,7 +104,7 @@ def encode_masks(masks: Any) -> list[dict]:
         masks: `BoxMasks`, or anything that gives D (H, W) masks one by one, 0 outside.
     """
     if isinstance(masks, BoxMasks):
-        return masks.to("cpu").rle()
+        return masks.rle()
     return [encode_mask(mask.cpu().numpy() != 0) for mask in masks]
 
 

@@ -18,11 +18,13 @@ from ..ops.padding import Placement
 from .classification import ClassificationTask
 from .embedding import EmbeddingTask
 from .keypoints import KeypointsTask
+from .masks import MasksTask
 from .task import Task
 
 # By name, in the order of their losses.
 TASKS: dict[str, Task] = {
-    task.name: task for task in (ClassificationTask(), EmbeddingTask(), KeypointsTask())
+    task.name: task
+    for task in (ClassificationTask(), EmbeddingTask(), MasksTask(), KeypointsTask())
 }
 
 
