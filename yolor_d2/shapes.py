@@ -84,8 +84,8 @@ def crops(masks: BoxMasks) -> Masks:
     """Those of what a model gives."""
 
     def crop(index: int) -> MaskCrop:
-        left, top, pixels = masks.crop(index)
-        return MaskCrop(left, top, pixels.cpu().numpy())
+        rows, columns, inside = masks.draw_region(index)
+        return MaskCrop(columns.start, rows.start, np.ascontiguousarray(inside.T))
 
     return crop
 
