@@ -27,10 +27,13 @@ from .d2.structures import Instances
 from .data.catalog import class_names, class_numbers
 from .data.image import ImageReadError, check_channel_order, read_image
 from .inputs import IMAGE_SUFFIXES
+from .ops.masks import BoxMasks
+from .prediction.kinds import skeleton_of
 from .prediction.outputs import detection_records
 from .prediction.sources import kind_of
 from .predictor import BatchPredictor, FailedInput
 from .runs import CONFIG_NAME, find_run
+from .shapes import Skeleton, coco_points, crops
 from .visualize import draw_boxes, to_rgb, write_image
 
 if TYPE_CHECKING:
@@ -77,6 +80,10 @@ class Result(Sequence[Detection]):
         class_names: names of all classes of the model.
         size: (height, width) of the image.
         path: of the image; None where it was none.
+        masks: `BoxMasks` of the N objects, of which `masks[i]` is an (H, W) bool tensor; None where
+            the model finds none.
+        keypoints: (N, K, 3) float32 x, y in pixels and score; None where the model finds none.
+        skeleton: names of the K points, and the lines between them.
     """
 
     boxes: np.ndarray
@@ -85,6 +92,9 @@ class Result(Sequence[Detection]):
     class_names: tuple[str, ...]
     size: tuple[int, int]
     path: str | None = None
+    masks: BoxMasks | None = None
+    keypoints: np.ndarray | None = None
+    skeleton: Skeleton | None = None
     # RGB pixels, or None to read them from the path when they are wanted.
     _pixels: np.ndarray | None = field(default=None, repr=False)
     _channels: int = field(default=3, repr=False)
@@ -127,7 +137,8 @@ class Result(Sequence[Detection]):
         return f"<Result: {found} in {self.path or 'an image'} ({width} x {height})>"
 
     def plot(self, *, labels: bool = True, line_width: int | None = None) -> np.ndarray:
-        """(H, W, 3) uint8 RGB copy of the image with boxes, classes and scores.
+        """(H, W, 3) uint8 RGB copy of the image with boxes, classes and scores, and with masks and
+        keypoints where there are some.
 
         Args:
             labels: write classes and scores.
@@ -138,6 +149,10 @@ class Result(Sequence[Detection]):
             options["labels"] = False
         if line_width is not None:
             options["line_width"] = line_width
+        if self.masks is not None:
+            options["masks"] = crops(self.masks)
+        if self.keypoints is not None:
+            options |= {"keypoints": self.keypoints, "skeleton": self.skeleton}
         return draw_boxes(
             self.image,
             self.boxes,
@@ -165,7 +180,9 @@ class Result(Sequence[Detection]):
 
     def to_records(self) -> list[dict[str, Any]]:
         """Plain data as `yolor-d2 predict --json` writes them: bbox is x, y, width, height."""
-        return detection_records(self.boxes, self.scores.tolist(), self.names)
+        return detection_records(
+            self.boxes, self.scores.tolist(), self.names, self.masks, self.keypoints
+        )
 
     def to_json(self) -> str:
         """`to_records` with the file's name, as text."""
@@ -186,18 +203,18 @@ class Result(Sequence[Detection]):
                 f"category_ids has {len(category_ids)} numbers, expected one for each of the "
                 f"{len(self.class_names)} classes"
             )
-        return [
-            {
-                "image_id": image_id,
-                "category_id": label + 1 if category_ids is None else category_ids[label],
-                "bbox": record["bbox"],
-                "score": record["score"],
-            }
-            for label, record in zip(self.class_ids.tolist(), self.to_records())
-        ]
+        results = []
+        for label, record in zip(self.class_ids.tolist(), self.to_records()):
+            del record["class"]
+            if "keypoints" in record:
+                record["keypoints"] = coco_points(record["keypoints"])
+            category = label + 1 if category_ids is None else category_ids[label]
+            results.append({"image_id": image_id, "category_id": category, **record})
+        return results
 
     def to_supervision(self) -> supervision.Detections:
-        """`supervision.Detections`, with the names as `data["class_name"]`.
+        """`supervision.Detections`, with the names as `data["class_name"]`, all masks at once (N x
+        H x W bytes), and keypoints as `data["keypoints"]`.
 
         Raises:
             ModuleNotFoundError: when the package supervision is not installed.
@@ -209,11 +226,13 @@ class Result(Sequence[Detection]):
                 f"to_supervision() needs the package supervision ({error}): "
                 "`pip install supervision`"
             ) from error
+        points = {} if self.keypoints is None else {"keypoints": self.keypoints.copy()}
         return supervision.Detections(
             xyxy=self.boxes.copy(),
+            mask=None if self.masks is None else np.asarray(self.masks),
             confidence=self.scores.copy(),
             class_id=self.class_ids.copy(),
-            data={"class_name": np.array(self.names, dtype=str)},
+            data={"class_name": np.array(self.names, dtype=str), **points},
         )
 
     def _repr_png_(self) -> bytes:
@@ -240,6 +259,7 @@ class Model:
         self._predictor = BatchPredictor(cfg, batch_size=batch_size, channel_order=cfg.INPUT.FORMAT)
         self.cfg = self._predictor.cfg
         self.names: list[str] = class_names(cfg)
+        self._skeleton = skeleton_of(self.cfg)
         # Thresholds of classes are the model's own, whatever is reported of them.
         node = self.cfg.MODEL.YOLOR
         self._least = 0.0 if node.CLASS_SCORE_THRESHOLDS else float(node.SCORE_THRESHOLD)
@@ -418,6 +438,11 @@ class Model:
             class_names=tuple(self.names),
             size=(height, width),
             path=source if isinstance(source, str) else None,
+            masks=found.pred_masks if found.has("pred_masks") else None,
+            keypoints=(
+                found.pred_keypoints.float().numpy() if found.has("pred_keypoints") else None
+            ),
+            skeleton=self._skeleton,
             _pixels=pixels,
             _channels=len(self.cfg.MODEL.PIXEL_MEAN),
         )

@@ -17,7 +17,7 @@ from torch import Tensor
 from .checkpoint import YOLORCheckpointer
 from .d2.config import CfgNode
 from .d2.modeling import build_model
-from .d2.structures import Boxes, Instances
+from .d2.structures import Instances
 from .data.image import (
     check_channel_order,
     limit_pixels,
@@ -28,6 +28,7 @@ from .data.resize import build_test_resize, resize_for_test, to_pixels
 from .inputs import require_weights
 from .modeling import YOLOR
 from .modeling.inference import prepare_for_inference
+from .tiles import describe_views, join_pieces, take_from_tile, tile_windows
 
 logger = logging.getLogger(__name__)
 
@@ -222,7 +223,8 @@ class BatchPredictor:
         """Detections of a large image, tile by tile.
 
         A box that ends at a tile's inner border is dropped where it fits into the overlap, as the
-        neighbour sees that object whole; of larger objects each tile finds its piece.
+        neighbour sees that object whole; of larger objects each tile finds its piece. Where masks
+        are found too, pieces become one object, see `tiles.join_pieces`.
 
         Args:
             source: see `to_array`. A file may have more pixels than INPUT.MAX_PIXELS, up to what
@@ -254,83 +256,15 @@ class BatchPredictor:
             if isinstance(instances, FailedInput):
                 raise ValueError(instances.message)
             found.append(take_from_tile(instances, window, (height, width), overlap))
+        if len(found) > 1:
+            found = [join_pieces(found, windows)]
         if whole:
             (instances,) = self([image])
             if isinstance(instances, FailedInput):
                 raise ValueError(instances.message)
-            found.append(instances)
-        if len(found) == 1:
-            return found[0]  # nothing to join
-        boxes = torch.cat([x.pred_boxes.tensor for x in found])
-        scores = torch.cat([x.scores for x in found])
-        labels = torch.cat([x.pred_classes for x in found])
-        keep = batched_nms(boxes, scores, labels, iou_threshold)
-        return Instances(
-            (height, width),
-            pred_boxes=Boxes(boxes[keep]),
-            scores=scores[keep],
-            pred_classes=labels[keep],
-        )
-
-
-def tile_windows(
-    height: int, width: int, tile: int, overlap: int
-) -> list[tuple[int, int, int, int]]:
-    """Left, top, right, bottom of tiles that cover an image; the last ones end at its border.
-
-    Raises:
-        ValueError: when the overlap is not in [0, tile).
-    """
-    if not 0 <= overlap < tile:
-        raise ValueError(f"the overlap of tiles is {overlap}, expected 0 to below the tile, {tile}")
-
-    def starts(size: int) -> list[int]:
-        last = max(size - tile, 0)
-        return [*range(0, last, tile - overlap), last]
-
-    return [
-        (left, top, min(left + tile, width), min(top + tile, height))
-        for top in starts(height)
-        for left in starts(width)
-    ]
-
-
-def describe_views(windows: Sequence[tuple[int, int, int, int]], tile: int, whole: bool) -> str:
-    """What is looked at of an image, in words."""
-    if len(windows) == 1:
-        return "not larger than a tile, looked at as a whole"
-    rest = "and the whole image" if whole else "not the whole image"
-    return f"{len(windows)} tiles of {tile} pixels are looked at, {rest}"
-
-
-def take_from_tile(
-    found: Instances, window: tuple[int, int, int, int], size: tuple[int, int], overlap: int
-) -> Instances:
-    """Detections of a tile in pixels of the whole image, without objects that its border cuts.
-
-    Args:
-        found: in pixels of the tile.
-        window: see `tile_windows`.
-        size: (H, W) of the whole image.
-        overlap: see `tile_windows`.
-    """
-    left, top, right, bottom = window
-    boxes = found.pred_boxes.tensor + found.scores.new_tensor([left, top, left, top])
-    extent = boxes[:, 2:] - boxes[:, :2]
-    cut = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    # Within a pixel of a border that is not the image's.
-    for inner, touches, axis in (
-        (left > 0, boxes[:, 0] < left + 1, 0),
-        (top > 0, boxes[:, 1] < top + 1, 1),
-        (right < size[1], boxes[:, 2] > right - 1, 0),
-        (bottom < size[0], boxes[:, 3] > bottom - 1, 1),
-    ):
-        if inner:
-            cut |= touches & (extent[:, axis] <= overlap)
-    keep = ~cut
-    return Instances(
-        size,
-        pred_boxes=Boxes(boxes[keep]),
-        scores=found.scores[keep],
-        pred_classes=found.pred_classes[keep],
-    )
+            found.append(Instances((height, width), **instances.get_fields()))
+        if len(windows) == 1:
+            return found[0]  # nothing to suppress
+        joined = Instances.cat(found)
+        boxes, scores, labels = joined.pred_boxes.tensor, joined.scores, joined.pred_classes
+        return joined[batched_nms(boxes, scores, labels, iou_threshold)]

@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from .checkpoint.files import atomic_write
+from .d2.structures import Instances
 from .data.image import read_image
 from .labels import (
     GROWTH,
@@ -22,6 +24,7 @@ from .labels import (
     place_labels,
     readable_name,
 )
+from .shapes import Masks, Skeleton, crop_of_polygons, draw_mask, draw_points
 
 # RGB, told apart with any kind of colour vision (Okabe and Ito, 2008, without black, those that
 # differ most first); classes beyond the list start over.
@@ -84,8 +87,12 @@ def draw_boxes(
     labels: bool = True,
     line_width: int | None = None,
     identities: Sequence[int | None] | None = None,
+    masks: Masks | None = None,
+    keypoints: np.ndarray | None = None,
+    skeleton: Skeleton | None = None,
 ) -> np.ndarray:
-    """A copy of an image with its boxes and their classes.
+    """A copy of an image with its boxes and their classes, and with masks and keypoints where
+    objects have some.
 
     Lines and letters are sized by the boxes and the picture. Of boxes over each other the best lies
     on top; labels come after all boxes, none over another, and small boxes have none, see
@@ -101,9 +108,12 @@ def draw_boxes(
         line_width: of the lines in pixels; None chooses.
         identities: M numbers of individuals, which are written before the names and choose the
             colours in place of the classes; None where an object has none.
+        masks: of the M objects.
+        keypoints: (M, K, 3) x, y in pixels, and score or visibility, see `shapes.draw_points`.
+        skeleton: says between which keypoints lines are drawn; None draws none.
 
     Raises:
-        ValueError: when a box is not finite or the line width is below 1.
+        ValueError: when a box or keypoint is not finite or the line width is below 1.
     """
     if line_width is not None and line_width < 1:
         raise ValueError(f"line_width is {line_width}, expected at least 1")
@@ -127,8 +137,15 @@ def draw_boxes(
     best_first = range(len(boxes))
     if scores is not None:
         best_first = sorted(best_first, key=lambda i: -scores[i])
+    if masks is not None:
+        for i in reversed(best_first):
+            draw_mask(canvas, masks(i), colours[i], int(lines[i]))
     for i in reversed(best_first):
         draw_outline(canvas, places[i].tolist(), colours[i], int(lines[i]))
+    if keypoints is not None:
+        bones = () if skeleton is None else skeleton.lines
+        for i in reversed(best_first):
+            draw_points(canvas, keypoints[i], bones, colours[i], int(lines[i]))
     if labels:
         texts = []
         for i, label in enumerate(classes):
@@ -195,8 +212,9 @@ def draw_batches(
     first: int,
     class_names: Sequence[str],
     channel_order: str,
+    skeleton: Skeleton | None = None,
 ) -> list[Path]:
-    """Draw training batches with their boxes, as the network sees them.
+    """Draw training batches with their boxes, masks and keypoints, as the network sees them.
 
     Args:
         batches: of the training loader; images of a batch are of one size.
@@ -205,6 +223,7 @@ def draw_batches(
         first: number of the first batch.
         class_names: name of each class.
         channel_order: "RGB" or "BGR", that of the images.
+        skeleton: of keypoints.
 
     Returns:
         The files.
@@ -222,12 +241,25 @@ def draw_batches(
                     truth.gt_boxes.tensor.numpy(),
                     truth.gt_classes.tolist(),
                     class_names,
+                    **truth_shapes(truth, skeleton),
                 )
             )
         path = output / f"batch_{number:07d}.png"
         write_image(path, tile_images(drawn))
         paths.append(path)
     return paths
+
+
+def truth_shapes(truth: Instances, skeleton: Skeleton | None) -> dict[str, Any]:
+    """Masks and keypoints of ground truth, as far as it has some, for `draw_boxes`."""
+    found: dict[str, Any] = {}
+    if truth.has("gt_masks"):
+        parts = [[np.reshape(x, (-1, 2)) for x in one] for one in truth.gt_masks.polygons]
+        found["masks"] = lambda i: crop_of_polygons(parts[i], truth.image_size)
+    if truth.has("gt_keypoints"):
+        found["keypoints"] = truth.gt_keypoints.tensor.cpu().numpy()
+        found["skeleton"] = skeleton
+    return found
 
 
 def coco_boxes(annotations: Sequence[dict]) -> np.ndarray:

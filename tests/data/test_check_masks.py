@@ -283,7 +283,10 @@ def test_run_lengths_are_those_of_coco(drawn):
     np.testing.assert_allclose([x, y, x + w, y + h], box)
 
 
-@given(st.text(max_size=30) | st.lists(st.integers(0, 2**32 - 1), max_size=9))
+@given(
+    st.text([chr(x) for x in (0, 40, *range(48, 112), 200)], max_size=30)
+    | st.lists(st.integers(0, 2**32 - 1), max_size=9)
+)
 @settings(max_examples=50, deadline=None)
 def test_no_run_lengths_stop_the_doctor(counts):
     source = check(data_set({"size": [48, 64], "counts": counts}))

@@ -25,13 +25,13 @@ from yolor_d2.data.check.source import AnnotationFileError
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
 from yolor_d2.data.fingerprint import describe_changes, take_fingerprint
 from yolor_d2.data.ground_truth import GroundTruth
-from yolor_d2.data.keypoint_files import KeypointLayout, read_keypoints
+from yolor_d2.data.keypoint_files import layout_of, read_keypoints
 from yolor_d2.data.keypoints import (
     cut_keypoints,
     flip_order,
+    flip_pairs,
     join_keypoints,
     map_keypoints,
-    pairs_by_names,
     read_points,
 )
 from yolor_d2.data.loader import build_training_dataset, check_layout
@@ -42,7 +42,7 @@ from yolor_d2.data.warp import Warp, random_warp, render, translation
 PROPERTY = settings(max_examples=25, deadline=None, database=None, derandomize=True)
 SEEDS = st.integers(0, 2**31)
 NAMES = ["tip", "left_end", "right_end"]
-ORDER = flip_order(NAMES, pairs_by_names(NAMES))
+ORDER = flip_order(NAMES, flip_pairs(NAMES))
 SIZE = 240
 SPOT = 7.0  # radius in pixels
 MARGIN = 2.5 * SPOT  # from the border of an image, where spots are whole
@@ -65,8 +65,8 @@ MARGIN = 2.5 * SPOT  # from the border of an image, where spots are whole
         ([], []),
     ],
 )
-def test_pairs_by_names(names, pairs):
-    assert pairs_by_names(names) == pairs
+def test_flip_pairs(names, pairs):
+    assert flip_pairs(names) == pairs
 
 
 def test_the_order_behind_a_mirror():
@@ -79,17 +79,17 @@ def test_the_order_behind_a_mirror():
 
 def test_layout_of_categories():
     line = {"keypoints": NAMES, "skeleton": [[1, 2], [3, 1]]}
-    layout = KeypointLayout.from_categories([None, line, {"keypoints": NAMES, "skeleton": None}])
+    layout = layout_of([None, line, {"keypoints": NAMES, "skeleton": None}])
     assert layout.names == tuple(NAMES)
     assert layout.connections == (("tip", "left_end"), ("right_end", "tip"))
     assert [rule[:2] for rule in layout.rules] == list(layout.connections)
     colours = [rule[2] for rule in layout.rules]
     assert all(0 <= x <= 255 for colour in colours for x in colour) and len({*colours}) == 2
-    assert layout.pairs == (("left_end", "right_end"),)
-    assert KeypointLayout.from_categories([{**line, "flip_pairs": []}]).pairs == ()
-    told = KeypointLayout.from_categories([{**line, "flip_pairs": [["tip", "left_end"]]}])
-    assert told.pairs == (("tip", "left_end"),)
-    assert KeypointLayout.from_categories([None, {"keypoints": []}]) is None
+    assert layout.mirrored == [("left_end", "right_end")]
+    assert layout_of([{**line, "flip_pairs": []}]).mirrored == []
+    told = layout_of([{**line, "flip_pairs": [["tip", "left_end"]]}])
+    assert told.mirrored == [("tip", "left_end")]
+    assert layout_of([None, {"keypoints": []}]) is None
     for wrong, message in [
         ([line, {"keypoints": ["a"]}], "different keypoints"),
         ([{"keypoints": "tip"}], "expected a list of names"),
@@ -98,7 +98,7 @@ def test_layout_of_categories():
         ([{"keypoints": ["a"], "flip_pairs": [["a", "b"]]}], "two names of 'keypoints'"),
     ]:
         with pytest.raises(ValueError, match=message):
-            KeypointLayout.from_categories(wrong)
+            layout_of(wrong)
 
 
 # ---- numbers

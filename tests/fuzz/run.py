@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "target", choices=["coco", "labels", "config", "checkpoint", "augmentation"]
+        "target", choices=["coco", "labels", "masks", "config", "checkpoint", "augmentation"]
     )
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--random", action="store_true", help="do without atheris")

@@ -218,16 +218,54 @@ def coco(content: bytes) -> None:
         errors = [x for x in again.findings if x.severity == "error" and x.kind != "no_boxes"]
         if errors:
             raise AssertionError(f"errors are left after the repair: {errors[:3]}")
-    needed = frozenset(data.pick([(), ("polygons",), ("keypoints",)]))
-    passed = False
     with suppress(ValueError, OSError):
-        quick_check("train", str(path), str(root), train=True, needed=needed)
-        passed = True
-    # What training reads then.
-    if passed and "polygons" in needed:
-        read_polygons(path, read_annotations(path))
-    if passed and "keypoints" in needed:
-        read_keypoints(path, read_annotations(path))
+        quick_check("train", str(path), str(root), train=True)
+
+
+def masks(content: bytes) -> None:
+    """What passes the look at a data set before training can be read by training."""
+    data = Bytes(content)
+    needed = data.pick(["polygons", "keypoints"])
+    example: dict = {
+        "objects": [
+            {"segmentation": shape, "keypoints": [i, i, 2, 0, 0, 0, 5, 5, 1], "num_keypoints": 2}
+            for i, shape in enumerate(SHAPES)
+        ],
+        "categories": [
+            {"keypoints": ["a", "b", "c"], "skeleton": [[1, 2], [2, 3]]},
+            {"keypoints": ["a", "b", "c"], "flip_pairs": [["a", "b"]]},
+        ],
+    }
+    example = change_tree(example, data)
+    entry = {"image_id": 1, "bbox": [1, 1, 10, 8.5], "area": 85.0, "iscrowd": 0}
+    objects = example.get("objects", [])
+    categories = example.get("categories", [])
+    if not isinstance(objects, list) or not isinstance(categories, list):
+        return
+    whole = {
+        "images": [{"id": 1, "file_name": images()[0].name, "height": 40, "width": 60}],
+        "annotations": [
+            {**(x if isinstance(x, dict) else {}), **entry, "id": i, "category_id": 1 + i % 2}
+            for i, x in enumerate(objects)
+        ],
+        "categories": [
+            {**(x if isinstance(x, dict) else {}), "id": i, "name": str(i)}
+            for i, x in enumerate([*categories, {}, {}][:2], 1)
+        ],
+    }
+    path = folder() / "masks.json"
+    path.write_text(json.dumps(whole))
+    try:
+        quick_check(
+            "train", str(path), str(images()[0].parent), train=True, needed=frozenset([needed])
+        )
+    except (ValueError, OSError):
+        return
+    annotations = read_annotations(path)
+    if needed == "polygons":
+        read_polygons(path, annotations)
+    else:
+        read_keypoints(path, annotations)
 
 
 def labels(content: bytes) -> None:
@@ -385,6 +423,7 @@ def augmentation(content: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "coco": coco,
     "labels": labels,
+    "masks": masks,
     "config": config,
     "checkpoint": checkpoint,
     "augmentation": augmentation,

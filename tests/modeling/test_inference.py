@@ -17,7 +17,8 @@ from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.data.image import MAX_PIXELS_VARIABLE
 from yolor_d2.data.resize import ResizeForTest
 from yolor_d2.modeling.inference import prepare_for_inference
-from yolor_d2.predictor import BatchPredictor, FailedInput, take_from_tile, tile_windows
+from yolor_d2.predictor import BatchPredictor, FailedInput
+from yolor_d2.tiles import take_from_tile, tile_windows
 
 
 def assert_holds(found, expected, count):
@@ -114,9 +115,43 @@ def test_a_joint_model_fuses_but_for_what_its_tasks_read(cfg):
     torch.testing.assert_close(a["image_scores"], b["image_scores"], rtol=1e-4, atol=1e-4)
     scores = a["instances"].scores, b["instances"].scores
     torch.testing.assert_close(scores[0][:20], scores[1][:20], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("flips", [[False, False], [True, False], [True, True]])
+def test_tasks_in_several_views(cfg, flips):
+    """Of one image as it is and mirrored, in the second view smaller: every detection has the
+    embedding of the view that it comes from, the image the mean of its scores."""
+    tasks = "MODEL.YOLOR.TASKS"
+    cfg = cfg.clone()
+    cfg.merge_from_list([f"{tasks}.CLASSIFICATION.ENABLED", True])
+    cfg.merge_from_list(
+        [f"{tasks}.EMBEDDING.ENABLED", True, f"{tasks}.EMBEDDING.NUM_IDENTITIES", 4]
+    )
     cfg.TEST.AUG.ENABLED = True
-    with pytest.raises(ValueError, match=r"TEST\.AUG\.ENABLED"):
-        prepare_for_inference(model, cfg)
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for conv in model.head.predict:
+        torch.nn.init.normal_(conv.weight, std=0.1)
+    inputs = {"image": torch.from_numpy(noise(128, 96)).permute(2, 0, 1), "height": 64}
+    singles = []
+    for scale, flip in zip((1.0, 0.5), flips):
+        cfg.TEST.AUG.SCALES, cfg.TEST.AUG.FLIPS = [scale], [flip]
+        singles.append(prepare_for_inference(model, cfg)([inputs])[0])
+    cfg.TEST.AUG.SCALES, cfg.TEST.AUG.FLIPS = [1.0, 0.5], flips
+    result = prepare_for_inference(model, cfg)([inputs])[0]
+    found = result["instances"]
+    scores = torch.stack([x["image_scores"] for x in singles]).mean(dim=0)
+    assert torch.equal(result["image_scores"], scores)
+    from_view = []
+    rows = zip(found.pred_boxes.tensor, found.scores, found.pred_embeddings)
+    for box, score, embedding in rows:
+        for number, single in enumerate(singles):
+            same = (single["instances"].pred_boxes.tensor == box).all(dim=1)
+            same &= single["instances"].scores == score
+            if same.sum() == 1:  # several may have the whole image, at a score of 1
+                from_view.append(number)
+                assert torch.equal(single["instances"].pred_embeddings[same][0], embedding)
+    assert len(from_view) > 30 and set(from_view) == {0, 1}
 
 
 def test_the_model_is_fused_and_channels_last_unless_one_key_is_off(cfg):

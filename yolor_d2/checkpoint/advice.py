@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 
 from ..networks import VARIANTS, build_network
-from .schemes import CONSTANTS, COUNTER, cfg_names, rename_keys, yaml_names
+from .schemes import CONSTANTS, COUNTER, KEYPOINTS, cfg_names, rename_keys, yaml_names
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -47,6 +47,11 @@ def advise(scheme: str, shapes: Shapes, missing: Sequence[str], unused: Sequence
     Returns:
         A sentence; "" when the file is for no published network, and not nearly for this one.
     """
+    if any(KEYPOINTS.fullmatch(name) for name in unused):
+        return (
+            "It has the branch of keypoints of YOLOv7's pose network: use it as MODEL.WEIGHTS of "
+            "configs/yolov7_w6_pose.yaml"
+        )
     deploy = bool(missing) and not unused and all(map(is_training_part, missing))
     training = not missing and any(map(is_training_part, unused))
     words = ""

@@ -12,20 +12,37 @@ import logging
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import ConvNormAct
-from ..networks import AnchorHead, PANNeck, Variant, YOLORBackbone, YOLORNetwork, build_network
+from ..layers import ConvNormAct, Implicit
+from ..networks import (
+    AnchorHead,
+    KeypointBranch,
+    PANNeck,
+    Variant,
+    YOLORBackbone,
+    YOLORNetwork,
+    build_network,
+)
 from ..wording import counted
 from .advice import advise, refuse_fused
 from .files import find_not_finite
 from .safe_load import ForeignWeights, read_weights
-from .schemes import CONSTANTS, COUNTER, cfg_names, cfg_walk, rename_keys, yaml_names
+from .schemes import (
+    CONSTANTS,
+    COUNTER,
+    KEYPOINTS,
+    cfg_names,
+    cfg_walk,
+    keypoint_names,
+    rename_keys,
+    yaml_names,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -336,6 +353,65 @@ def keep_class_rows(given: Tensor, initial: Tensor, num_anchors: int) -> Tensor 
         return None
     result[:, :5] = rows[:, :5].to(result)
     return result.flatten(0, 1).movedim(0, axis).contiguous()
+
+
+# ---- Keypoints
+
+
+def take_keypoints(
+    weights: ForeignWeights, parts: Parts, branch: KeypointBranch, source: str
+) -> tuple[ForeignWeights, dict[str, Tensor]]:
+    """Take the branch of keypoints out of a file of YOLOv7's pose network.
+
+    The alignment of that network stands before the predictions of boxes alone, ours before the
+    branches of all tasks. It is an addition before a 1x1 convolution, so it goes into the bias
+    of that; the network's own alignment, if it has one, is given the value that changes nothing.
+
+    Args:
+        weights: what `read_weights` gave.
+        parts: the detector.
+        branch: what receives the weights.
+        source: name of the file, for errors.
+
+    Returns:
+        The weights without that branch and its alignment, and the branch's under its own names; the
+        same weights and nothing, when the file has no such branch.
+
+    Raises:
+        ValueError: when the network has another layout of channels or number of classes.
+    """
+    tensors = {name.removeprefix("module."): value for name, value in weights.tensors.items()}
+    heads = {int(match[1]) for name in tensors if (match := KEYPOINTS.fullmatch(name))}
+    if not heads:
+        return weights, {}
+    head = max(heads)
+    if branch.layout != "yolov7":
+        raise ValueError(
+            f"the weights in {source!r} are those of YOLOv7's pose network, which need "
+            f"MODEL.YOLOR.TASKS.KEYPOINTS.LAYOUT 'yolov7', got {branch.layout!r}"
+        )
+    classes = count_classes(tensors.get(f"model.{head}.m.0.bias"), parts.head.num_anchors)
+    if classes is not None and classes != parts.head.num_classes:
+        raise ValueError(
+            f"the weights in {source!r} are for {counted(classes, 'class', 'classes')}, "
+            f"MODEL.YOLOR.NUM_CLASSES is {parts.head.num_classes}: which channels of YOLOv7's pose "
+            "network belong to which anchor depends on it"
+        )
+    for i, align in enumerate(parts.neck.align):
+        keys = [f"model.{head}.{x}" for x in (f"m.{i}.weight", f"m.{i}.bias", f"ia.{i}.implicit")]
+        if not all(key in tensors for key in keys):
+            continue  # what is missing is named later
+        weight, bias, added = (tensors[key].double() for key in keys)
+        tensors[keys[1]] = (bias + weight[:, :, 0, 0] @ added.flatten()).float()
+        del tensors[keys[2]]
+        if isinstance(align, Implicit):
+            tensors[keys[2]] = torch.full_like(added, align.neutral).float()
+    names = rename_keys(
+        [key for key in branch.state_dict() if not key.startswith("implicit.")],
+        keypoint_names(branch, head),
+    )
+    state = {ours: tensors.pop(theirs) for ours, theirs in names.items() if theirs in tensors}
+    return replace(weights, tensors=tensors), state
 
 
 # ---- Conversion

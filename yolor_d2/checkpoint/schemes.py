@@ -37,7 +37,7 @@ from ..layers import (
     RepConv,
     Residual,
 )
-from ..networks import AnchorHead, PANNeck, YOLORBackbone
+from ..networks import AnchorHead, KeypointBranch, PANNeck, YOLORBackbone
 
 # What files hold beside weights: anchors belong to the configuration, filters of the Haar transform
 # are constants.
@@ -46,6 +46,9 @@ CONSTANTS = re.compile(r"(^|\.)(anchors|anchor_grid)$|\.xfm\.h[01]_(col|row)$")
 COUNTER = "num_batches_tracked"
 # Of the first prediction; no other layer has convolutions without a norm.
 HEAD_BIAS = re.compile(r"model\.(\d+)\.m\.0\.bias")
+
+# Of the branch of keypoints in the head of YOLOv7's pose network.
+KEYPOINTS = re.compile(r"model\.(\d+)\.m_kpt\.\d+\.\d+\..+")
 
 # Our modules in the order of the file: the path of each, or None for a layer without weights that
 # has a number too.
@@ -232,6 +235,24 @@ def find_head(given: Collection[str], possible: tuple[int, int]) -> int:
     """Number of the head in a file, if it is a possible one, else the first of these."""
     found = {int(match[1]) for name in given if (match := HEAD_BIAS.fullmatch(name))}
     return possible[1] if found == {possible[1]} else possible[0]
+
+
+def keypoint_names(branch: KeypointBranch, head: int) -> dict[str, str]:
+    """Layers with weights of the branch of keypoints in the "yaml" scheme, ours to theirs; implicit
+    knowledge has none there.
+
+    Args:
+        branch: of the network.
+        head: number of the head in the file.
+    """
+    names = {}
+    for i, (convs, predict) in enumerate(zip(branch.convs, branch.predict)):
+        assert isinstance(convs, nn.Sequential)
+        theirs = f"model.{head}.m_kpt.{i}"
+        for j, conv in enumerate(convs):
+            names.update(yaml_leaves(f"convs.{i}.{j}", conv, f"{theirs}.{j}"))
+        names.update(yaml_leaves(f"predict.{i}", predict, f"{theirs}.{len(convs)}"))
+    return names
 
 
 # ---- One number per layer

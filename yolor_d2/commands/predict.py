@@ -18,6 +18,7 @@ from yolor_d2.d2.utils import setup_logger
 from yolor_d2.data.catalog import class_names, class_numbers
 from yolor_d2.evaluation.report import read_thresholds
 from yolor_d2.prediction import outputs, state
+from yolor_d2.prediction.kinds import gives_masks, skeleton_of
 from yolor_d2.prediction.run import Prediction, Run, Stopped, VideoOptions
 from yolor_d2.prediction.sources import Source, expand
 from yolor_d2.prediction.tracking import LOW_SCORE
@@ -36,13 +37,19 @@ def text_outputs(args: argparse.Namespace) -> dict[str, Path]:
 
 
 def open_text(
-    args: argparse.Namespace, names: list[str], annotations: dict | None, marks: dict[str, dict]
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    names: list[str],
+    annotations: dict | None,
+    marks: dict[str, dict],
 ) -> dict[str, Any]:
     categories = outputs.category_ids(names, annotations)
     makers: dict[str, Callable[[Path, dict | None], Any]] = {
         "json": outputs.JsonFile,
         "coco": lambda path, mark: outputs.CocoResults(path, categories, mark),
-        "csv": lambda path, mark: outputs.CsvFile(path, mark, identities=args.track),
+        "csv": lambda path, mark: outputs.CsvFile(
+            path, mark, identities=args.track, masks=gives_masks(cfg), skeleton=skeleton_of(cfg)
+        ),
         "images": lambda path, mark: outputs.CocoImages(path, names, categories, mark),
     }
     return {name: makers[name](path, marks.get(name)) for name, path in text_outputs(args).items()}
@@ -149,13 +156,14 @@ def main(args: argparse.Namespace) -> int:
         overlap=args.tile_overlap,
         whole=args.tile_whole,
         least=min(args.threshold, LOW_SCORE) if args.track else None,
+        skeleton=skeleton_of(cfg),
     )
     style = {"labels": args.labels, "line_width": args.line_width}
     video = VideoOptions(args.frames, args.stride, args.output, style, args.track)
     try:
         with state.StopSignals() as stop, contextlib.ExitStack() as files:
             marks = progress.content["outputs"] if progress else {}
-            texts = open_text(args, names, annotations, marks)
+            texts = open_text(args, cfg, names, annotations, marks)
             for file in texts.values():
                 files.callback(file.close)
             folders = folder_outputs(args, style)

@@ -23,7 +23,7 @@ from .check.source import AnnotationFileError
 from .formats import convert_to_coco, has_split
 from .ground_truth import GroundTruth
 from .keypoint_files import read_keypoints, read_layout
-from .keypoints import pairs_by_names
+from .keypoints import flip_pairs
 from .polygon_files import read_polygons
 
 logger = logging.getLogger(__name__)
@@ -308,9 +308,9 @@ def describe(name: str, annotations: Annotations) -> None:
     if layout is None:
         return
     names = metadata.get("keypoint_names") or list(layout.names)
-    found = {"keypoint_names": names, "keypoint_flip_map": pairs_by_names(names)}
+    found = {"keypoint_names": names, "keypoint_flip_map": flip_pairs(names)}
     if tuple(names) == layout.names:
-        found["keypoint_flip_map"] = list(layout.pairs)
+        found["keypoint_flip_map"] = layout.mirrored
         found["keypoint_connection_rules"] = layout.rules
     metadata.set(**{key: value for key, value in found.items() if metadata.get(key) is None})
 
@@ -328,7 +328,7 @@ def keypoint_layout(names: Sequence[str]) -> tuple[list[str], list[tuple[str, st
         if metadata.get("keypoint_names"):
             points = list(metadata.get("keypoint_names"))
             pairs = metadata.get("keypoint_flip_map")
-            pairs = pairs_by_names(points) if pairs is None else [(a, b) for a, b in pairs]
+            pairs = flip_pairs(points) if pairs is None else [(a, b) for a, b in pairs]
             known[name] = points, pairs
     if not known:
         return [], []
@@ -336,6 +336,16 @@ def keypoint_layout(names: Sequence[str]) -> tuple[list[str], list[tuple[str, st
     if any(x != first for x in others):
         raise ValueError(f"data sets have different keypoints: {known}"[:600])
     return first
+
+
+def keypoint_lines(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of keypoints between which lines are drawn, of the first of some data sets that has
+    keypoints."""
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        if metadata.get("keypoint_names"):
+            return [(a, b) for a, b, _ in metadata.get("keypoint_connection_rules") or ()]
+    return []
 
 
 def load_test_items(name: str) -> list[dict]:

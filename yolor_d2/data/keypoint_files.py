@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import colorsys
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from .annotations import Annotations, collector_paused, prepared_arrays, read_values
-from .check.keypoints import flip_fault, names_fault, skeleton_fault
+from .check.keypoints import FLIP_KEY, flip_fault, names_fault, skeleton_fault
 from .check.source import AnnotationFileError
-from .keypoints import pairs_by_names, read_points
+from .keypoints import KeypointLayout, read_points
 
 # What a prepared copy says it is; the number changes with its form.
 FORMAT = "yolor_d2 keypoints 1"
@@ -25,65 +22,38 @@ PIXEL_CENTRE = 0.5
 _numbers = msgspec.json.Decoder(list[float] | None)
 
 
-@dataclass(frozen=True)
-class KeypointLayout:
-    """What a COCO file says of its keypoints.
+def layout_of(categories: Sequence[dict | None]) -> KeypointLayout | None:
+    """The keypoints of the first category that has some; None if none has.
 
-    Attributes:
-        names: K names.
-        connections: pairs of names between which a line is drawn.
-        pairs: of names that a mirror exchanges, by the file or else by the names.
+    Args:
+        categories: of each "keypoints", "skeleton" and "flip_pairs" of the file, None where it has
+            no keypoints.
+
+    Raises:
+        ValueError: when they are no names, pairs of numbers from 1, and pairs of names, or when
+            another category has other names.
     """
-
-    names: tuple[str, ...]
-    connections: tuple[tuple[str, str], ...]
-    pairs: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def from_categories(cls, categories: Sequence[dict | None]) -> KeypointLayout | None:
-        """Of the first category that has some; None if none has.
-
-        Args:
-            categories: of each "keypoints", "skeleton" and "flip_pairs" of the file, None where it
-                has no keypoints.
-
-        Raises:
-            ValueError: when they are no names, pairs of numbers from 1, and pairs of names, or when
-                another category has other names.
-        """
-        found = None
-        for category in categories:
-            if not category or not category.get("keypoints"):
-                continue
-            one = cls.from_category(**category)
-            found = found or one
-            if found.names != one.names:
-                raise ValueError(
-                    f"categories have different keypoints, {list(found.names)} and "
-                    f"{list(one.names)}: a data set has one list of them"
-                )
-        return found
-
-    @classmethod
-    def from_category(
-        cls, keypoints: Any, skeleton: Any = None, flip_pairs: Any = None
-    ) -> KeypointLayout:
-        """Of one category, see `from_categories`."""
-        fault = names_fault(keypoints) or skeleton_fault(skeleton or [], len(keypoints))
-        fault = fault or flip_fault(flip_pairs or [], keypoints)
+    found = None
+    for category in categories:
+        if not category:
+            continue
+        names, lines, pairs = (category.get(x) for x in ("keypoints", "skeleton", FLIP_KEY))
+        if not names:
+            continue
+        fault = names_fault(names) or skeleton_fault(lines or [], len(names))
+        fault = fault or flip_fault(pairs or [], names)
         if fault:
             raise ValueError(f"a category makes no sense: {fault}")
-        lines = [(keypoints[a - 1], keypoints[b - 1]) for a, b in skeleton or []]
-        pairs = pairs_by_names(keypoints) if flip_pairs is None else [(a, b) for a, b in flip_pairs]
-        return cls(tuple(keypoints), tuple(lines), tuple(pairs))
-
-    @property
-    def rules(self) -> list[tuple[str, str, tuple[int, int, int]]]:
-        """The connections as Detectron2's metadata have them, each with a colour (RGB, 0-255)."""
-        count = max(len(self.connections), 1)
-        colours = [colorsys.hsv_to_rgb(i / count, 0.9, 1.0) for i in range(count)]
-        colours = [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours]
-        return [(*pair, colour) for pair, colour in zip(self.connections, colours)]
+        if found is None:
+            connections = tuple((names[a - 1], names[b - 1]) for a, b in lines or [])
+            told = None if pairs is None else tuple((a, b) for a, b in pairs)
+            found = KeypointLayout(tuple(names), connections, told)
+        elif found.names != tuple(names):
+            raise ValueError(
+                f"categories have different keypoints, {list(found.names)} and {names}: a data set "
+                "has one list of them"
+            )
+    return found
 
 
 def read_numbers(raw: msgspec.Raw) -> object:
@@ -103,7 +73,7 @@ def read_layout(path: str | Path, annotations: Annotations) -> KeypointLayout | 
         AnnotationFileError: when its categories do not say it as they should.
     """
     try:
-        return KeypointLayout.from_categories(annotations.category_keypoints)
+        return layout_of(annotations.category_keypoints)
     except ValueError as error:
         raise AnnotationFileError(f"{str(path)!r}: {error}") from error
 

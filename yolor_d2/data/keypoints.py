@@ -7,8 +7,10 @@ is not labelled, 1 where it is hidden, 2 where it is seen. A point of visibility
 
 from __future__ import annotations
 
+import colorsys
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,57 @@ SIDES = (
 OPPOSITES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
-# ---- What a mirror exchanges
+# ---- What the points of a data set are
+
+
+@dataclass(frozen=True)
+class KeypointLayout:
+    """What a COCO file says of its keypoints.
+
+    Attributes:
+        names: K names.
+        connections: pairs of names between which a line is drawn.
+        pairs: of names that a mirror exchanges; None leaves that to the names, see `flip_pairs`.
+    """
+
+    names: tuple[str, ...]
+    connections: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...] | None = None
+
+    @property
+    def mirrored(self) -> list[tuple[str, str]]:
+        """Pairs of names that a mirror exchanges."""
+        return flip_pairs(self.names) if self.pairs is None else list(self.pairs)
+
+    @property
+    def rules(self) -> list[tuple[str, str, tuple[int, int, int]]]:
+        """The connections as Detectron2's metadata have them, each with a colour (RGB, 0-255)."""
+        count = max(len(self.connections), 1)
+        colours = [colorsys.hsv_to_rgb(i / count, 0.9, 1.0) for i in range(count)]
+        colours = [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours]
+        return [(*pair, colour) for pair, colour in zip(self.connections, colours)]
+
+
+# COCO's "person": what 17 points without names are taken for.
+COCO_PERSON = KeypointLayout(
+    (
+        *("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
+        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+        *("left_wrist", "right_wrist", "left_hip", "right_hip"),
+        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+    ),
+    (
+        *(("left_ankle", "left_knee"), ("left_knee", "left_hip")),
+        *(("right_ankle", "right_knee"), ("right_knee", "right_hip")),
+        *(("left_hip", "right_hip"), ("left_shoulder", "left_hip")),
+        *(("right_shoulder", "right_hip"), ("left_shoulder", "right_shoulder")),
+        *(("left_shoulder", "left_elbow"), ("right_shoulder", "right_elbow")),
+        *(("left_elbow", "left_wrist"), ("right_elbow", "right_wrist")),
+        *(("left_eye", "right_eye"), ("nose", "left_eye"), ("nose", "right_eye")),
+        *(("left_eye", "left_ear"), ("right_eye", "right_ear")),
+        *(("left_ear", "left_shoulder"), ("right_ear", "right_shoulder")),
+    ),
+)
 
 
 def opposite(name: str) -> str:
@@ -42,7 +94,7 @@ def opposite(name: str) -> str:
     return name
 
 
-def pairs_by_names(names: Sequence[str]) -> list[tuple[str, str]]:
+def flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of names that differ by their side alone, in the order of the first of each."""
     places = {name: i for i, name in enumerate(names)}
     pairs = [(name, opposite(name)) for name in names]

@@ -37,7 +37,7 @@ from ..evaluation.report import inference_folder, keep_for_report
 from ..evaluation.stages import StageTimer
 from ..modeling.inference import prepare_for_inference
 from ..modeling.teacher import TaughtModel
-from ..tasks import enabled_tasks
+from ..tasks import coco_options, enabled_tasks
 from .console import FOR_FILE, ProgressPrinter
 from .ema import EMAHook
 from .freeze import FrozenNormHook, freeze, frozen_norms
@@ -532,7 +532,9 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """COCO's figures of the detections, and those of the further tasks that are switched on."""
         folder = inference_folder(cfg, dataset_name)
-        evaluators: list[DatasetEvaluator] = [COCOEvaluator(dataset_name, output_dir=str(folder))]
+        evaluators: list[DatasetEvaluator] = [
+            COCOEvaluator(dataset_name, output_dir=str(folder), options=coco_options(cfg))
+        ]
         for task, _ in enabled_tasks(cfg):
             evaluators += task.evaluators(cfg, dataset_name, Path(folder))
         return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

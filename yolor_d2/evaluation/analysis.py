@@ -51,6 +51,7 @@ class Scenes:
         found: detections that count.
         errors: what they are.
         ends: (I + 1,) the detections of image i are the rows ends[i] to ends[i + 1].
+        rows: of `found` among all detections.
     """
 
     data: Annotations
@@ -58,6 +59,7 @@ class Scenes:
     found: Found
     errors: Errors
     ends: np.ndarray
+    rows: np.ndarray
 
     def __len__(self) -> int:
         return len(self.data.image_ids)
@@ -86,7 +88,7 @@ def build_scenes(data: Annotations, detections: Detections) -> Scenes:
 
     found = Found(place[order], detections.boxes[order], label[order], scores[order])
     ends = np.searchsorted(found.images, np.arange(len(data.image_ids) + 1))
-    return Scenes(data, truth, found, find_errors(truth, found), ends)
+    return Scenes(data, truth, found, find_errors(truth, found), ends, order)
 
 
 def analyse(data: Annotations, detections: Detections, figures: COCOFigures) -> dict:
@@ -304,7 +306,8 @@ def choose_pictures(
 
 
 def describe_picture(scenes: Scenes, number: int, image: dict, passing: np.ndarray) -> dict:
-    """An image with its objects, and its detections above the threshold; boxes are x, y, w, h."""
+    """An image with its objects, and its detections above the threshold; boxes are x, y, w, h. Each
+    has its "row" in the annotations, or among all detections."""
     names = {CORRECT: "correct", IGNORED: "ignored", **KINDS}
     truth, found, errors = scenes.truth, scenes.found, scenes.errors
     objects, rows = scenes.objects_of(number), scenes.found_in(number)
@@ -320,6 +323,7 @@ def describe_picture(scenes: Scenes, number: int, image: dict, passing: np.ndarr
                 "box": [round(x, 2) for x in box],
                 "class": label,
                 "state": "crowd" if crowd else "found" if i in hit else "missed",
+                "row": i,
             }
             for i, (box, label, crowd) in enumerate(
                 zip(
@@ -336,6 +340,7 @@ def describe_picture(scenes: Scenes, number: int, image: dict, passing: np.ndarr
                 "class": int(found.labels[i]),
                 "score": float(found.scores[i]),
                 "kind": names[int(errors.kinds[i])],
+                "row": int(scenes.rows[i]),
             }
             for i in shown
         ],

@@ -241,14 +241,12 @@ class COCOEvaluator(DatasetEvaluator):
         if kind == "bbox":
             return evaluate(self.truth, detections)
         iou_type = IOU_TYPES[kind]
-        return evaluate(
-            self.truth,
-            detections,
-            kind,
+        described = (
             iou_type.describe_objects(Path(self.metadata.json_file), self.truth),
             iou_type.describe_detections(values),
-            **self.options.get(kind, {}),
         )
+        options = {**iou_type.options(*described), **self.options.get(kind, {})}
+        return evaluate(self.truth, detections, kind, *described, **options)
 
     def original_ids(self, labels: np.ndarray) -> np.ndarray:
         """(D,) category ids of the annotation file in place of numbers of classes.

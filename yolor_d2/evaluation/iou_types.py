@@ -14,13 +14,16 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 from faster_coco_eval.core import mask as coco_mask
 
 from ..data.annotations import Annotations, collector_paused
 from ..data.check.source import read_coco
 from ..data.polygons import LEAST_COORDINATES
+from ..networks.tasks.keypoints import sigmas_of
 from ..ops.masks import BoxMasks, encode_mask
 from ..wording import counted
+from .coco_files import is_finite
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ class IoUType:
         describe_objects: annotation file and what has been read of it, M objects, to M dicts: what
             COCO's evaluation needs of each object beside its box, class and area.
         describe_detections: D values of the key to D dicts, the same of the detections.
+        options: what `describe_objects` and `describe_detections` gave, to options of
+            `coco_figures.evaluate`, unless the evaluator is given others.
     """
 
     field: str
@@ -43,6 +48,7 @@ class IoUType:
     encode: Callable[[Any], list]
     describe_objects: Callable[[Path, Annotations], list[dict]]
     describe_detections: Callable[[Sequence[Any]], list[dict]]
+    options: Callable[[Sequence[dict], Sequence[dict]], dict[str, Any]] = lambda *_: {}
 
 
 @collector_paused()
@@ -98,7 +104,7 @@ def encode_masks(masks: Any) -> list[dict]:
         masks: `BoxMasks`, or anything that gives D (H, W) masks one by one, 0 outside.
     """
     if isinstance(masks, BoxMasks):
-        return masks.to("cpu").rle()
+        return masks.rle()
     return [encode_mask(mask.cpu().numpy() != 0) for mask in masks]
 
 
@@ -166,6 +172,69 @@ def describe_found_masks(values: Sequence[dict]) -> list[dict]:
     return [{"segmentation": x, "area": float(area)} for x, area in zip(values, areas)]
 
 
+# ---- Keypoints
+
+
+def encode_keypoints(keypoints: torch.Tensor) -> list[list[float]]:
+    """x, y, score of all points of each detection, as COCO writes them: its pixels have whole
+    numbers at their centres, ours at their corners.
+
+    Args:
+        keypoints: (D, K, 3).
+    """
+    return torch.cat([keypoints[..., :2] - 0.5, keypoints[..., 2:]], dim=2).flatten(1).tolist()
+
+
+def describe_keypoints(path: Path, truth: Annotations) -> list[dict]:
+    """See `IoUType`. Objects none of whose points are labelled do not count, neither found nor
+    missed.
+
+    Raises:
+        ValueError: when an object has no list of three numbers for every point.
+    """
+    first: list[int] = []
+
+    def describe(row: int, points: object, labelled: object) -> dict:
+        points = points or []
+        if not isinstance(points, list) or len(points) % 3 or not all(map(is_finite, points)):
+            raise ValueError(
+                f"{str(path)!r}: annotation {truth.ids[row]} has the keypoints {points!r:.80}, "
+                "expected x, y, visibility of every point"
+            )
+        if points and first and len(points) != first[0]:
+            raise ValueError(
+                f"{str(path)!r}: annotation {truth.ids[row]} has {len(points) // 3} keypoints, "
+                f"others have {first[0] // 3}"
+            )
+        if points and not first:
+            first.append(len(points))
+        if not isinstance(labelled, int) or not points:
+            labelled = sum(visibility > 0 for visibility in points[2::3])
+        return {"keypoints": points, "num_keypoints": labelled}
+
+    return map_objects(path, truth, ["keypoints", "num_keypoints"], describe)
+
+
+def describe_found_keypoints(values: Sequence[list[float]]) -> list[dict]:
+    """See `IoUType`; the area of a detection is that of its box."""
+    return [{"keypoints": value} for value in values]
+
+
+def keypoint_options(objects: Sequence[dict], detections: Sequence[dict]) -> dict[str, Any]:
+    """The published sigmas, or this project's, see `sigmas_of`.
+
+    Raises:
+        ValueError: when detections have other points than the objects.
+    """
+    lengths = (
+        next((len(x["keypoints"]) for x in y if x["keypoints"]), 0) for y in (objects, detections)
+    )
+    wanted, given = (length // 3 for length in lengths)
+    if wanted and given and wanted != given:
+        raise ValueError(f"the model has {given} keypoints, the objects of the data set {wanted}")
+    return {"kpt_oks_sigmas": list(sigmas_of(given))} if given else {}
+
+
 # By the name that COCO's evaluation has for it, which is that of its figures.
 IOU_TYPES: dict[str, IoUType] = {
     "segm": IoUType(
@@ -174,5 +243,13 @@ IOU_TYPES: dict[str, IoUType] = {
         encode=encode_masks,
         describe_objects=describe_masks,
         describe_detections=describe_found_masks,
+    ),
+    "keypoints": IoUType(
+        field="pred_keypoints",
+        key="keypoints",
+        encode=encode_keypoints,
+        describe_objects=describe_keypoints,
+        describe_detections=describe_found_keypoints,
+        options=keypoint_options,
     ),
 }

@@ -35,6 +35,7 @@ from .coco_figures import (
     read_figures,
 )
 from .coco_files import RESULTS_NAME, Detections, read_json, read_results, read_truth
+from .report_shapes import add_shapes, kinds_in, read_shapes, take_rows, task_figures
 
 logger = logging.getLogger(__name__)
 
@@ -195,12 +196,23 @@ def build_report(source: Source) -> dict:
     content = source.results.read_bytes()
     detections = read_results(source.results, truth, content)
     coco = figures_of(source, truth, detections, hash_content(content))
+    kinds = kinds_in(content)
+    shapes = read_shapes(content) if kinds else []
     del content  # as large as all that was made of it
     record = {}
     if source.record is not None and source.record.is_file():
         found = read_json(source.record)
         record = found if isinstance(found, dict) else {}
     figures = record.get("figures") or {}
+    tasks = {name: x for name, x in figures.items() if name != "bbox" and isinstance(x, dict)}
+    for kind in kinds:
+        if kind not in tasks:  # results of unknown origin
+            figures = task_figures(kind, source.annotations, truth, detections, shapes)
+            tasks |= {} if figures is None else {kind: figures}
+    analysis = analyse(truth, detections, coco)
+    pictures, lines = take_rows(analysis["pictures"]), []
+    if kinds:
+        lines = add_shapes(pictures, source.annotations, truth, shapes, kinds)
     return {
         "format": FORMAT,
         "units": UNITS,
@@ -213,8 +225,9 @@ def build_report(source: Source) -> dict:
         },
         "model": describe_model(source),
         "weights": record.get("weights"),
-        **analyse(truth, detections, coco),
-        "tasks": {name: x for name, x in figures.items() if name != "bbox" and isinstance(x, dict)},
+        **analysis,
+        **({"skeleton": lines} if lines else {}),
+        "tasks": tasks,
         "speed": record.get("speed"),
         "training": None if source.metrics is None else training_curves(source.metrics),
         "config": None if source.cfg is None else describe_config(source.cfg),

@@ -13,6 +13,7 @@ from .analysis import analyse
 from .coco_figures import evaluate_boxes
 from .coco_files import Detections, read_results, read_truth
 from .report import to_json
+from .report_shapes import take_rows
 
 # Names of images in a message.
 MOST_NAMES = 3
@@ -86,6 +87,7 @@ def restrict_report(report: dict, file_names: set[str]) -> dict | None:
     truth, found = select_images(truth, found, keep)
     content = to_json(analyse(truth, found, evaluate_boxes(truth, found)))
     assert isinstance(content, dict)
+    take_rows(content["pictures"])
     return {**report, **content, "tasks": {}}
 
 

@@ -24,6 +24,7 @@ from markupsafe import Markup
 from ..data.image import ImageReadError, read_image
 from .errors import KINDS
 from .report_plots import NUM_COLOURS, Line, plot_heat, plot_lines
+from .report_shapes import with_paths
 from .stages import STAGES
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ MOST_LINES = NUM_COLOURS - 1
 NOTHING = ("nothing", "missed")
 # Figures of tasks that are no merit of a model: what chance, or the class alone, would have.
 REFERENCES = ("chance_", "class_")
+# Tasks whose figures are COCO's, like those of boxes, for people.
+SHAPES = {"segm": "masks", "keypoints": "keypoints"}
 # Losses that differ by a greater factor get a logarithmic axis.
 LEAST_SPAN = 20
 # Images in either list of those that changed.
@@ -174,6 +177,8 @@ def render_report(report: dict) -> str:
         "report.html.jinja",
         report=report,
         title=" - ".join(filter(None, [title_of(report), report["model"]["run"]])),
+        shapes={name: report["tasks"][name] for name in SHAPES if name in report["tasks"]},
+        shape_names=SHAPES,
         legend=[(place, name) for place, (_, name) in enumerate(shown, start=1)],
         curves=plot_curves(report, shown),
         heat=heat,
@@ -315,7 +320,15 @@ def embed_picture(picture: dict, root: str | None, report: dict) -> dict:
         ]
         width, height = (max(1, math.ceil(max(side))) for side in zip(*ends or [(1, 1)]))
     names = [entry["name"] for entry in report["classes"]]
-    return {**picture, "width": width, "height": height, "data": data, "names": names}
+    lines = report.get("skeleton", [])
+    return {
+        **picture,
+        **{key: [with_paths(x, lines) for x in picture[key]] for key in ("objects", "detections")},
+        "width": width,
+        "height": height,
+        "data": data,
+        "names": names,
+    }
 
 
 def encode_picture(image: np.ndarray) -> str:

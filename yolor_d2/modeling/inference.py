@@ -48,11 +48,6 @@ def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
     elif not cfg.TEST.AUG.ENABLED:
         return model
     if cfg.TEST.AUG.ENABLED:
-        if bare.tasks:
-            raise ValueError(
-                "TEST.AUG.ENABLED is True, but several views give no image classes or embeddings: "
-                "switch it off, or MODEL.YOLOR.TASKS"
-            )
         return TestTimeAugmentation.from_config(cfg, bare)
     return bare
 

@@ -382,14 +382,6 @@ class YOLOR(nn.Module):
         least = min(self.class_score_thresholds or [self.score_threshold])
         return decode_passing(levels, image, self.anchors, self.strides, least)
 
-    def candidate_rows(self, image: Tensor) -> Tensor:
-        """(R', 5 + K) decoded rows of one image (C, H, W), 0-255, that may be detections."""
-        images = self.preprocess([{"image": image}])
-        _, levels = self.run_network(images.tensor)
-        rows, _ = self.passing_rows(levels, 0)
-        boxes = images.placements[0].from_canvas(rows[:, :4])
-        return torch.cat([boxes, rows[:, 4:]], dim=1)
-
     def detect(self, rows: Tensor) -> Detections:
         """`ops.detect` with the settings of this model."""
         least = self.class_thresholds()

@@ -7,7 +7,7 @@ is kept here are the maps that they are drawn from.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,17 +30,17 @@ class MaskPiece:
     window: tuple[float, float, float, float]
     box: tuple[float, float, float, float]
 
-    def draw(self, mask: Tensor) -> None:
-        """Set the pixels of the (H, W) bool mask that are inside."""
+    def region(self, size: tuple[int, int]) -> tuple[range, range]:
+        """Rows and columns of an image of (H, W) pixels that lie in the box."""
         x1, y1, x2, y2 = self.box
-        columns = pixels_between(x1, x2, mask.shape[1])
-        rows = pixels_between(y1, y2, mask.shape[0])
-        if not len(rows) or not len(columns):
-            return
+        return pixels_between(y1, y2, size[0]), pixels_between(x1, x2, size[1])
+
+    def draw(self, rows: range, columns: range) -> np.ndarray:
+        """(columns, rows) bool: which of these pixels, column by column, are inside."""
         left, top, right, bottom = self.window
-        values = interpolate(self.logits, 0, rows, top, bottom)
-        values = interpolate(values, 1, columns, left, right)
-        mask[rows.start : rows.stop, columns.start : columns.stop] |= values > 0
+        # Column by column, as COCO's run lengths go, and whole rows of memory at a time.
+        values = interpolate(self.logits.detach().cpu().float().numpy(), rows, top, bottom)
+        return interpolate(np.ascontiguousarray(values.T), columns, left, right) > 0
 
     def move(self, factor: tuple[float, float], offset: tuple[float, float]) -> MaskPiece:
         """In an image whose x and y are multiplied by factors, and then shifted."""
@@ -61,28 +61,36 @@ class MaskPiece:
         return MaskPiece(logits, mirrored(self.window), mirrored(self.box))
 
 
+# The parts of each object.
+Pieces = Sequence[Sequence[MaskPiece]]
+
+
 def pixels_between(low: float, high: float, limit: int) -> range:
     """Pixels of [0, limit) whose centres lie in [low, high)."""
     first, last = (min(max(math.ceil(x - 0.5), 0), limit) for x in (low, high))
     return range(first, max(first, last))
 
 
-def interpolate(values: Tensor, dim: int, pixels: range, low: float, high: float) -> Tensor:
-    """Values along one dimension at the centres of pixels, linear between those of its cells.
+def interpolate(values: np.ndarray, pixels: range, low: float, high: float) -> np.ndarray:
+    """Values at the centres of pixels, linear between those of the cells around them.
 
     Args:
-        values: (h, w).
-        dim: 0 or 1.
-        pixels: of the image.
+        values: (h, w) float32, of h cells.
+        pixels: R of the image.
         low, high: where the first cell begins and the last one ends, in pixels of the image.
+
+    Returns:
+        (R, w).
     """
-    size, device = values.shape[dim], values.device
-    centres = torch.arange(pixels.start, pixels.stop, device=device, dtype=values.dtype) + 0.5
-    places = ((centres - low) * (size / (high - low)) - 0.5).clamp(0, size - 1)
-    before = places.floor().long().clamp(max=max(size - 2, 0))
-    after = (before + 1).clamp(max=size - 1)
-    share = (places - before).view(-1, 1) if dim == 0 else places - before
-    return torch.lerp(values.index_select(dim, before), values.index_select(dim, after), share)
+    size = len(values)
+    places = (np.arange(pixels.start, pixels.stop) + (0.5 - low)) * (size / (high - low)) - 0.5
+    np.clip(places, 0, size - 1, out=places)
+    before = np.minimum(places.astype(np.int64), max(size - 2, 0))
+    steps = np.diff(values, axis=0) if size > 1 else np.zeros_like(values)
+    found = steps.take(before, axis=0)
+    found *= (places - before).astype(np.float32)[:, None]
+    found += values.take(before, axis=0)
+    return found
 
 
 class BoxMasks:
@@ -92,37 +100,79 @@ class BoxMasks:
     `BoxMasks`; `tensor` and numpy's `asarray` give all of them, (D, H, W). So Detectron2's
     evaluator, which looks at one after the other, and its Visualizer take them as `pred_masks`.
 
+    They are drawn on the CPU, wherever the model is.
+
     Args:
         pieces: the parts of each object; a pixel is inside an object if it is inside any of them.
+            Or what makes them when they are first needed, so that nobody waits for a GPU before.
         size: (H, W) of the image.
+        count: number of objects, where the pieces are made later.
     """
 
-    def __init__(self, pieces: Sequence[Sequence[MaskPiece]], size: tuple[int, int]):
-        self.pieces = [tuple(x) for x in pieces]
+    device = torch.device("cpu")
+
+    def __init__(
+        self, pieces: Pieces | Callable[[], Pieces], size: tuple[int, int], count: int = 0
+    ):
         self.size = size
+        self.make: Callable[[], Pieces] | None = None
+        self.made: list[tuple[MaskPiece, ...]] = []
+        if callable(pieces):
+            self.make, self.count = pieces, count
+        else:
+            self.made = [tuple(x) for x in pieces]
+            self.count = len(self.made)
 
     @property
-    def device(self) -> torch.device:
-        first = next((piece for parts in self.pieces for piece in parts), None)
-        return torch.device("cpu") if first is None else first.logits.device
+    def pieces(self) -> list[tuple[MaskPiece, ...]]:
+        """The parts of each object."""
+        if self.make is not None:
+            self.made, self.make = [tuple(x) for x in self.make()], None
+        return self.made
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return len(self), *self.size
 
     def __len__(self) -> int:
-        return len(self.pieces)
+        return self.count
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self.draw(i) for i in range(len(self)))
 
     def draw(self, index: int) -> Tensor:
         """(H, W) bool mask of one object."""
+        mask = np.zeros(self.size, dtype=bool)
+        self.draw_into(mask, index)
+        return torch.from_numpy(mask)
+
+    def draw_into(self, mask: np.ndarray, index: int) -> None:
+        """Set the pixels of an (H, W) bool mask that are inside an object."""
+        rows, columns, inside = self.draw_region(index)
+        mask[rows.start : rows.stop, columns.start : columns.stop] |= inside.T
+
+    def draw_region(self, index: int) -> tuple[range, range, np.ndarray]:
+        """Rows and columns around an object, and (columns, rows) bool, which of their pixels are
+        inside."""
         parts = self.pieces[index]
-        mask = torch.zeros(self.size, dtype=torch.bool, device=self.device)
-        for piece in parts:
-            piece.draw(mask)
-        return mask
+        regions = [piece.region(self.size) for piece in parts]
+        kept = [i for i, region in enumerate(regions) if all(map(len, region))]
+        if len(kept) == 1:
+            region = regions[kept[0]]
+            return *region, parts[kept[0]].draw(*region)
+        rows, columns = (hull([regions[i][axis] for i in kept]) for axis in (0, 1))
+        inside = np.zeros((len(columns), len(rows)), dtype=bool)
+        for i in kept:
+            down, across = regions[i]
+            x, y = across.start - columns.start, down.start - rows.start
+            inside[x : x + len(across), y : y + len(down)] |= parts[i].draw(down, across)
+        return rows, columns, inside
+
+    def crop(self, index: int) -> tuple[int, int, Tensor]:
+        """The mask of one object where there may be some of it: left and top of a rectangle of the
+        image, and its (h, w) bool pixels, of which there may be none."""
+        rows, columns, inside = self.draw_region(index)
+        return columns.start, rows.start, torch.from_numpy(np.ascontiguousarray(inside.T))
 
     def __getitem__(self, item: int | slice | Tensor | np.ndarray | Sequence[int]) -> Any:
         if isinstance(item, (int, np.integer)):
@@ -135,23 +185,26 @@ class BoxMasks:
     @property
     def tensor(self) -> Tensor:
         """(D, H, W) bool: all masks at once."""
-        masks = torch.zeros(self.shape, dtype=torch.bool, device=self.device)
-        for mask, parts in zip(masks, self.pieces):
-            for piece in parts:
-                piece.draw(mask)
+        return torch.from_numpy(self.dense())
+
+    def dense(self) -> np.ndarray:
+        """See `tensor`."""
+        masks = np.zeros(self.shape, dtype=bool)
+        for i, mask in enumerate(masks):
+            self.draw_into(mask, i)
         return masks
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        masks = self.tensor.cpu().numpy()
+        masks = self.dense()
         return masks if dtype is None else masks.astype(dtype)
 
     def rle(self) -> list[dict]:
         """COCO's compressed run lengths ("size", "counts" as text), one mask after the other."""
-        return [encode_mask(mask.cpu().numpy()) for mask in self]
+        return [encode_region(*self.draw_region(i), self.size) for i in range(len(self))]
 
     def to(self, *args: Any, **kwargs: Any) -> BoxMasks:
-        """With its maps on another device."""
-        return self.map(lambda x: replace(x, logits=x.logits.to(*args, **kwargs)))
+        """Itself, as masks are drawn on the CPU."""
+        return self
 
     def map(self, function: Any, size: tuple[int, int] | None = None) -> BoxMasks:
         """With a function applied to every piece, in an image of that size; None: the same."""
@@ -181,13 +234,50 @@ class BoxMasks:
         return f"BoxMasks(num_objects={len(self)}, size={self.size})"
 
 
+def hull(ranges: Sequence[range]) -> range:
+    """The least range around some; an empty one around none."""
+    return range(
+        min((x.start for x in ranges), default=0), max((x.stop for x in ranges), default=0)
+    )
+
+
 def encode_mask(mask: np.ndarray) -> dict:
     """COCO's compressed run lengths of an (H, W) bool mask, "size" and "counts" as text."""
+    height, width = mask.shape
+    return encode_region(range(height), range(width), mask.T, (height, width))
+
+
+def encode_region(rows: range, columns: range, inside: np.ndarray, size: tuple[int, int]) -> dict:
+    """COCO's compressed run lengths of a mask of which a part is known.
+
+    Args:
+        rows, columns: of the part; nothing is inside beyond it.
+        inside: (columns, rows) bool.
+        size: (H, W) of the whole mask.
+
+    Returns:
+        "size" and "counts", as text.
+    """
     # It imports what few need, evaluation and all.
     from faster_coco_eval.core import mask as coco_mask
 
-    counts = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    height, width = size
+    # Every column begins and ends outside, so that beginnings and ends of runs take turns.
+    framed = np.zeros((len(columns), len(rows) + 2), dtype=bool)
+    framed[:, 1:-1] = inside
+    changes = np.flatnonzero(framed[:, 1:] != framed[:, :-1])
+    column, row = np.divmod(changes, len(rows) + 1)
+    places = (column + columns.start) * height + row + rows.start
+    # A run that ends with its column may go on in the next one.
+    apart = np.ones(len(places), dtype=bool)
+    meets = places[1:-1:2] == places[2::2]
+    apart[1:-1:2], apart[2::2] = ~meets, ~meets
+    lengths = np.diff(places[apart], prepend=0, append=height * width)
+    if len(lengths) > 1 and lengths[-1] == 0:
+        lengths = lengths[:-1]
+    plain = {"size": [height, width], "counts": lengths.tolist()}
+    counts = coco_mask.frPyObjects(plain, height, width)["counts"]  # pyright: ignore
     return {
-        "size": list(mask.shape),
+        "size": [height, width],
         "counts": counts.decode() if isinstance(counts, bytes) else counts,
     }

@@ -23,6 +23,16 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..ops.masks import BoxMasks
+from ..shapes import (
+    Skeleton,
+    coco_points,
+    crops,
+    one_outline,
+    point_records,
+    polygon_text,
+    seen_points,
+)
 from ..visualize import draw_boxes, write_image
 from .sources import Source
 
@@ -35,7 +45,11 @@ FRAME_DIGITS = 8
 
 
 def detection_records(
-    boxes: np.ndarray, scores: Sequence[float], names: Sequence[str]
+    boxes: np.ndarray,
+    scores: Sequence[float],
+    names: Sequence[str],
+    masks: BoxMasks | None = None,
+    keypoints: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """Detections as plain data, as everything that is written has them.
 
@@ -43,8 +57,10 @@ def detection_records(
         boxes: (M, 4) xyxy in pixels; a record has x, y, width, height.
         scores: M.
         names: M, of their classes.
+        masks: M; a record has COCO's compressed run lengths as "segmentation".
+        keypoints: (M, K, 3) x, y, score; a record has them as "keypoints".
     """
-    return [
+    records: list[dict[str, Any]] = [
         {
             "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
             "score": round(score, 5),
@@ -52,6 +68,15 @@ def detection_records(
         }
         for (x1, y1, x2, y2), score, name in zip(boxes.tolist(), scores, names)
     ]
+    columns: dict[str, list] = {}
+    if masks is not None:
+        columns["segmentation"] = masks.rle()
+    if keypoints is not None:
+        columns["keypoints"] = point_records(keypoints)
+    for key, values in columns.items():
+        for record, value in zip(records, values):
+            record[key] = value
+    return records
 
 
 @dataclass(frozen=True)
@@ -70,6 +95,9 @@ class Result:
         identities: M, None where an object is not known yet; empty without tracking.
         names: of the classes.
         read: gives (H, W, 3) RGB pixels.
+        masks: of the M objects; None where the model has none.
+        keypoints: (M, K, 3) x, y in pixels, score in 0-1; None where the model has none.
+        skeleton: what the keypoints are.
     """
 
     source: Source
@@ -83,6 +111,9 @@ class Result:
     identities: list[int | None]
     names: Sequence[str]
     read: Callable[[], np.ndarray] = field(repr=False)
+    masks: BoxMasks | None = None
+    keypoints: np.ndarray | None = None
+    skeleton: Skeleton | None = None
 
     @property
     def stem(self) -> str:
@@ -93,7 +124,8 @@ class Result:
     @cached_property
     def detections(self) -> list[dict]:
         """See `detection_records`; with identities where objects are followed."""
-        records = detection_records(self.boxes, self.scores, [self.names[x] for x in self.labels])
+        names = [self.names[x] for x in self.labels]
+        records = detection_records(self.boxes, self.scores, names, self.masks, self.keypoints)
         for record, identity in zip(records, self.identities):
             record["identity"] = identity
         return records
@@ -118,6 +150,9 @@ class Result:
             labels=labels,
             line_width=line_width,
             identities=self.identities or None,
+            masks=None if self.masks is None else crops(self.masks),
+            keypoints=self.keypoints,
+            skeleton=self.skeleton,
         )
 
 
@@ -259,19 +294,44 @@ class JsonFile(StreamedText):
 
 
 class CsvFile(StreamedText):
-    """A line a detection."""
+    """A line a detection.
 
-    def __init__(self, path: Path, mark: dict | None = None, *, identities: bool = False):
+    Args:
+        path: of the file.
+        mark: see `StreamedText`.
+        identities: whether there is a column of them.
+        masks: whether there is a column of outlines.
+        skeleton: of the keypoints, each of which has three columns; None without any.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        mark: dict | None = None,
+        *,
+        identities: bool = False,
+        masks: bool = False,
+        skeleton: Skeleton | None = None,
+    ):
         columns = [*CSV_COLUMNS, *(["identity"] if identities else [])]
-        super().__init__(path, mark, head=",".join(columns) + "\n")
+        columns += ["polygons"] if masks else []
+        for name in () if skeleton is None else skeleton.names:
+            columns += [f"{name}_x", f"{name}_y", f"{name}_score"]
+        head = io.StringIO()
+        csv.writer(head, lineterminator="\n").writerow(columns)
+        super().__init__(path, mark, head=head.getvalue())
 
     def add(self, result: Result) -> None:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        for record in result.detections:
+        masks = None if result.masks is None else crops(result.masks)
+        for number, record in enumerate(result.detections):
             place = (result.source.shown, result.frame, round(result.seconds, 6))
             row = [*place, record["class"], record["score"], *record["bbox"]]
-            table.writerow(row + ([record["identity"]] if "identity" in record else []))
+            row += [record["identity"]] if "identity" in record else []
+            row += [] if masks is None else [polygon_text(masks(number))]
+            row += [value for point in record.get("keypoints", ()) for value in point]
+            table.writerow(row)
         if result.labels:
             self.write(text.getvalue())
 
@@ -287,6 +347,8 @@ class CocoResults(StreamedText):
         for record, label in zip(result.detections, result.labels):
             entry = {"image_id": result.image_id, "category_id": self.categories[label], **record}
             del entry["class"]
+            if "keypoints" in entry:
+                entry["keypoints"] = coco_points(entry["keypoints"])
             self.write(json.dumps(entry))
 
 
@@ -401,24 +463,45 @@ class DrawnImages:
 
 
 class YoloLabels:
-    """A text file an image or frame: class and box relative to the image, as YOLO's labels are.
+    """A text file an image or frame: class and box relative to the image, as YOLO's labels are;
+    with masks class and outline, with keypoints alone class, box and points.
 
-    One without any detection is empty: the image has been looked at.
+    The format has no line for both. One without any detection is empty: the image has been looked
+    at.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def add(self, result: Result) -> None:
-        height, width = result.size
-        lines = []
-        for (x1, y1, x2, y2), label in zip(result.boxes.tolist(), result.labels):
-            box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
-            box = (*box, (x2 - x1) / width, (y2 - y1) / height)
-            lines.append(f"{label} {' '.join(f'{v:.6f}' for v in box)}\n")
+        lines = [f"{words}\n" for words in yolo_lines(result)]
         path = file_below(self.folder, result, ".txt")
         with naming(path):
             path.write_text("".join(lines), encoding="utf-8")
+
+
+def yolo_lines(result: Result) -> Iterator[str]:
+    """A line for each detection, see `YoloLabels`."""
+    height, width = result.size
+    masks = None if result.masks is None else crops(result.masks)
+    for i, ((x1, y1, x2, y2), label) in enumerate(zip(result.boxes.tolist(), result.labels)):
+        values: list[str]
+        if masks is not None:
+            outline = one_outline(masks(i))
+            if outline is None:  # the box, as every object has a line
+                outline = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
+            values = [f"{v:.6f}" for v in (outline / (width, height)).ravel().tolist()]
+        else:
+            box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
+            box = (*box, (x2 - x1) / width, (y2 - y1) / height)
+            values = [f"{v:.6f}" for v in box]
+            if result.keypoints is not None:
+                points = result.keypoints[i]
+                for (x, y, _), is_seen in zip(points.tolist(), seen_points(points)):
+                    # What is not seen is not labelled.
+                    place = (x / width, y / height) if is_seen else (0, 0)
+                    values += [*(f"{v:.6f}" for v in place), "2" if is_seen else "0"]
+        yield f"{label} {' '.join(values)}"
 
 
 class Crops:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from ..d2.structures import Instances
 from ..data.image import ImageReadError, most_pixels_in_memory, read_image
 from ..predictor import BatchPredictor, FailedInput
+from ..shapes import Skeleton
 from ..visualize import to_rgb
 from . import outputs, state
 from .outputs import Result
@@ -59,6 +60,7 @@ class Prediction:
         overlap: pixels that neighbouring tiles share.
         whole: with tiles, also look at whole images.
         least: least score of what is looked at, which is less where a tracker uses it.
+        skeleton: what keypoints are, if the model finds some.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Prediction:
         overlap: int = 0,
         whole: bool = False,
         least: float | None = None,
+        skeleton: Skeleton | None = None,
     ):
         self.predictor = predictor
         self.names = names
@@ -81,6 +84,7 @@ class Prediction:
         self.overlap = overlap
         self.whole = whole
         self.least = threshold if least is None else least
+        self.skeleton = skeleton
 
     def detect(self, sources: Iterable) -> Iterator[Instances | FailedInput]:
         """Detections on the CPU that count."""
@@ -360,6 +364,11 @@ class Run:
             identities=identities,
             names=self.prediction.names,
             read=read,
+            masks=found.pred_masks[reported] if found.has("pred_masks") else None,
+            keypoints=(
+                found.pred_keypoints.numpy()[reported] if found.has("pred_keypoints") else None
+            ),
+            skeleton=self.prediction.skeleton,
         )
 
     def write(self, result: Result) -> None:

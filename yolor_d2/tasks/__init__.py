@@ -7,6 +7,7 @@ and here what Detectron2 has to do with it. Nothing else knows a task by its nam
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -17,11 +18,13 @@ from ..ops.padding import Placement
 from .classification import ClassificationTask
 from .embedding import EmbeddingTask
 from .keypoints import KeypointsTask
+from .masks import MasksTask
 from .task import Task
 
 # By name, in the order of their losses.
 TASKS: dict[str, Task] = {
-    task.name: task for task in (ClassificationTask(), EmbeddingTask(), KeypointsTask())
+    task.name: task
+    for task in (ClassificationTask(), EmbeddingTask(), MasksTask(), KeypointsTask())
 }
 
 
@@ -58,6 +61,11 @@ def enabled_tasks(cfg: CfgNode) -> Iterator[tuple[Task, CfgNode]]:
 def ground_truth_needed(cfg: CfgNode) -> set[str]:
     """What the tasks that are switched on need of the data, see `Task.ground_truth`."""
     return {kind for task, _ in enabled_tasks(cfg) for kind in task.ground_truth}
+
+
+def coco_options(cfg: CfgNode) -> dict[str, dict[str, Any]]:
+    """The options of `COCOEvaluator`, see `Task.coco_options`."""
+    return {task.figures: task.coco_options(cfg) for task, _ in enabled_tasks(cfg) if task.figures}
 
 
 def settle_tasks(cfg: CfgNode) -> None:
@@ -117,6 +125,7 @@ __all__ = [
     "add_task_config",
     "build_tasks",
     "check_tasks",
+    "coco_options",
     "enabled_tasks",
     "forget_data",
     "ground_truth_needed",

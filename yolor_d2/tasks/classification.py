@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ..d2.config import CfgNode
@@ -44,6 +46,10 @@ class ClassificationTask(Task):
 
     def add_results(self, result: dict[str, Any], decoded: Tensor) -> None:
         result["image_scores"] = decoded
+
+    def join_views(self, decoded: Sequence[Tensor], order: Tensor) -> Tensor:
+        """The mean over the views: every one of them shows the whole image."""
+        return torch.stack(list(decoded)).mean(dim=0)
 
     def evaluators(self, cfg: CfgNode, dataset_name: str, folder: Path) -> list:
         from ..evaluation.classification import ClassificationEvaluator

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..d2.config import CfgNode
 from ..d2.structures import Instances
+from ..data.keypoints import COCO_PERSON, KeypointLayout, flip_order, flip_pairs
 from ..networks.tasks import KeypointBranch, TaskBranch, TaskInputs
+from ..networks.tasks.keypoints import sigmas_of
 from ..ops.padding import Placement
 from .task import Task
 
@@ -36,12 +38,39 @@ def to_canvas(points: Tensor, placement: Placement) -> Tensor:
     return moved.where((inside & (visibility > 0))[..., None], 0.0)
 
 
+def layout_of(node: CfgNode) -> KeypointLayout:
+    """Names of the points and the lines between them; points without names have numbers.
+
+    Raises:
+        ValueError: when there are names, but not one for each point.
+    """
+    count = node.NUM_KEYPOINTS
+    if not node.NAMES:
+        if count == len(COCO_PERSON.names):
+            return COCO_PERSON
+        return KeypointLayout(tuple(f"point_{i}" for i in range(count)), ())
+    if len(node.NAMES) != count:
+        raise ValueError(
+            f"MODEL.YOLOR.TASKS.KEYPOINTS.NAMES has {len(node.NAMES)} names, expected none or one "
+            f"for each of {count} points (NUM_KEYPOINTS)"
+        )
+    return KeypointLayout(tuple(node.NAMES), tuple((a, b) for a, b in node.SKELETON))
+
+
+def exchanged(node: CfgNode) -> list[int]:
+    """Which point of an object each one of the mirrored object is."""
+    names = layout_of(node).names
+    pairs = node.FLIP_PAIRS if node.NAMES else flip_pairs(names)
+    return flip_order(names, pairs).tolist()
+
+
 class KeypointsTask(Task):
     """In: gt_keypoints, Detectron2's `Keypoints` (M, K, 3) x, y, visibility. Out: pred_keypoints,
     (D, K, 3) x, y, score, in the pixels of the boxes."""
 
     name: ClassVar = "keypoints"
     ground_truth: ClassVar = ("keypoints",)
+    figures: ClassVar = "keypoints"
     least_values: ClassVar = {"LAYERS": 0, "NUM_KEYPOINTS": 0, "GAIN": 0, "VISIBILITY_GAIN": 0}
     # Objects of a few cells need no more, and depthwise convolutions are slow on a CPU.
     toy_values: ClassVar = {"LAYERS": 1}
@@ -55,6 +84,12 @@ class KeypointsTask(Task):
         node.LAYERS = 5
         # Points of an object; 0 lets yolor-d2 train take the number from the training set.
         node.NUM_KEYPOINTS = 0
+        # Their names, the pairs of names that a mirror exchanges, and those between which lines are
+        # drawn; [] lets yolor-d2 train take all three from the training set. 17 points without
+        # names are COCO's.
+        node.NAMES = []
+        node.FLIP_PAIRS = []
+        node.SKELETON = []
         # How far off each point may be as a share of the object's size (COCO's OKS), in the loss
         # and in the evaluation. [] takes COCO's for 17 points, 0.1 each for any other number.
         node.SIGMAS = []
@@ -70,7 +105,7 @@ class KeypointsTask(Task):
         node.LAYOUT = ""
 
     def build(self, node: CfgNode, inputs: TaskInputs) -> KeypointBranch:
-        return KeypointBranch(
+        branch = KeypointBranch(
             inputs.channels,
             strides=inputs.strides,
             num_anchors=inputs.num_anchors,
@@ -85,6 +120,8 @@ class KeypointsTask(Task):
             layout=node.LAYOUT,
             form=inputs.form,
         )
+        branch.flip_order = exchanged(node)
+        return branch
 
     def pack_truth(
         self,
@@ -116,7 +153,17 @@ class KeypointsTask(Task):
     def add_results(self, result: dict[str, Any], decoded: Tensor) -> None:
         result["instances"].pred_keypoints = decoded
 
+    def mirror(self, branch: TaskBranch, decoded: Tensor, size: tuple[int, int]) -> Tensor:
+        assert isinstance(branch, KeypointBranch)
+        x, y, score = decoded.unbind(dim=2)
+        return torch.stack([size[1] - x, y, score], dim=2)[:, branch.flip_order]
+
+    def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
+        node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
+        return {"kpt_oks_sigmas": list(sigmas_of(node.NUM_KEYPOINTS, node.SIGMAS))}
+
     def settle(self, cfg: CfgNode) -> None:
+        from ..data.catalog import keypoint_layout, keypoint_lines
         from ..data.loader import load_training_truth
 
         node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
@@ -130,9 +177,15 @@ class KeypointsTask(Task):
                 f"{list(cfg.DATASETS.TRAIN)} has no keypoints: its categories and annotations need "
                 "the key 'keypoints'"
             )
+        if not node.NAMES:
+            names, pairs = keypoint_layout(cfg.DATASETS.TRAIN)
+            if len(names) == node.NUM_KEYPOINTS:
+                node.NAMES, node.FLIP_PAIRS = names, [list(pair) for pair in pairs]
+                node.SKELETON = [list(line) for line in keypoint_lines(cfg.DATASETS.TRAIN)]
 
     def forget_data(self, node: CfgNode) -> None:
         node.NUM_KEYPOINTS = 0
+        node.NAMES, node.FLIP_PAIRS, node.SKELETON = [], [], []
 
     def check_data(self, cfg: CfgNode, dataset: TrainingDataset) -> None:
         wanted, keypoints = cfg.MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS, dataset.truth.keypoints

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ..d2.config import CfgNode
@@ -70,6 +71,29 @@ class Task:
         """Put what `TaskBranch.decode` gave into the output for an image, which has "instances"."""
         raise NotImplementedError
 
+    def mirror(self, branch: TaskBranch, decoded: Any, size: tuple[int, int]) -> Any:
+        """What `TaskBranch.decode` gave for the mirrored image, for the image itself; the same,
+        unless there are places in it.
+
+        Args:
+            branch: of the model.
+            decoded: of one image and its detections.
+            size: (H, W) of the image, in the pixels of `decoded`.
+        """
+        return decoded
+
+    def join_views(self, decoded: Sequence[Any], order: Tensor) -> Any:
+        """What `TaskBranch.decode` gave for several views of an image, as one for all of its
+        detections: each has the row of its own view, unless a task does it otherwise.
+
+        Args:
+            decoded: of each view and the detections that come from there, which may be none.
+            order: (D,) int64 numbers of the detections among those of all views in turn.
+        """
+        parts = list(decoded)
+        joined = torch.cat(parts) if isinstance(parts[0], Tensor) else type(parts[0]).cat(parts)
+        return joined[order]
+
     def evaluators(self, cfg: CfgNode, dataset_name: str, folder: Path) -> list[DatasetEvaluator]:
         """What gives the figures of this task on a data set.
 
@@ -82,6 +106,10 @@ class Task:
 
     def describe_file(self, cfg: CfgNode, branch: TaskBranch) -> dict[str, Any]:
         """What is to be known of `TaskBranch.file_outputs` beyond their meaning, as plain data."""
+        return {}
+
+    def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
+        """What `COCOEvaluator` is to know for `figures` of this task, see its `options`."""
         return {}
 
     # ---- What depends on the training data

@@ -9,6 +9,7 @@ from .branch import FileOutput, Found, TaskBranch, TaskBranches, TaskInputs
 from .classification import ClassificationBranch
 from .embedding import EmbeddingBranch
 from .keypoints import KeypointBranch
+from .masks import MaskBranch
 
 __all__ = [
     "ClassificationBranch",
@@ -16,6 +17,7 @@ __all__ = [
     "FileOutput",
     "Found",
     "KeypointBranch",
+    "MaskBranch",
     "TaskBranch",
     "TaskBranches",
     "TaskInputs",

@@ -237,6 +237,8 @@ class KeypointBranch(TaskBranch):
         self.layout = layout
         self.loss = loss
         self.sigmas = sigmas_of(num_keypoints, sigmas)
+        # Which point of an object each one of the mirrored object is.
+        self.flip_order = list(range(num_keypoints))
 
         def depthwise(channels: int) -> ConvNormAct:
             return ConvNormAct(channels, channels, 3, groups=channels, form=form)
