@@ -107,16 +107,23 @@ def compare_tasks(cfg: CfgNode, groups: Sequence[str], *, images: int) -> list[d
     sets = {"none": build_training_dataset(cfg)}
     for group in groups:
         sets[group] = build_training_dataset(with_tasks(cfg, group.split("+")))
-    spent = dict.fromkeys(sets, 0.0)
-    for position in range(-UNTIMED, images):
+    spent: dict[str, list[float]] = {name: [] for name in sets}
+    for position in range(UNTIMED + images):
         for name, dataset in sets.items():
             start = time.process_time()
-            dataset[position + UNTIMED, position % len(dataset)]
-            spent[name] += (time.process_time() - start) * (position >= 0)
-    return [
-        {"tasks": name, "CPU ms / sample": 1000 * x / images, "of none": x / spent["none"]}
-        for name, x in spent.items()
-    ]
+            dataset[position, position % len(dataset)]
+            spent[name].append(time.process_time() - start)
+    rows = []
+    for name, times in spent.items():
+        ratios = [x / base for x, base in zip(times, spent["none"])]
+        rows.append(
+            {
+                "tasks": name,
+                "CPU ms / sample": 1000 * statistics.median(times[UNTIMED:]),
+                "of none": statistics.median(ratios[UNTIMED:]),
+            }
+        )
+    return rows
 
 
 def run(args: argparse.Namespace) -> Report:
