@@ -438,21 +438,23 @@ class MaskBranch(TaskBranch):
         mix = coefficients_of_rows([x[image] for x in output.coefficients], found.rows)
         return box_masks(mix, output.prototypes[image], found.boxes, found.view)
 
-    # ---- In exported files
-
     def file_outputs(self) -> list[FileOutput]:
         """See `TaskBranch`."""
-        mixed = "weights of mask_prototypes, whose sum is above 0 inside a mask and its box"
-        maps = f"maps of the image, one pixel for {PROTOTYPE_STRIDE} x {PROTOTYPE_STRIDE} of input"
         return [
-            FileOutput("mask_coefficients", True, "number", mixed),
-            FileOutput("mask_prototypes", False, "number", maps),
+            FileOutput(
+                "mask_coefficients",
+                True,
+                "number",
+                "C factors of the prototypes; a pixel of the box is inside where their sum of "
+                "products, bilinear between the centres of the prototypes' pixels, exceeds 0",
+            ),
+            FileOutput("mask_prototypes", False, "number", "C maps of the canvas, at `stride`"),
         ]
 
     def export(self, output: MaskOutput) -> list[Tensor]:
         """(N, R, C) coefficients and (N, C, h, w) prototypes."""
-        mix = torch.cat([x.flatten(1, 3) for x in output.coefficients], dim=1)
-        return [mix.float(), output.prototypes.float()]
+        cells = [x.flatten(1, 3) for x in output.coefficients]
+        return [torch.cat(cells, dim=1).float(), output.prototypes.float()]
 
     def masks_of(self, tensors: Mapping[str, Tensor], found: Found) -> BoxMasks:
         """See `TaskBranch`."""
