@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
-from yolor_d2.d2.structures import Boxes, Instances
+from yolor_d2.d2.structures import Boxes, Instances, Keypoints
 from yolor_d2.d2.utils import EventStorage
 from yolor_d2.engine.ema import EMAHook
 from yolor_d2.engine.optimizer import build_optimizer
@@ -30,6 +30,7 @@ JOINT = [
     "multi_task/jde.yaml",
     "multi_task/ijdc.yaml",
     "multi_task/ijde.yaml",
+    "multi_task/ijdk.yaml",
 ]
 # A network with auxiliary heads, by the name of its row.
 AUXILIARY = "yolov7_w6"
@@ -73,6 +74,8 @@ def samples(count, boxes=3):
         truth.gt_boxes = Boxes(corners)
         truth.gt_classes = torch.randint(3, (boxes,))
         truth.gt_identities = torch.randint(-1, 5, (boxes,))
+        points = torch.rand(boxes, 17, 3) * torch.tensor([SIZE, SIZE, 3])
+        truth.gt_keypoints = Keypoints(points.floor())
         pixels = torch.randint(256, (3, SIZE, SIZE), dtype=torch.uint8)
         batch.append({"image": pixels, "instances": truth, "file_name": str(number)})
     return batch
