@@ -56,7 +56,7 @@ def test_errors_by_hand():
     errors = scaled_errors(points, wanted, torch.tensor([100.0]), torch.tensor([0.1, 0.05]))
     torch.testing.assert_close(errors, torch.tensor([[6.25, 1.0]]))
     assert POINT_LOSSES["oks"](errors)[0, 1].item() == pytest.approx(1 - math.exp(-1))
-    assert POINT_LOSSES["log"](errors)[0, 0].item() == pytest.approx(math.log(7.25))
+    assert POINT_LOSSES["huber"](errors)[0, 0].item() == pytest.approx(math.sqrt(13.5) - 1)
 
 
 def one_object(points, visible=(1, 2, 2), fixed_shape=False):
@@ -87,7 +87,7 @@ def test_losses_by_hand(loss, fixed_shape):
     # is not labelled. s = 2 * 1 cells, sigma = 0.5: e = d^2 / 2.
     assert int(targets.positives) == 1
     points, visibility = keypoint_losses([maps], targets, found, [8], [0.5] * 3, loss)
-    cost = {"log": math.log1p, "oks": lambda e: 1 - math.exp(-e)}[loss]
+    cost = {"huber": lambda e: math.sqrt(1 + 2 * e) - 1, "oks": lambda e: 1 - math.exp(-e)}[loss]
     assert points.item() == pytest.approx((cost(1.0) + cost(0.5)) / 2)
     assert visibility.item() == pytest.approx(LOG2)
     (points + visibility).backward()
@@ -116,7 +116,7 @@ def test_right_points_cost_nothing(fixed_shape):
 def test_objects_without_labelled_points_take_no_part(fixed_shape, value):
     maps, targets, found = one_object(POINTS, (0, 0, 0), fixed_shape)
     maps = (maps.detach() + value).requires_grad_()
-    losses = keypoint_losses([maps], targets, found, [8], [0.1] * 3, "log")
+    losses = keypoint_losses([maps], targets, found, [8], [0.1] * 3, "huber")
     sum(losses).backward()
     assert [loss.item() for loss in losses] == [0, 0]
     assert torch.equal(maps.grad, torch.zeros_like(maps))
@@ -135,14 +135,14 @@ def test_no_object_at_all(fixed_shape):
     assert torch.equal(maps.grad, torch.zeros_like(maps))
 
 
-def test_far_points_have_a_gradient_with_log_alone():
+def test_far_points_have_a_gradient_with_huber_alone():
     """Six cells away from a point that OKS forgives a fifth of a cell."""
     gradients = {}
     for loss in POINT_LOSSES:
         maps, targets, found = one_object([(60.0, 20.0)] * 3)
         keypoint_losses([maps], targets, found, [8], [0.1] * 3, loss)[0].backward()
         gradients[loss] = maps.grad.abs().max().item()
-    assert gradients["oks"] < 1e-30 and gradients["log"] > 0.1
+    assert gradients["oks"] < 1e-30 and gradients["huber"] > 0.1
 
 
 # ---- Decoding
@@ -235,7 +235,7 @@ def test_the_authors_layout_joins_all_channels_and_cuts_them_anew():
     [
         ({"num_keypoints": 0}, r"KEYPOINTS\.NUM_KEYPOINTS is 0"),
         ({"layout": "yolov8"}, r"KEYPOINTS\.LAYOUT is 'yolov8', expected one of \['', 'yolov7'\]"),
-        ({"loss": "l1"}, r"KEYPOINTS\.LOSS is 'l1', expected one of \['log', 'oks'\]"),
+        ({"loss": "l1"}, r"KEYPOINTS\.LOSS is 'l1', expected one of \['huber', 'oks'\]"),
         ({"sigmas": [0.1]}, r"KEYPOINTS\.SIGMAS is \[0\.1\].*each of 3 points"),
     ],
 )
