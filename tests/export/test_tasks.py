@@ -164,9 +164,9 @@ def test_the_example_gives_masks_and_points_of_the_predictor(export_joint, cfg, 
     assert sorted(x.name for x in (tmp_path / "d").iterdir()) == ["0.png", "1.png"]
     # As large as the file's canvas lets an image be.
     largest = json.loads(Path(f"{output}.json").read_text())["description"]["input"]["resize"]
-    assert largest["within"] == [80, 112]
+    assert largest["within"] == [88, 120]
     cfg = cfg.clone()
-    cfg.INPUT.MIN_SIZE_TEST = 80
+    cfg.INPUT.MIN_SIZE_TEST = 88
     for entry, found in zip(entries, BatchPredictor(cfg, batch_size=1)(files)):
         theirs = entry["detections"]
         assert len(theirs) == len(found) > 10
