@@ -77,3 +77,6 @@ class MasksTask(Task):
 
     def add_results(self, result: dict[str, Any], decoded: BoxMasks) -> None:
         result["instances"].pred_masks = decoded
+
+    def mirror(self, branch: TaskBranch, decoded: BoxMasks, size: tuple[int, int]) -> BoxMasks:
+        return decoded.flip()
