@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
-from yolor_d2.d2.structures import Boxes, Instances, PolygonMasks
+from yolor_d2.d2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from yolor_d2.d2.utils import EventStorage
 from yolor_d2.engine.ema import EMAHook
 from yolor_d2.engine.optimizer import build_optimizer
@@ -30,6 +30,7 @@ JOINT = [
     "multi_task/jde.yaml",
     "multi_task/ijdc.yaml",
     "multi_task/ijde.yaml",
+    "multi_task/ijdk.yaml",
 ]
 # The small network with a branch of masks.
 MASKS = ["MODEL.YOLOR.TASKS.MASKS.ENABLED", "True", "MODEL.YOLOR.TASKS.MASKS.IMPLICIT", "mul"]
@@ -79,6 +80,8 @@ def samples(count, boxes=3):
         truth.gt_identities = torch.randint(-1, 5, (boxes,))
         outlines = corners[:, [0, 1, 2, 1, 2, 3]].numpy()
         truth.gt_masks = PolygonMasks([[x] if i % 3 else [] for i, x in enumerate(outlines)])
+        points = torch.rand(boxes, 17, 3) * torch.tensor([SIZE, SIZE, 3])
+        truth.gt_keypoints = Keypoints(points.floor())
         pixels = torch.randint(256, (3, SIZE, SIZE), dtype=torch.uint8)
         batch.append({"image": pixels, "instances": truth, "file_name": str(number)})
     return batch

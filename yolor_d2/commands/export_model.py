@@ -140,8 +140,7 @@ def describe_runtimes(report: dict) -> str:
     ]
     head = ["runtime", "version", "result", "boxes within (px)", "scores within"]
     if further:  # narrow columns, as there may be many
-        head = [name.replace(" ", "\n") for name in (*head, *further)]
-        head = [name.replace("_", "\n") for name in head]
+        head += [name.replace(", ", "\n").replace("_", "\n") for name in further]
     reasons = [
         f"{x['name']} {x['result']}: {textwrap.shorten(x['reason'], 200, placeholder=' ...')}"
         for x in report["runtimes"]

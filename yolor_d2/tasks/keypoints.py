@@ -93,9 +93,9 @@ class KeypointsTask(Task):
         # How far off each point may be as a share of the object's size (COCO's OKS), in the loss
         # and in the evaluation. [] takes COCO's for 17 points, 0.1 each for any other number.
         node.SIGMAS = []
-        # What a point costs: "log", which pulls at a point from anywhere, or "oks", the authors',
-        # which learns where points are nearly right already.
-        node.LOSS = "log"
+        # What a point costs: "huber", which pulls at it from anywhere, or "oks", the authors',
+        # which teaches little until points are nearly right.
+        node.LOSS = "huber"
         # Weight of the loss of the points.
         node.GAIN = 0.1
         # Weight of the loss of their scores, that is of which points are labelled.
