@@ -1,11 +1,17 @@
 """Detect objects with an exported file, on numpy, OpenCV and onnxruntime alone.
 
 Prints one line a detection: image, class, score, x1 y1 x2 y2 in pixels of the image.
-    python onnx_predict.py model.onnx photo.jpg [more.jpg ...]
+    python onnx_predict.py model.onnx photo.jpg [more.jpg ...] [--json found.json] [--draw folder]
+
+The JSON file has them with masks and keypoints, where the file gives some: "bbox" is x, y, width,
+height; "segmentation" COCO's run lengths, not compressed; "keypoints" x, y, score of each point.
+The folder gets a PNG of each image with all of them drawn.
 """
 
+import argparse
 import json
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -45,19 +51,119 @@ def prepare(image, spec):
     return np.float32(image.transpose(2, 0, 1)[None]), first[::-1], size[::-1]
 
 
-def main(model, *paths):
+def between(values, places):
+    """Values of (h, w) at places along axis 0, linear between the centres of its cells."""
+    places = np.clip(places - 0.5, 0, len(values) - 1)
+    before = np.minimum(np.int64(places), max(len(values) - 2, 0))
+    share = (places - before)[:, None]
+    after = np.minimum(before + 1, len(values) - 1)
+    return values[before] * (1 - share) + values[after] * share
+
+
+def draw_mask(box, factors, prototypes, places):
+    """(H, W) bool: where in its box the mixed prototypes exceed 0.
+
+    The box is (2, 2) in pixels of the image; `places` are those of its columns and of its rows
+    among the pixels of the prototypes.
+    """
+    mask = np.zeros([len(x) for x in places[::-1]], bool)
+    # Pixels whose centres lie in the box.
+    (x, y), (x2, y2) = np.int64(np.clip(np.ceil(box - 0.5), 0, mask.shape[::-1]))
+    if x2 > x and y2 > y:
+        logits = np.tensordot(factors, prototypes, axes=1)
+        values = between(between(logits, places[1][y:y2]).T, places[0][x:x2]).T
+        mask[y:y2, x:x2] = values > 0
+    return mask
+
+
+def run_lengths(mask):
+    """COCO's: column by column, pixels outside, inside, outside and so on."""
+    flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff([0, *changes, mask.size]).tolist()
+    return {"size": list(mask.shape), "counts": counts if counts[-1] else counts[:-1]}
+
+
+def draw(image, records, masks, lines):
+    """The image with what was found on it."""
+    image = image.copy()
+    for number, record in enumerate(records):
+        hue = np.uint8([[[number * 67 % 180, 200, 255]]])  # far from that of the one before
+        colour = [int(x) for x in cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0]]
+        if masks:
+            image[masks[number]] = image[masks[number]] * 0.5 + np.float64(colour) * 0.5
+        x, y, w, h = np.int64(np.round(record["bbox"])).tolist()
+        cv2.rectangle(image, (x, y), (x + w, y + h), colour, 1)
+        label = f"{record['class']} {record['score']:.2f}"
+        cv2.putText(image, label, (x, max(y - 3, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1)
+        points = [(int(x), int(y)) for x, y, score in record.get("keypoints", ()) if score > 0.5]
+        whole = len(points) == len(record.get("keypoints", ()))
+        for a, b in lines if whole else ():
+            cv2.line(image, points[a], points[b], colour, 1)
+        for point in points:
+            cv2.circle(image, point, 2, colour, -1)
+    return image
+
+
+def detect(session, about, image):
+    """What is found in an image (H, W, 3) BGR, as records; and masks (H, W), if there are any."""
+    pixels, place, size = prepare(image, about["input"])
+    found = dict(zip(about["outputs"], session.run(None, {"images": pixels})))
+    scale, tasks = image.shape[1::-1] / size, about.get("tasks", {})
+    boxes = np.clip(found["boxes"][0].reshape(-1, 2, 2) - place, 0, size) * scale
+    if "masks" in tasks:
+        centres = [np.arange(side) + 0.5 for side in image.shape[1::-1]]
+        stride = tasks["masks"]["stride"]
+        places = [(x / s + p) / stride for x, s, p in zip(centres, scale, place)]
+    records, masks = [], []
+    for i in range(found["counts"][0]):
+        if not (boxes[i][1] > boxes[i][0]).all():  # outside the image
+            continue
+        record = {
+            "class": about["classes"][found["labels"][0, i]],
+            "score": float(found["scores"][0, i]),
+            "bbox": [*boxes[i][0].tolist(), *(boxes[i][1] - boxes[i][0]).tolist()],
+        }
+        if "masks" in tasks:
+            factors = found["mask_coefficients"][0, i]
+            masks.append(draw_mask(boxes[i], factors, found["mask_prototypes"][0], places))
+            record["segmentation"] = run_lengths(masks[-1])
+        if "keypoints" in tasks:
+            points = (found["keypoints"][0, i] - place) * scale
+            scores = found["keypoint_scores"][0, i, :, None]
+            record["keypoints"] = np.concatenate([points, scores], axis=1).tolist()
+        records.append(record)
+    return records, masks
+
+
+def main(model, *paths, json_file=None, folder=None):
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["yolor_d2"])
+    points = about.get("tasks", {}).get("keypoints", {"names": [], "skeleton": []})
+    lines = [[points["names"].index(x) for x in line] for line in points["skeleton"]]
+    everything = []
     for path in paths:
         if (image := cv2.imread(path)) is None:
             sys.exit(f"{path} is no image")
-        pixels, place, size = prepare(image, about["input"])
-        boxes, scores, labels, counts = session.run(None, {"images": pixels})
-        boxes = np.clip(boxes[0].reshape(-1, 2, 2) - place, 0, size) * image.shape[1::-1] / size
-        for box, score, label in list(zip(boxes, scores[0], labels[0]))[: counts[0]]:
-            if (box[1] > box[0]).all():  # not outside the image
-                print(path, about["classes"][label], f"{score:.4f}", *np.round(box.flat, 1))
+        records, masks = detect(session, about, image)
+        for record in records:
+            x, y, w, h = record["bbox"]
+            corners = np.round([x, y, x + w, y + h], 1)
+            print(path, record["class"], f"{record['score']:.4f}", *corners)
+        everything.append({"image": path, "detections": records})
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            drawn = draw(image, records, masks, lines)
+            cv2.imwrite(str(Path(folder, f"{Path(path).stem}.png")), drawn)
+    if json_file:
+        Path(json_file).write_text(json.dumps(everything), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="the .onnx file")
+    parser.add_argument("images", nargs="+")
+    parser.add_argument("--json", help="where everything is written")
+    parser.add_argument("--draw", help="folder for drawn images")
+    args = parser.parse_args()
+    main(args.model, *args.images, json_file=args.json, folder=args.draw)

@@ -30,6 +30,27 @@ INPUT:
 """
 
 
+# All further tasks, with implicit knowledge in those of masks and points.
+TASKS = {
+    "CLASSIFICATION.ENABLED": True,
+    "EMBEDDING.ENABLED": True,
+    "EMBEDDING.CHANNELS": 4,
+    "EMBEDDING.DIMENSION": 4,
+    "MASKS.ENABLED": True,
+    "MASKS.IMPLICIT": "add",
+    "MASKS.CHANNELS": 8,
+    "MASKS.COEFFICIENTS": 4,
+    "KEYPOINTS.ENABLED": True,
+    "KEYPOINTS.IMPLICIT": "add",
+    "KEYPOINTS.LAYERS": 0,
+    "KEYPOINTS.NUM_KEYPOINTS": 3,
+    "KEYPOINTS.NAMES": ["tip", "left", "right"],
+    "KEYPOINTS.FLIP_PAIRS": [["left", "right"]],
+    "KEYPOINTS.SKELETON": [["tip", "left"]],
+}
+JOINT = [word for key, value in TASKS.items() for word in (f"MODEL.YOLOR.TASKS.{key}", str(value))]
+
+
 def write_small(folder: Path) -> str:
     """The path of its configuration."""
     base = model_zoo.get_config_file("yolor_ssss_s2d.yaml")
@@ -51,6 +72,9 @@ def enliven(model: nn.Module, bias: float = -2.0) -> None:
         spread = features[name].square().mean().sqrt() * conv.in_channels**0.5
         nn.init.normal_(conv.weight, std=1.5 / float(spread))
         nn.init.constant_(conv.bias, bias)
+    for module in model.tasks.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.normal_(module.weight, std=2.0)
 
 
 def save_model(config_file: str, folder: Path, opts=(), bias: float = -2.0) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from export_cases import save_model, write_small
+from export_cases import JOINT, save_model, write_small
 
 from yolor_d2.commands import execute
 from yolor_d2.config import load_config
@@ -21,6 +21,13 @@ from yolor_d2.export import FORMATS
 def small(tmp_path_factory) -> list[str]:
     folder = tmp_path_factory.mktemp("small")
     return save_model(write_small(folder), folder)
+
+
+@pytest.fixture(scope="session")
+def joint(tmp_path_factory) -> list[str]:
+    """As `small`, with all further tasks."""
+    folder = tmp_path_factory.mktemp("joint")
+    return save_model(write_small(folder), folder, JOINT)
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +44,7 @@ def photos(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def export(small, photos, tmp_path_factory):
+def write_once(model, photos, tmp_path_factory):
     """Path of a file in a format, written once."""
 
     @functools.cache
@@ -50,8 +56,18 @@ def export(small, photos, tmp_path_factory):
             pytest.importorskip(package)
         output = tmp_path_factory.mktemp("exported") / f"model{FORMATS[name].SUFFIX}"
         # The model is not trained, so that its scores are low.
-        argv = [*small, "--output", str(output), "--images", str(photos), *options]
+        argv = [*model, "--output", str(output), "--images", str(photos), *options]
         assert not partial(execute, "export_model")([*argv, "--score-threshold", "0.001"])
         return output
 
     return write
+
+
+@pytest.fixture(scope="session")
+def export(small, photos, tmp_path_factory):
+    return write_once(small, photos, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def export_joint(joint, photos, tmp_path_factory):
+    return write_once(joint, photos, tmp_path_factory)

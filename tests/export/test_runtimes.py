@@ -21,7 +21,7 @@ from yolor_d2.commands.shell import run
 from yolor_d2.config import load_config
 from yolor_d2.export import FORMATS, foreign, graph, onnx
 from yolor_d2.export.metadata import largest_image
-from yolor_d2.export.runtimes import RUNTIMES, Runtime, ask
+from yolor_d2.export.runtimes import RUNTIMES, Differences, Runtime, ask
 from yolor_d2.predictor import load_model
 
 command = partial(execute, "export_model")
@@ -305,7 +305,7 @@ def test_an_image_without_objects(export, name):
 
     def compare(outputs):
         found.extend(outputs)
-        return 0.0, 0.0
+        return Differences(0.0, 0.0)
 
     images = np.zeros((2, 3, 64, 96), np.float32)
     result = ask(name, model.SerializeToString(), [images], compare)

@@ -12,7 +12,7 @@ import torch
 from ..config import load_config
 from ..export.graph import ROWS
 from ..export.onnx import require
-from ..export.verify import rows_of
+from ..export.verify import run_on_images
 from ..inputs import require_file
 from ..modeling import YOLOR
 from ..modeling.images import place_images
@@ -46,7 +46,7 @@ def eager_pass(model: YOLOR, images: list[dict], *, suppress: bool) -> Callable[
 
     @torch.no_grad()
     def forward() -> object:
-        return model(images) if suppress else rows_of(model, [x["image"] for x in images])
+        return model(images) if suppress else run_on_images(model, [x["image"] for x in images])
 
     return forward
 

@@ -1,11 +1,11 @@
-"""Write a model to a file that other runtimes read, and prove that it gives the same boxes."""
+"""Write a model to a file that other runtimes read, and prove that it gives the same."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,16 +122,25 @@ def describe_file(path: Path, report: dict) -> str:
 
 def describe_runtimes(report: dict) -> str:
     """A table of what each runtime makes of the file, then why those that refuse it do."""
+    # The first is the file's own, which has compared all.
+    further = list(report["runtimes"][0].get("further_differences", ()))
+
+    def figures(x: dict) -> Iterator[float | None]:
+        yield from (x[key] for key in DIFFERENCES)
+        yield from (x.get("further_differences", {}).get(name) for name in further)
+
     rows = [
         (
             x["name"],
             x["version"] or "-",
             x["result"],
-            *("-" if x[key] is None else f"{x[key]:.2g}" for key in DIFFERENCES),
+            *("-" if figure is None else f"{figure:.2g}" for figure in figures(x)),
         )
         for x in report["runtimes"]
     ]
-    head = ("runtime", "version", "result", "boxes within (px)", "scores within")
+    head = ["runtime", "version", "result", "boxes within (px)", "scores within"]
+    if further:  # narrow columns, as there may be many
+        head += [name.replace(", ", "\n").replace("_", "\n") for name in further]
     reasons = [
         f"{x['name']} {x['result']}: {textwrap.shorten(x['reason'], 200, placeholder=' ...')}"
         for x in report["runtimes"]

@@ -1,4 +1,5 @@
-"""Exported models: files that other runtimes read, and the proof that they give the same boxes.
+"""Exported models: files that other runtimes read, and the proof that they give the same boxes, and
+the same of further tasks.
 
 `export_model` writes a file, runs it as its users will, and compares it with the model; a file that
 differs does not stay.
@@ -21,8 +22,16 @@ from ..modeling import YOLOR
 from . import onnx, openvino, pt2, torchscript
 from .graph import FileOptions
 from .metadata import describe
-from .runtimes import EQUAL, RUNTIMES, RuntimeResult, ask
-from .verify import HALF_TOLERANCE, Batch, ExportMismatch, Tolerance, compare, prepare_case
+from .runtimes import EQUAL, RUNTIMES, Differences, RuntimeResult, ask
+from .verify import (
+    HALF_TOLERANCE,
+    Batch,
+    ExportMismatch,
+    Tolerance,
+    compare,
+    merge,
+    prepare_case,
+)
 
 FORMATS = {"onnx": onnx, "torchscript": torchscript, "pt2": pt2, "openvino": openvino}
 # What runs the file for the proof, as the package is called.
@@ -77,8 +86,9 @@ def export_model(
     path, kind = Path(path), FORMATS[file_format]
     if tolerance is None:
         tolerance = HALF_TOLERANCE if options.half else Tolerance()
-    if model.tasks:
-        logger.warning("The file detects only: branches of further tasks are left out")
+    for name, branch in model.tasks.items():
+        if not branch.file_outputs():
+            logger.warning("The file leaves out the task %r, which files cannot hold", name)
     metadata = describe(
         cfg, model, file_format=file_format, options=options, least_cells=kind.LEAST_CELLS
     )
@@ -113,7 +123,7 @@ def export_model(
             )
         versions = {"torch": torch.__version__, **kind.versions()}
         own = OWN_RUNTIME[file_format]
-        results = [RuntimeResult(own, versions[own], EQUAL, "", *largest_differences(checks))]
+        results = [RuntimeResult(own, versions[own], EQUAL, "", largest_differences(checks))]
         if file_format == "onnx":
             for name in RUNTIMES:
                 result = ask(
@@ -141,7 +151,7 @@ def export_model(
         "description": metadata,
         "tolerance": vars(tolerance),
         "checks": checks,
-        "runtimes": [vars(x) for x in results],
+        "runtimes": [x.as_data() for x in results],
     }
 
 
@@ -150,7 +160,10 @@ def path_of_part(path: Path, main_suffix: str, suffix: str) -> Path:
     return path if suffix == main_suffix else path.with_suffix(suffix)
 
 
-def largest_differences(checks: Sequence[dict]) -> tuple[float, float]:
-    """Of boxes in pixels and of scores, over all batches."""
+def largest_differences(checks: Sequence[dict]) -> Differences:
+    """Over all batches."""
+    further: dict[str, float] = {}
+    for check in checks:
+        merge(further, check.get("further_differences", {}))
     box, score = (max(check[key] for check in checks) for key in DIFFERENCES)
-    return box, score
+    return Differences(box, score, further)

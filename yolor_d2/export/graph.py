@@ -243,20 +243,22 @@ class ExportedDetector(nn.Module):
         # Numbers of the rows of all images, one image below the other.
         row_of_all = (row + r * torch.arange(n, device=rows.device)[:, None]).flatten()
 
-        def of_detections(x: Tensor) -> Tensor:
-            """(N, R, ...) to (N, D, ...)."""
-            inner = x.shape[2:]
-            kept = x.flatten(0, 1).index_select(0, row_of_all).view(*place.shape, *inner)
-            there = real.view(*place.shape, *[1] * len(inner))
-            return torch.where(there, kept, torch.zeros_like(kept))
+        def gather(x: Tensor, *inner: int) -> Tensor:
+            """(N, R, *inner) to (N, D, *inner)."""
+            return x.flatten(0, 1).index_select(0, row_of_all).view(*place.shape, *inner)
 
-        boxes = of_detections(boxes)
+        def fill(x: Tensor) -> Tensor:
+            """(N, D, ...) with zeros behind the last detection."""
+            zero = torch.zeros_like(x)
+            return torch.where(real[(..., *[None] * (x.dim() - 2))], x, zero)
+
+        boxes = gather(boxes, 4)
         if labels is None:
             label = place - k * row
         else:
             label = labels.flatten().index_select(0, row_of_all).view(place.shape)
         kept = [
-            of_detections(x) if about.by_row else x
+            fill(gather(x, *x.shape[2:])) if about.by_row else x
             for about, x in zip(self.tasks.file_outputs(), further)
         ]
-        return boxes, scores, torch.where(real, label, 0), real.sum(dim=1), *kept
+        return fill(boxes), scores, torch.where(real, label, 0), real.sum(dim=1), *kept

@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,20 @@ PARSED, MISSING = "parsed", "not installed"
 Outputs = list[tuple[np.ndarray, ...]]
 
 
+class Differences(NamedTuple):
+    """Largest differences of a file from the model.
+
+    Attributes:
+        box: in pixels.
+        score: of boxes.
+        further: of outputs of further tasks and of what is drawn of them, by name.
+    """
+
+    box: float
+    score: float
+    further: Mapping[str, float] = {}
+
+
 @dataclass(frozen=True)
 class RuntimeResult:
     """What a runtime makes of a file.
@@ -38,16 +53,27 @@ class RuntimeResult:
         result: "equal", "differs" from the model by more than rounding, "refused", "crashed",
             "parsed" where it can be looked at but not run, or "not installed".
         reason: what it refuses or where it differs, in one line; "" otherwise.
-        largest_box_difference: in pixels; None where nothing was compared.
-        largest_score_difference: None where nothing was compared.
+        differences: None where nothing was compared.
     """
 
     name: str
     version: str | None
     result: str
     reason: str = ""
-    largest_box_difference: float | None = None
-    largest_score_difference: float | None = None
+    differences: Differences | None = None
+
+    def as_data(self) -> dict:
+        """For the report."""
+        box, score, further = self.differences or (None, None, {})
+        return {
+            "name": self.name,
+            "version": self.version,
+            "result": self.result,
+            "reason": self.reason,
+            "largest_box_difference": box,
+            "largest_score_difference": score,
+            **({"further_differences": dict(further)} if further else {}),
+        }
 
     @property
     def accepts(self) -> bool:
@@ -106,7 +132,7 @@ def ask(
     name: str,
     content: bytes,
     inputs: Sequence[np.ndarray],
-    compare: Callable[[Outputs], tuple[float, float]],
+    compare: Callable[[Outputs], Differences],
 ) -> RuntimeResult:
     """Give a file to a runtime, in a process of its own.
 
@@ -141,7 +167,7 @@ def ask(
             return RuntimeResult(name, version, PARSED)
         outputs = read_outputs(folder / foreign.OUTPUTS_FILE, len(inputs))
     try:
-        return RuntimeResult(name, version, EQUAL, "", *compare(outputs))
+        return RuntimeResult(name, version, EQUAL, "", compare(outputs))
     except ValueError as error:  # `verify.ExportMismatch`, or shapes that nothing can be made of
         return RuntimeResult(name, version, DIFFERS, " ".join(str(error).split()))
 

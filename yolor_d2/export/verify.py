@@ -9,13 +9,17 @@ rows:
 - no two of a class overlap by more than the threshold;
 - whatever the model detects and the file does not is overlapped by a better box of the file, or
   scores no more than its last one.
+
+What a file holds of further tasks must be that of the model too: of the same rows, and of the
+images. Masks are drawn from both besides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +28,11 @@ from torch import Tensor
 
 from ..modeling import YOLOR
 from ..modeling.images import PAD_VALUE
+from ..networks.tasks import FileOutput, Found
 from ..ops import decode
+from ..ops.masks import BoxMasks
+from ..ops.padding import ImageView
+from .graph import output_names, whole_canvas
 
 
 class ExportMismatch(ValueError):
@@ -40,16 +48,27 @@ class Tolerance:
         share: see `pixels`.
         score: of objectness, class scores and their product.
         overlap: of the IoU of two boxes.
+        number: of other numbers, as a share of the largest of their tensor.
+        masks: 1 - IoU of the masks of all detections of an image.
     """
 
     pixels: float = 0.01
     share: float = 1e-4
     score: float = 1e-4
     overlap: float = 1e-3
+    number: float = 1e-3
+    masks: float = 0.01
 
     def of_boxes(self, boxes: Tensor) -> Tensor:
         """(...,) pixels that each box (..., 4) may be off."""
         return self.pixels + self.share * (boxes[..., 2:] - boxes[..., :2]).amax(dim=-1)
+
+    def of_output(self, unit: str, expected: Tensor) -> Tensor:
+        """What each number of an output of a further task may be off, see `FileOutput.unit`."""
+        if unit == "pixels":
+            return self.pixels + self.share * expected.abs()
+        least = self.score if unit == "score" else self.number * float(expected.abs().max())
+        return torch.full_like(expected, least)
 
 
 @dataclass(frozen=True)
@@ -69,26 +88,39 @@ class Batch:
 # Of files whose network computes in float16: its steps are 5e-4 of a number, which add up over the
 # layers. Measured in docs/export.md. Images without suppression have rows of every size, hence the
 # share.
-HALF_TOLERANCE = Tolerance(pixels=1.0, share=0.02, score=0.02, overlap=0.05)
+HALF_TOLERANCE = Tolerance(pixels=1.0, share=0.02, score=0.02, overlap=0.05, number=0.05, masks=0.1)
 
 
-def rows_of_pixels(model: YOLOR, pixels: Tensor) -> Tensor:
-    """(N, R, 5 + K) decoded rows for (N, C, H, W) normalised images."""
-    _, levels = model.run_network(pixels)
-    return decode(levels, model.anchors, model.strides)
+class ModelOutput(NamedTuple):
+    """What the model itself computes of a batch.
+
+    Attributes:
+        rows: (N, R, 5 + K) decoded rows.
+        outputs: of the branches of further tasks, by name.
+    """
+
+    rows: Tensor
+    outputs: Mapping[str, Any]
+
+
+def run_model(model: YOLOR, pixels: Tensor, windows: Tensor) -> ModelOutput:
+    """For (N, C, H, W) normalised images, and where they lie, (N, 4) xyxy."""
+    levels, outputs = model.run(pixels, windows)
+    return ModelOutput(decode(levels, model.anchors, model.strides), outputs)
 
 
 @torch.no_grad()
-def rows_of(model: YOLOR, images: Sequence[Tensor]) -> Tensor:
-    """(N, R, 5 + K) decoded rows of the model itself, which prepares the images its own way."""
-    return rows_of_pixels(model, model.preprocess([{"image": x} for x in images]).tensor)
+def run_on_images(model: YOLOR, images: Sequence[Tensor]) -> ModelOutput:
+    """By the model, which prepares the images (C, H, W) its own way."""
+    batch = model.stage([{"image": x} for x in images])
+    return run_model(model, model.preprocess(batch).tensor, batch.geometry.window)
 
 
 @torch.no_grad()
-def rows_on_canvas(model: YOLOR, images: Tensor) -> Tensor:
-    """(N, R, 5 + K) decoded rows of the model for images (N, C, H, W) on a canvas that it would
-    not have chosen."""
-    return rows_of_pixels(model, (images - model.pixel_mean) / model.pixel_std)
+def run_on_canvas(model: YOLOR, images: Tensor) -> ModelOutput:
+    """By the model, of images (N, C, H, W) on a canvas that it would not have chosen."""
+    pixels = (images - model.pixel_mean) / model.pixel_std
+    return run_model(model, pixels, whole_canvas(images))
 
 
 def padded(image: Tensor, pad: dict) -> Tensor:
@@ -110,12 +142,12 @@ class Case:
     Attributes:
         name: that of the batch.
         pixels: (N, C, H, W) float32, values 0-255, on their canvas.
-        rows: (N, R, 5 + K) of the model itself.
+        computed: by the model itself.
     """
 
     name: str
     pixels: Tensor
-    rows: Tensor
+    computed: ModelOutput
 
 
 def prepare_case(model: YOLOR, batch: Batch, pad: dict) -> Case:
@@ -129,10 +161,77 @@ def prepare_case(model: YOLOR, batch: Batch, pad: dict) -> Case:
     pixels = torch.stack([padded(x, pad) for x in batch.images])
     # A canvas of a fixed size is the file's alone; any other one is the model's, and proved too.
     own = "canvas" not in pad
-    rows = rows_of(model, batch.images) if own else rows_on_canvas(model, pixels)
-    return Case(batch.name, pixels, rows)
+    return Case(
+        batch.name,
+        pixels,
+        run_on_images(model, batch.images) if own else run_on_canvas(model, pixels),
+    )
 
 
+@dataclass(frozen=True)
+class TaskTensor:
+    """An output of a further task.
+
+    Attributes:
+        about: which it is.
+        found: in the file.
+        expected: that of the model; where it is by row, `found` may have those of detections alone.
+        allowed: what each number of `expected` may be off.
+    """
+
+    about: FileOutput
+    found: Tensor
+    expected: Tensor
+    allowed: Tensor
+
+    def of_image(self, image: int) -> TaskTensor:
+        """Without the axis of the batch."""
+        tensors = (x[image] for x in (self.found, self.expected, self.allowed))
+        return TaskTensor(self.about, *tensors)
+
+    def excess(self, index: int, rows: Tensor) -> Tensor:
+        """(R',) how many times what is allowed a detection of an image differs from rows (R',)."""
+        apart = (self.found[index] - self.expected[rows]).abs() / self.allowed[rows]
+        return apart.flatten(1).amax(dim=1)
+
+    def largest_difference(self, index: Tensor | None = None, rows: Tensor | None = None) -> float:
+        """Of all numbers, or of detections (D,) and the rows (D,) that they come from.
+
+        Raises:
+            ExportMismatch: when it is more than is allowed.
+        """
+        found, expected, allowed = self.found, self.expected, self.allowed
+        if index is not None:
+            found, expected, allowed = found[index], expected[rows], allowed[rows]
+        if found.shape != expected.shape:
+            raise ExportMismatch(
+                f"{self.about.name} has shape {tuple(found.shape)} in the file, "
+                f"{tuple(expected.shape)} in the model"
+            )
+        apart = (found - expected).abs()
+        # Written so that NaN is a difference.
+        wrong = ~(apart <= allowed)
+        if wrong.any():
+            raise ExportMismatch(
+                f"{int(wrong.sum())} of {wrong.numel()} numbers of {self.about.name} differ, by up "
+                f"to {apart.max():.3g}"
+            )
+        return float(apart.max()) if apart.numel() else 0.0
+
+
+def task_tensors(
+    model: YOLOR, case: Case, found: Sequence[Tensor], tolerance: Tolerance
+) -> list[TaskTensor]:
+    """Outputs of further tasks in a file, beside the model's."""
+    about = model.tasks.file_outputs()
+    expected = model.tasks.export(case.computed.outputs)
+    return [
+        TaskTensor(one, here, there, tolerance.of_output(one.unit, there))
+        for one, here, there in zip(about, found, expected)
+    ]
+
+
+@torch.no_grad()
 def compare(
     model: YOLOR,
     case: Case,
@@ -157,24 +256,128 @@ def compare(
         ExportMismatch: when the file differs by more.
     """
     outputs = [torch.from_numpy(np.asarray(x)) for x in found_arrays]
+    names = output_names(model.tasks, suppress=suppress)
     shape = tuple(case.pixels.shape)
-    result = {"name": case.name, "shape": list(shape)}
     try:
-        if not suppress:
-            return {**result, **compare_rows(outputs[0], case.rows, tolerance)}
-        found = [
-            compare_detections(model, one_row, outputs_of_image(outputs, i), tolerance)
-            for i, one_row in enumerate(case.rows)
-        ]
+        if len(outputs) != len(names):
+            raise ExportMismatch(f"the file gives {len(outputs)} outputs, expected {names}")
+        count = len(names) - len(model.tasks.file_outputs())
+        further = task_tensors(model, case, outputs[count:], tolerance)
+        compared = compare_detections_of_batch if suppress else compare_rows_of_batch
+        found = compared(model, case, outputs[:count], further, tolerance)
     except ExportMismatch as error:
         raise ExportMismatch(f"{case.name}, shape {shape}: {error}") from None
+    return {"name": case.name, "shape": list(shape), **found}
+
+
+def compare_rows_of_batch(
+    model: YOLOR,
+    case: Case,
+    outputs: Sequence[Tensor],
+    further: Sequence[TaskTensor],
+    tolerance: Tolerance,
+) -> dict:
+    """Of a file without suppression, see `compare`."""
+    rows = case.computed.rows
+    found = compare_rows(outputs[0], rows, tolerance)
+    apart = {x.about.name: x.largest_difference() for x in further}
+    for image, one in enumerate(rows) if model.tasks else ():
+        # Masks of what would be detected.
+        numbers = model.detect(one).rows
+        of_image = [x.of_image(image) for x in further]
+        tensors = {x.about.name: x.found[numbers] if x.about.by_row else x.found for x in of_image}
+        merge(apart, compare_masks(model, case, image, numbers, tensors, tolerance))
+    return {**found, **({"further_differences": apart} if apart else {})}
+
+
+def compare_detections_of_batch(
+    model: YOLOR,
+    case: Case,
+    outputs: Sequence[Tensor],
+    further: Sequence[TaskTensor],
+    tolerance: Tolerance,
+) -> dict:
+    """Of a file with suppression, see `compare`."""
+    found = []
+    apart = {x.about.name: 0.0 if x.about.by_row else x.largest_difference() for x in further}
+    for image, rows in enumerate(case.computed.rows):
+        detections = outputs_of_image(outputs, image)
+        of_image = [x.of_image(image) for x in further]
+        by_row = [x for x in of_image if x.about.by_row]
+        one = compare_detections(model, rows, detections, tolerance, by_row)
+        numbers = one.pop("rows")
+        found.append(one)
+        count = torch.arange(len(numbers))
+        merge(apart, {x.about.name: x.largest_difference(count, numbers) for x in by_row})
+        tensors = {x.about.name: x.found for x in of_image}
+        tensors |= {x.about.name: x.found[: len(numbers)] for x in by_row}
+        merge(apart, compare_masks(model, case, image, numbers, tensors, tolerance))
     worst = ("largest_box_difference", "largest_score_difference")
     counts = ("detections", "decided_by_rounding")
     return {
-        **result,
         **{key: max(x[key] for x in found) for key in worst},
         **{key: sum(x[key] for x in found) for key in counts},
+        **({"further_differences": apart} if apart else {}),
     }
+
+
+def merge(apart: dict[str, float], further: Mapping[str, float]) -> None:
+    """Keep the larger difference of each name."""
+    for name, value in further.items():
+        apart[name] = max(apart.get(name, 0.0), value)
+
+
+def compare_masks(
+    model: YOLOR,
+    case: Case,
+    image: int,
+    numbers: Tensor,
+    tensors: Mapping[str, Tensor],
+    tolerance: Tolerance,
+) -> dict[str, float]:
+    """1 - IoU of the masks of an image that a file means and that the model means.
+
+    Args:
+        model: whose branches are asked.
+        case: what the model computes.
+        image: its number in the batch.
+        numbers: (D,) rows of the detections.
+        tensors: of the file, see `TaskBranch.masks_of`.
+        tolerance: what rounding may do.
+
+    Returns:
+        By name of the task; 0 where nothing is inside of any mask.
+
+    Raises:
+        ExportMismatch: when it is more than is allowed.
+    """
+    height, width = case.pixels.shape[2:]
+    boxes = case.computed.rows[image, numbers, :4].clone()
+    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
+    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
+    view = ImageView((0.0, 0.0), (1.0, 1.0), (height, width))
+    found, apart = Found(numbers, boxes, view), {}
+    for name, branch in model.tasks.items():
+        masks = branch.masks_of(tensors, found) if branch.file_outputs() else None
+        if masks is None:
+            continue
+        expected = branch.decode(case.computed.outputs[name], image, found)
+        apart[f"{name}, 1 - IoU"] = difference = 1 - overlap_of_masks(masks, expected)
+        if not difference <= tolerance.masks:
+            raise ExportMismatch(
+                f"the {name} drawn of the file and of the model have an IoU of "
+                f"{1 - difference:.3f}, expected at least {1 - tolerance.masks:g}"
+            )
+    return apart
+
+
+def overlap_of_masks(masks: BoxMasks, others: BoxMasks) -> float:
+    """IoU of masks, pixels of all objects counted together; 1 where there are none."""
+    shared = either = 0
+    for one, other in zip(masks, others):
+        shared += int((one & other).sum())
+        either += int((one | other).sum())
+    return shared / either if either else 1.0
 
 
 def compare_rows(found: Tensor, expected: Tensor, tolerance: Tolerance) -> dict:
@@ -209,7 +412,11 @@ def outputs_of_image(outputs: Sequence[Tensor], image: int) -> tuple[Tensor, Ten
 
 
 def compare_detections(
-    model: YOLOR, rows: Tensor, found: tuple[Tensor, Tensor, Tensor], tolerance: Tolerance
+    model: YOLOR,
+    rows: Tensor,
+    found: tuple[Tensor, Tensor, Tensor],
+    tolerance: Tolerance,
+    further: Sequence[TaskTensor] = (),
 ) -> dict:
     """Compare the detections of one image; see `compare` and the head of this file.
 
@@ -218,13 +425,17 @@ def compare_detections(
         rows: (R, 5 + K) of the model itself.
         found: boxes, scores and labels of the file.
         tolerance: what rounding may do.
+        further: what further tasks have of the detections, of this image.
+
+    Returns:
+        Differences for the report, and "rows": (D,) that the detections come from.
     """
     # Here, as it takes a second.
     from torchvision.ops import box_iou
 
     boxes, scores, labels = found
     expected = model.detect(rows)
-    box_errors, score_errors = nearest_candidates(model, rows, found, tolerance)
+    nearest = list(nearest_candidates(model, rows, found, tolerance, further))
     if (scores.diff() > tolerance.score).any():
         raise ExportMismatch("the detections are not in falling score")
 
@@ -256,8 +467,9 @@ def compare_detections(
     return {
         "detections": len(scores),
         "decided_by_rounding": int(missing.sum()),
-        "largest_box_difference": box_errors,
-        "largest_score_difference": score_errors,
+        "largest_box_difference": max((x.box for x in nearest), default=0.0),
+        "largest_score_difference": max((x.score for x in nearest), default=0.0),
+        "rows": torch.tensor([x.row for x in nearest], dtype=torch.int64),
     }
 
 
@@ -267,28 +479,50 @@ def close_boxes(expected: Tensor, found: Tensor, tolerance: Tolerance) -> Tensor
     return distance <= tolerance.of_boxes(expected)[:, None]
 
 
+class Candidate(NamedTuple):
+    """The row that a detection comes from, and how far they are apart.
+
+    Attributes:
+        row: its number.
+        box: pixels.
+        score: of the class.
+    """
+
+    row: int
+    box: float
+    score: float
+
+
 def nearest_candidates(
-    model: YOLOR, rows: Tensor, found: tuple[Tensor, Tensor, Tensor], tolerance: Tolerance
-) -> tuple[float, float]:
-    """Largest difference of boxes and scores between detections and the rows that they come from.
+    model: YOLOR,
+    rows: Tensor,
+    found: tuple[Tensor, Tensor, Tensor],
+    tolerance: Tolerance,
+    further: Sequence[TaskTensor] = (),
+) -> Iterator[Candidate]:
+    """The row that each detection comes from; arguments as of `compare_detections`.
 
     Raises:
         ExportMismatch: when a detection comes from no row.
     """
     least = min(model.class_score_thresholds or [model.score_threshold])
-    rows = rows[rows[:, 4] > least - tolerance.score]
-    worst_box = worst_score = 0.0
-    for box, score, label in zip(*found):
+    numbers = (rows[:, 4] > least - tolerance.score).nonzero()[:, 0]
+    rows = rows[numbers]
+    for index, (box, score, label) in enumerate(zip(*found)):
         boxes = (rows[:, :4] - box).abs().amax(dim=1)
         scores = (rows[:, 4] * rows[:, 5 + label] - score).abs()
         fits = (boxes <= tolerance.of_boxes(rows[:, :4])) & (scores <= tolerance.score)
-        if not fits.any():
+        fitting = fits.nonzero()[:, 0]
+        if not len(fitting):
             raise ExportMismatch(
                 f"a detection of class {int(label)}, score {float(score):.4f}, at "
                 f"{[round(x, 2) for x in box.tolist()]} comes from no row of the model"
             )
-        # Of several that fit, the one that fits best.
-        best = int(torch.where(fits, scores, torch.inf).argmin())
-        worst_box = max(worst_box, float(boxes[best]))
-        worst_score = max(worst_score, float(scores[best]))
-    return worst_box, worst_score
+        # Of several that fit, the one that fits best, in what further tasks say of it first: boxes
+        # of a crowd may be equal up to rounding, and what they stand for not.
+        for x in further:
+            if len(fitting) > 1:
+                excess = x.excess(index, numbers[fitting])
+                fitting = fitting[excess <= excess.min().clamp(min=1)]
+        best = int(fitting[scores[fitting].argmin()])
+        yield Candidate(int(numbers[best]), float(boxes[best]), float(scores[best]))

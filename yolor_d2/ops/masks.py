@@ -168,20 +168,6 @@ class BoxMasks:
             inside[x : x + len(across), y : y + len(down)] |= parts[i].draw(down, across)
         return rows, columns, inside
 
-    def crop(self, index: int) -> tuple[int, int, Tensor]:
-        """The mask of one object where there may be some of it: left and top of a rectangle of the
-        image, and its (h, w) bool pixels, of which there may be none."""
-        parts = self.pieces[index]
-        if not parts:
-            return 0, 0, torch.zeros(0, 0, dtype=torch.bool, device=self.device)
-        x1, y1, x2, y2 = zip(*(piece.box for piece in parts))
-        columns = pixels_between(min(x1), max(x2), self.size[1])
-        rows = pixels_between(min(y1), max(y2), self.size[0])
-        mask = torch.zeros(len(rows), len(columns), dtype=torch.bool, device=self.device)
-        for piece in parts:
-            piece.move((1, 1), (-columns.start, -rows.start)).draw(mask)
-        return columns.start, rows.start, mask
-
     def __getitem__(self, item: int | slice | Tensor | np.ndarray | Sequence[int]) -> Any:
         if isinstance(item, (int, np.integer)):
             return self.draw(int(item))

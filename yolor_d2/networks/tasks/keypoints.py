@@ -3,7 +3,8 @@
 Branch, decoding and the loss "oks" are those of the authors' pose network (YOLOv7, branch `pose`,
 after YOLO-Pose, arXiv 2204.06806): every anchor of every cell says where the points of its object
 lie, from its cell on, and the loss is 1 - OKS, the similarity by which COCO evaluates keypoints.
-What is ours: implicit knowledge in the branch, any number of points and of layers, the loss "huber", and
+What is ours: implicit knowledge in the branch, any number of points and of layers, the loss
+"huber", and
 that objects of which no point is labelled take part in neither loss (theirs learn that nothing is
 visible).
 
@@ -27,7 +28,7 @@ from ...ops.decode import cell_grid
 from ...ops.device import constant
 from ...ops.losses import at_least_float32
 from ...ops.truth import Truth
-from .branch import Found, TaskBranch
+from .branch import FileOutput, Found, TaskBranch
 
 # Of COCO's person: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles.
 COCO_SIGMAS = (
@@ -323,3 +324,21 @@ class KeypointBranch(TaskBranch):
         """(D, K, 3) x, y in the wanted size, not cut at the border of the image; score in 0-1."""
         decoded = keypoints_of_rows([x[image] for x in output], found.rows, self.strides)
         return torch.cat([found.view.to_image(decoded[..., :2]), decoded[..., 2:]], dim=2)
+
+    def file_outputs(self) -> list[FileOutput]:
+        """See `TaskBranch`."""
+        return [
+            FileOutput("keypoints", True, "pixels", "x, y of every point, not cut at the border"),
+            FileOutput("keypoint_scores", True, "score", "of every point, in 0-1"),
+        ]
+
+    def export(self, output: list[Tensor]) -> list[Tensor]:
+        """(N, R, K, 2) points in pixels of the canvas, and (N, R, K) scores."""
+        points, scores = [], []
+        for level, stride in zip(output, self.strides):
+            level = at_least_float32(level)  # (N, A, H, W, K, 3)
+            height, width = level.shape[2:4]
+            corner = cell_grid(height, width, level)[:, :, None]
+            points.append(((2 * level[..., :2] - 0.5 + corner) * stride).flatten(1, 3))
+            scores.append(level[..., 2].sigmoid().flatten(1, 3))
+        return [torch.cat(points, dim=1), torch.cat(scores, dim=1)]
