@@ -39,7 +39,7 @@ BLOCKS = {
     "modules_main": ["D_cspf", "D_cspc", "D_plain", "D_spp", "mish"],
 }
 # Single blocks and heads, of which the package has all.
-WHOLE = ["blocks_v7", "blocks_v5", "tasks_kpt"]
+WHOLE = ["blocks_v7", "blocks_v5", "tasks_kpt", "tasks_seg"]
 
 
 def save(name: str, arrays: dict[str, np.ndarray], info: dict) -> None:

@@ -12,6 +12,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from yolor_d2 import model_zoo
 from yolor_d2.arguments import benchmark
 from yolor_d2.benchmark import border, nms, timing
+from yolor_d2.benchmark.data import with_tasks
 from yolor_d2.benchmark.timing import Clock, Samples, Stages, alternate
 from yolor_d2.commands import execute
 from yolor_d2.config import load_config
@@ -291,6 +292,18 @@ def test_recall_by_distance_to_the_border(tmp_path, capsys, toy, monkeypatch):
     assert {x.image.shape for x in seen} == {(32, 32, 3)}
     assert all((x.box >= 0).all() and (x.box <= 32).all() for x in seen)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+# ---- samples of tasks
+
+
+def test_samples_of_tasks_in_turn(tmp_path, capsys, toy):
+    data = "--train", toy.train_json, toy.train_images
+    found = report(tmp_path, capsys, "data", *QUICK, *data, "--count", 2, "--tasks", "masks")
+    assert [row["tasks"] for row in found["rows"]] == ["none", "masks"]
+    assert found["rows"][0]["of none"] == 1 and found["rows"][1]["CPU ms / sample"] > 0
+    with pytest.raises(ValueError, match=r"--tasks: no task 'mask', there are .*masks"):
+        with_tasks(load_config(QUICK[1], []), ["mask"])
 
 
 # ---- start

@@ -19,15 +19,18 @@ if RUNTIME != "detectron2":
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
-from detectron2.data import build_detection_test_loader
+from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
 from detectron2.engine import DefaultPredictor
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
+from detectron2.utils.visualizer import Visualizer
 
 from yolor_d2 import model_zoo
 from yolor_d2.checkpoint.convert import from_meta_arch
 from yolor_d2.d2.modeling import build_model
+from yolor_d2.data.catalog import register_datasets
 from yolor_d2.data.image import read_image
 from yolor_d2.data.loader import build_test_loader
+from yolor_d2.data.toy import ToyDataset, write_toy_dataset
 from yolor_d2.engine import Trainer
 from yolor_d2.modeling import YOLOR
 from yolor_d2.networks import build_network
@@ -233,3 +236,65 @@ def test_stock_lazy_training_script(toy, tmp_path):
     build_network("yolor_p6", 4).load_state_dict(
         {from_meta_arch(name): value for name, value in saved["model"].items()}
     )
+
+
+# ---- Masks and keypoints
+
+
+@pytest.fixture
+def toy_keypoints(tmp_path) -> ToyDataset:
+    size = (96, 128)
+    return write_toy_dataset(tmp_path, num_train=1, num_val=6, image_size=size, keypoints=True)
+
+
+# pycocotools, in which Detectron2 makes run lengths.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_stock_classes_take_masks_and_keypoints(toy_keypoints, cfg):
+    """Detectron2's predictor gives them, its evaluator has our figures of them, its `Visualizer`
+    draws them; of a network that has learned next to nothing."""
+    cfg.DATASETS.REGISTER = [
+        ["stock_shapes", str(toy_keypoints.val_json), str(toy_keypoints.val_images)]
+    ]
+    cfg.DATASETS.TEST = ("stock_shapes",)
+    cfg.MODEL.YOLOR.SCORE_THRESHOLD = 1e-6
+    cfg.TEST.DETECTIONS_PER_IMAGE = 30
+    cfg.MODEL.INFERENCE.OPTIMIZE = False
+    tasks = cfg.MODEL.YOLOR.TASKS
+    tasks.MASKS.ENABLED = tasks.KEYPOINTS.ENABLED = True
+    tasks.KEYPOINTS.NUM_KEYPOINTS = 3
+    register_datasets(cfg)
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    cfg.MODEL.WEIGHTS = os.path.join(cfg.OUTPUT_DIR, "random.pth")
+    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
+
+    loader = build_test_loader(cfg, "stock_shapes")
+    ours = Trainer.test(cfg, model)
+    metadata = MetadataCatalog.get("stock_shapes")
+    assert metadata.keypoint_names == ["tip", "left_end", "right_end"]
+    evaluator = COCOEvaluator(
+        "stock_shapes",
+        tasks=("bbox", "segm", "keypoints"),
+        output_dir=os.path.join(cfg.OUTPUT_DIR, "stock"),
+        kpt_oks_sigmas=[0.1] * 3,
+    )
+    with torch.no_grad():
+        stock = inference_on_dataset(model, loader, evaluator)
+    for task in ("bbox", "segm", "keypoints"):
+        assert list(ours[task]) == list(stock[task])
+        assert ours[task] == pytest.approx(stock[task], rel=0, abs=1e-9, nan_ok=True), task
+
+    item = DatasetCatalog.get("stock_shapes")[0]
+    image = read_image(item["file_name"], "BGR")
+    found = DefaultPredictor(cfg)(image)["instances"].to("cpu")
+    assert len(found) and found.pred_keypoints.shape[1:] == (3, 3)
+    assert found.pred_masks[0].shape == image.shape[:2]
+    found = found[:3]
+    found.pred_keypoints[:, :, 2] = 1
+    drawn = Visualizer(image[:, :, ::-1], metadata).draw_instance_predictions(found).get_image()
+    found.remove("pred_masks")
+    boxes = Visualizer(image[:, :, ::-1], metadata).draw_instance_predictions(found).get_image()
+    found.remove("pred_keypoints")
+    plain = Visualizer(image[:, :, ::-1], metadata).draw_instance_predictions(found).get_image()
+    assert (drawn != boxes).any() and (boxes != plain).any()

@@ -22,6 +22,9 @@ LEAST_POINT = 0.5
 POINT, BONE = 1.6, 0.7
 # Around points, so that they stand out on anything.
 RING: Colour = (255, 255, 255)
+# Outlines in files go along the borders of pixels; they may be so many pixels off, so that slanting
+# ones are lines and not stairs.
+OUTLINE_ERROR = 0.75
 # Digits behind the point in files: of places in pixels, and of scores.
 PLACE_DIGITS, SCORE_DIGITS = 3, 5
 
@@ -84,8 +87,8 @@ def crops(masks: BoxMasks) -> Masks:
     """Those of what a model gives."""
 
     def crop(index: int) -> MaskCrop:
-        left, top, pixels = masks.crop(index)
-        return MaskCrop(left, top, pixels.cpu().numpy())
+        rows, columns, inside = masks.draw_region(index)
+        return MaskCrop(columns.start, rows.start, np.ascontiguousarray(inside.T))
 
     return crop
 
@@ -123,16 +126,23 @@ def outlines(crop: MaskCrop) -> list[np.ndarray]:
     return [x + corner for x in trace(crop.pixels.astype(np.uint8))]
 
 
+def smoothed(polygon: np.ndarray) -> np.ndarray:
+    """A polygon (n, 2) with fewer points, see `OUTLINE_ERROR`; the same where too few would be
+    left."""
+    found = cv2.approxPolyDP(np.ascontiguousarray(polygon, np.float32), OUTLINE_ERROR, True)[:, 0]
+    return found if len(found) >= 3 else polygon
+
+
 def one_outline(crop: MaskCrop) -> np.ndarray | None:
-    """One polygon around all parts of a mask, (n, 2), joined by cuts of no width; None where there
-    is no pixel."""
+    """One polygon around all parts of a mask, (n, 2), joined by cuts of no width, see `smoothed`;
+    None where there is no pixel."""
     parts = sorted(outlines(crop), key=lambda x: -len(x))
     if not parts:
         return None
     polygon = parts[0]
     for part in parts[1:]:
         polygon = join_hole(polygon, part)
-    return polygon
+    return smoothed(polygon)
 
 
 def draw_mask(canvas: np.ndarray, crop: MaskCrop, colour: Colour, width: int) -> None:
@@ -226,5 +236,5 @@ def coco_points(points: Sequence[Sequence[float]]) -> list[float]:
 
 
 def polygon_text(crop: MaskCrop) -> str:
-    """The outlines of a mask, "x y x y ...", with semicolons between its parts."""
-    return ";".join(" ".join(f"{v:g}" for v in x.ravel()) for x in outlines(crop))
+    """The outlines of a mask, see `smoothed`, "x y x y ...", with semicolons between its parts."""
+    return ";".join(" ".join(f"{v:g}" for v in smoothed(x).ravel()) for x in outlines(crop))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ import numpy as np
 from .checkpoint.files import atomic_write
 from .d2.structures import Instances
 from .data.image import read_image
+from .data.keypoint_files import PIXEL_CENTRE
+from .data.keypoints import KeypointLayout
+from .data.run_lengths import polygons_of
 from .labels import (
     GROWTH,
     LETTERS,
@@ -24,7 +27,7 @@ from .labels import (
     place_labels,
     readable_name,
 )
-from .shapes import Masks, Skeleton, crop_of_polygons, draw_mask, draw_points
+from .shapes import MaskCrop, Masks, Skeleton, crop_of_polygons, draw_mask, draw_points
 
 # RGB, told apart with any kind of colour vision (Okabe and Ito, 2008, without black, those that
 # differ most first); classes beyond the list start over.
@@ -268,6 +271,45 @@ def coco_boxes(annotations: Sequence[dict]) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
+def coco_shapes(
+    annotations: Sequence[dict],
+    kinds: Collection[str],
+    factor: int,
+    size: tuple[int, int],
+    skeleton: Skeleton | None,
+) -> dict[str, Any]:
+    """Masks and keypoints of COCO annotations or results, for `draw_boxes`.
+
+    Args:
+        annotations: M of one image.
+        kinds: which of "segmentation" and "keypoints" are wanted.
+        factor: how many times larger the picture is.
+        size: its (H, W).
+        skeleton: of the keypoints.
+    """
+    found: dict[str, Any] = {}
+    if "segmentation" in kinds:
+
+        def crop(index: int) -> MaskCrop:
+            shape = annotations[index].get("segmentation") or []
+            if isinstance(shape, dict):
+                parts = polygons_of(shape)
+            else:
+                parts = [np.array(x, dtype=float).reshape(-1, 2) for x in shape if len(x) >= 6]
+            return crop_of_polygons([factor * x for x in parts], size)
+
+        found["masks"] = crop
+    count = 0 if skeleton is None else len(skeleton.names)
+    if count:
+        points = np.zeros((len(annotations), count, 3))
+        for own, annotation in zip(points, annotations):
+            if annotation.get("keypoints"):
+                own[:] = np.reshape(annotation["keypoints"], (count, 3))
+        points[..., :2] = factor * (points[..., :2] + PIXEL_CENTRE)
+        found |= {"keypoints": points, "skeleton": skeleton}
+    return found
+
+
 def draw_results(
     annotation_file: Path,
     image_root: Path,
@@ -278,7 +320,7 @@ def draw_results(
     score_threshold: float = 0.3,
 ) -> list[Path]:
     """Draw ground truth and detections of evenly chosen images of a data set; small images are
-    enlarged.
+    enlarged. Masks and keypoints are drawn where detections have some.
 
     Args:
         annotation_file: COCO annotations.
@@ -296,6 +338,9 @@ def draw_results(
     names = [x["name"] for x in categories]
     index = {x["id"]: i for i, x in enumerate(categories)}
     results = json.loads(results_file.read_text(encoding="utf-8"))
+    kinds = {key for key in ("segmentation", "keypoints") for x in results[:1] if key in x}
+    layout = KeypointLayout.from_categories(categories) if "keypoints" in kinds else None
+    skeleton = layout and Skeleton.from_names(layout.names, layout.connections)
     paths = []
     chosen = np.linspace(0, len(data["images"]) - 1, min(count, len(data["images"])))
     for entry in (data["images"][round(i)] for i in chosen):
@@ -309,10 +354,12 @@ def draw_results(
         ]
         image, factor = enlarge(read_image(image_root / entry["file_name"]))
         classes = [index[x["category_id"]] for x in truth]
-        left = draw_boxes(image, factor * coco_boxes(truth), classes, names)
+        shapes = coco_shapes(truth, kinds, factor, image.shape[:2], skeleton)
+        left = draw_boxes(image, factor * coco_boxes(truth), classes, names, **shapes)
         classes = [index[x["category_id"]] for x in found]
         scores = [x["score"] for x in found]
-        right = draw_boxes(image, factor * coco_boxes(found), classes, names, scores)
+        shapes = coco_shapes(found, kinds, factor, image.shape[:2], skeleton)
+        right = draw_boxes(image, factor * coco_boxes(found), classes, names, scores, **shapes)
         titles = ("ground truth", f"detections, score >= {score_threshold:g}")
         # The folders become part of the name, so that pictures of one name stay apart.
         path = output / f"{'_'.join(Path(entry['file_name']).with_suffix('').parts)}.png"
@@ -344,7 +391,7 @@ def plot_curves(metrics_file: Path, output: Path) -> None:
     terms = sorted({key for row in rows for key in row if key.startswith("loss_")})
     panels = [
         ("loss", ["total_loss", *terms]),
-        ("AP (%)", ["bbox/AP50", "bbox/AP"]),
+        ("AP (%)", ["bbox/AP50", "bbox/AP", "segm/AP", "keypoints/AP"]),
         ("learning rate", ["lr"]),
     ]
     figure = Figure(figsize=(12, 3.6), layout="constrained")

@@ -438,6 +438,8 @@ def test_categories_have_the_same_points():
     (finding,) = check(data, "keypoints").findings
     assert (finding.kind, finding.severity) == ("keypoints_without_names", "warning")
     assert finding.message == "has 2 points, but 'dog' names none"
+    data["annotations"][1] |= {"keypoints": [0] * 9, "num_keypoints": 0}
+    assert kinds(check(data, "keypoints")) == []
 
 
 def test_files_have_the_same_points():

@@ -76,10 +76,11 @@ def test_yolo_names_by_number_and_in_a_file(yolo):
 
 
 def test_yolo_areas_are_those_of_masks(yolo):
-    (yolo / "labels/train/c.txt").write_text("0 0.1 0.1 0.5 0.1 0.1 0.9\n1 0.5 0.5 0.5 0.5\n")
-    objects = read_labelled(yolo, "train").data["annotations"][-2:]
-    # Half of 80 x 80 pixels, and 100 x 50.
-    assert [x["area"] for x in objects] == pytest.approx([3200, 5000])
+    lines = "0 0.1 0.1 0.5 0.1 0.1 0.9\n0 0.1 0.1 0.1 0.9 0.5 0.1\n1 0.5 0.5 0.5 0.5\n"
+    (yolo / "labels/train/c.txt").write_text(lines)
+    objects = read_labelled(yolo, "train").data["annotations"][-3:]
+    # Half of 80 x 80 pixels, whichever way round, and 100 x 50.
+    assert [x["area"] for x in objects] == pytest.approx([3200, 3200, 5000])
     assert objects[0]["segmentation"][0] == pytest.approx([20, 10, 100, 10, 20, 90])
 
 

@@ -25,14 +25,13 @@ from yolor_d2.data.check.source import AnnotationFileError
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
 from yolor_d2.data.fingerprint import describe_changes, take_fingerprint
 from yolor_d2.data.ground_truth import GroundTruth
-from yolor_d2.data.keypoint_files import read_keypoints
+from yolor_d2.data.keypoint_files import layout_of_categories, read_keypoints
 from yolor_d2.data.keypoints import (
-    KeypointLayout,
     cut_keypoints,
     flip_order,
-    flip_pairs,
     join_keypoints,
     map_keypoints,
+    pairs_by_names,
     read_points,
 )
 from yolor_d2.data.loader import build_training_dataset, check_layout
@@ -43,7 +42,7 @@ from yolor_d2.data.warp import Warp, random_warp, render, translation
 PROPERTY = settings(max_examples=25, deadline=None, database=None, derandomize=True)
 SEEDS = st.integers(0, 2**31)
 NAMES = ["tip", "left_end", "right_end"]
-ORDER = flip_order(NAMES, flip_pairs(NAMES))
+ORDER = flip_order(NAMES, pairs_by_names(NAMES))
 SIZE = 240
 SPOT = 7.0  # radius in pixels
 MARGIN = 2.5 * SPOT  # from the border of an image, where spots are whole
@@ -67,7 +66,7 @@ MARGIN = 2.5 * SPOT  # from the border of an image, where spots are whole
     ],
 )
 def test_pairs_by_names(names, pairs):
-    assert flip_pairs(names) == pairs
+    assert pairs_by_names(names) == pairs
 
 
 def test_the_order_behind_a_mirror():
@@ -80,21 +79,26 @@ def test_the_order_behind_a_mirror():
 
 def test_layout_of_categories():
     line = {"keypoints": NAMES, "skeleton": [[1, 2], [3, 1]]}
-    layout = KeypointLayout.from_categories([None, line, {"keypoints": NAMES, "skeleton": None}])
+    layout = layout_of_categories([None, line, {"keypoints": NAMES, "skeleton": None}])
     assert layout.names == tuple(NAMES)
     assert layout.connections == (("tip", "left_end"), ("right_end", "tip"))
     assert [rule[:2] for rule in layout.rules] == list(layout.connections)
     colours = [rule[2] for rule in layout.rules]
     assert all(0 <= x <= 255 for colour in colours for x in colour) and len({*colours}) == 2
-    assert KeypointLayout.from_categories([None, {"keypoints": []}]) is None
+    assert layout.pairs == (("left_end", "right_end"),)
+    assert layout_of_categories([{**line, "flip_pairs": []}]).pairs == ()
+    told = layout_of_categories([{**line, "flip_pairs": [["tip", "left_end"]]}])
+    assert told.pairs == (("tip", "left_end"),)
+    assert layout_of_categories([None, {"keypoints": []}]) is None
     for wrong, message in [
         ([line, {"keypoints": ["a"]}], "different keypoints"),
-        ([{"keypoints": "tip"}], "expected names"),
+        ([{"keypoints": "tip"}], "expected a list of names"),
         ([{"keypoints": ["a", "a"]}], "twice"),
-        ([{"keypoints": ["a"], "skeleton": [[1, 2]]}], "from 1 to 1"),
+        ([{"keypoints": ["a"], "skeleton": [[1, 2]]}], "points, 1 to 1"),
+        ([{"keypoints": ["a"], "flip_pairs": [["a", "b"]]}], "two names of 'keypoints'"),
     ]:
         with pytest.raises(ValueError, match=message):
-            KeypointLayout.from_categories(wrong)
+            layout_of_categories(wrong)
 
 
 # ---- numbers
@@ -207,6 +211,13 @@ def test_metadata_come_from_the_file(registered, tmp_path):
     assert read_annotations(path).category_keypoints[1] is None
 
 
+def test_pairs_that_the_file_names(registered, tmp_path):
+    """YOLO's labels say which points a mirror exchanges, not how they are called."""
+    write(tmp_path, [], [{**CATEGORIES[0], "flip_pairs": [["tip", "right_end"]]}])
+    catalog.load_ground_truth(registered)
+    assert catalog.keypoint_layout([registered]) == (NAMES, [("tip", "right_end")])
+
+
 def test_what_somebody_has_said_stays(registered):
     metadata = catalog.MetadataCatalog.get(registered)
     metadata.set(keypoint_names=["x", "y", "z"], keypoint_flip_map=[("x", "z")])
@@ -221,7 +232,7 @@ def test_what_somebody_has_said_stays(registered):
         ([entry(8, keypoints=[1, 2, 2])], CATEGORIES, "annotation 8 has 3 numbers .* expected 9"),
         ([entry(8, keypoints="nine")], CATEGORIES, "annotation 8 has 'keypoints' that"),
         ([entry(8, keypoints=[1, 2, 5] * 3)], CATEGORIES, "annotation 8 has a keypoint of visib"),
-        ([entry(8)], [{"id": 1, "name": "a", "keypoints": [1]}], "expected names"),
+        ([entry(8)], [{"id": 1, "name": "a", "keypoints": [1]}], "expected a list of names"),
     ],
 )
 def test_errors_name_file_and_object(tmp_path, registered, caplog, entries, categories, message):

@@ -154,6 +154,46 @@ def test_tasks_in_several_views(cfg, flips):
     assert len(from_view) > 30 and set(from_view) == {0, 1}
 
 
+def test_masks_and_keypoints_of_a_mirrored_view(cfg):
+    """What a mirrored view shows of an image is what the plain one shows of the mirrored image,
+    mirrored, with left and right exchanged."""
+    tasks = "MODEL.YOLOR.TASKS"
+    cfg = cfg.clone()
+    cfg.merge_from_list([f"{tasks}.MASKS.ENABLED", True, f"{tasks}.KEYPOINTS.ENABLED", True])
+    names = ["left_ear", "tip", "right_ear"]
+    cfg.merge_from_list([f"{tasks}.KEYPOINTS.NUM_KEYPOINTS", 3, f"{tasks}.KEYPOINTS.NAMES", names])
+    cfg.MODEL.YOLOR.TASKS.KEYPOINTS.FLIP_PAIRS = [["left_ear", "right_ear"]]
+    cfg.TEST.AUG.ENABLED, cfg.TEST.DETECTIONS_PER_IMAGE = True, 20
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for conv in model.head.predict:
+        torch.nn.init.zeros_(conv.bias)
+        torch.nn.init.normal_(conv.weight, std=0.1)
+    image = torch.from_numpy(noise(96, 128)).permute(2, 0, 1)
+    with torch.no_grad():
+        plain = model([{"image": image.flip(2), "height": 192, "width": 256}])[0]["instances"]
+    cfg.TEST.AUG.SCALES, cfg.TEST.AUG.FLIPS = [1.0], [True]
+    inputs = {"image": image, "height": 192, "width": 256}
+    found = prepare_for_inference(model, cfg)([inputs])[0]["instances"]
+    assert len(found) == len(plain) == 20
+    assert torch.equal(found.scores, plain.scores)
+    points = plain.pred_keypoints[:, [2, 1, 0]]
+    points[..., 0] = 256 - points[..., 0]
+    torch.testing.assert_close(found.pred_keypoints, points, rtol=0, atol=1e-3)
+    same = found.pred_masks.tensor == plain.pred_masks.tensor.flip(2)
+    assert same.float().mean() > 0.999 and plain.pred_masks.tensor.any()
+    # Together with a plain view, of which half of the detections are.
+    cfg.TEST.AUG.SCALES, cfg.TEST.AUG.FLIPS = [1.0, 0.75], [False, True]
+    found = prepare_for_inference(model, cfg)([inputs])[0]["instances"]
+    assert len(found.pred_masks) == len(found.pred_keypoints) == len(found)
+    for i in range(len(found)):  # each mask lies in its own box
+        x1, y1, x2, y2 = found.pred_boxes.tensor[i].tolist()
+        rows, columns = found.pred_masks[i].nonzero(as_tuple=True)
+        if len(rows):
+            assert x1 - 1 <= int(columns.min()) and int(columns.max()) <= x2
+            assert y1 - 1 <= int(rows.min()) and int(rows.max()) <= y2
+
+
 def test_the_model_is_fused_and_channels_last_unless_one_key_is_off(cfg):
     model = build_model(cfg).eval()
     assert prepare_for_inference(model, cfg) is model

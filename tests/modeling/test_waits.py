@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
-from yolor_d2.d2.structures import Boxes, Instances
+from yolor_d2.d2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from yolor_d2.d2.utils import EventStorage
 from yolor_d2.engine.ema import EMAHook
 from yolor_d2.engine.optimizer import build_optimizer
@@ -30,7 +30,12 @@ JOINT = [
     "multi_task/jde.yaml",
     "multi_task/ijdc.yaml",
     "multi_task/ijde.yaml",
+    "multi_task/ijdk.yaml",
 ]
+# The small network with a branch of masks.
+MASKS = ["MODEL.YOLOR.TASKS.MASKS.ENABLED", "True", "MODEL.YOLOR.TASKS.MASKS.IMPLICIT", "mul"]
+# Tasks with a field of the ground truth of their own, which is sent by itself.
+FIELDS = ("embedding", "masks", "keypoints")
 # A network with auxiliary heads, by the name of its row.
 AUXILIARY = "yolov7_w6"
 SIZE = 64
@@ -73,6 +78,10 @@ def samples(count, boxes=3):
         truth.gt_boxes = Boxes(corners)
         truth.gt_classes = torch.randint(3, (boxes,))
         truth.gt_identities = torch.randint(-1, 5, (boxes,))
+        outlines = corners[:, [0, 1, 2, 1, 2, 3]].numpy()
+        truth.gt_masks = PolygonMasks([[x] if i % 3 else [] for i, x in enumerate(outlines)])
+        points = torch.rand(boxes, 17, 3) * torch.tensor([SIZE, SIZE, 3])
+        truth.gt_keypoints = Keypoints(points.floor())
         pixels = torch.randint(256, (3, SIZE, SIZE), dtype=torch.uint8)
         batch.append({"image": pixels, "instances": truth, "file_name": str(number)})
     return batch
@@ -88,6 +97,7 @@ def numbers(taken):
     [
         *((name, []) for name in (SMALL, "yolor_p6.yaml", *JOINT)),
         *((name, OTA) for name in (SMALL, AUXILIARY)),
+        (SMALL, MASKS),
     ],
 )
 def test_a_step_waits_once_and_copies_pixels_truth_and_places(name, options, count):
@@ -117,12 +127,14 @@ def assert_a_step_waits_once(cfg, model, batch):
             trainer.run_step()
             average.after_step()
         taken = counts.take()
-    assert numbers(taken) == {"waits": 1, "copies": 3, "mixed": 0}, taken
+    # Pixels, boxes with classes, places, and a field of each of these tasks.
+    further = sum(name in getattr(model, "tasks", ()) for name in FIELDS)
+    assert numbers(taken) == {"waits": 1, "copies": 3 + further, "mixed": 0}, taken
 
 
-def infer(name, count, max_detections=300, nms_threshold=0.65):
+def infer(name, count, max_detections=300, nms_threshold=0.65, options=()):
     """What the host waits for and sends, and the scores that are found."""
-    _, model = build(name)
+    _, model = build(name, *options)
     for conv in model.head.predict:  # finds something everywhere, with scores that differ
         nn.init.zeros_(conv.bias)
         nn.init.normal_(conv.weight, std=0.3)
@@ -147,6 +159,11 @@ def test_inference_waits_at_most_twice_and_copies_pixels_and_places(name, count)
     found = numbers(taken)
     assert found.pop("waits") <= (2 if name == "yolor_p6.yaml" else 1), taken
     assert found == {"copies": 2, "mixed": 0}, taken
+
+
+def test_masks_wait_until_somebody_asks_for_them():
+    taken, _ = infer(SMALL, 2, options=MASKS)
+    assert numbers(taken) == {"waits": 1, "copies": 2, "mixed": 0}, taken
 
 
 FEW = {"max_detections": 100, "nms_threshold": 0.02}  # survive of the first 200 candidates
@@ -175,12 +192,14 @@ def test_what_more_candidates_do_not_decide_is_done_image_by_image(monkeypatch):
     ("name", "options"),
     [
         (SMALL, []),
+        pytest.param(SMALL, MASKS, marks=pytest.mark.slow),
         pytest.param(AUXILIARY, OTA, marks=pytest.mark.slow),
         ("multi_task/ijdc.yaml", []),
         ("multi_task/ijde.yaml", []),
     ],
 )
 def test_network_assignment_and_losses_are_one_graph(name, options):
+    torch._dynamo.reset()  # there is a limit on the graphs of one function
     _, model = build(name, *options)
     model.train()
 

@@ -26,6 +26,7 @@ import torch
 from yolor_d2 import cli
 from yolor_d2.commands import predict
 from yolor_d2.d2.structures import Boxes, Instances
+from yolor_d2.ops.masks import BoxMasks, MaskPiece
 from yolor_d2.predictor import FailedInput, to_array
 
 CONFIG = ("--config-file", "quick/ssss_320_cpu.yaml")
@@ -42,6 +43,9 @@ class StubPredictor:
 
     def __init__(self, cfg, *, batch_size: int, channel_order: str):
         self.batch_size = batch_size
+        tasks = cfg.MODEL.YOLOR.TASKS
+        self.masks = tasks.MASKS.ENABLED
+        self.points = tasks.KEYPOINTS.NUM_KEYPOINTS if tasks.KEYPOINTS.ENABLED else 0
 
     def stream(self, sources: Iterable) -> Iterator[Instances | FailedInput]:
         numbered = enumerate(sources)
@@ -53,7 +57,20 @@ class StubPredictor:
                 except (OSError, ValueError) as error:
                     yield FailedInput(index, str(error))
                     continue
-                yield find(image, place)
+                yield self.with_shapes(find(image, place))
+
+    def with_shapes(self, found: Instances) -> Instances:
+        """With the upper left half of each box as its mask, and its upper corners as keypoints."""
+        boxes = found.pred_boxes.tensor
+        if self.masks:
+            half = (1.1 - torch.arange(4)[:, None] / 2 - torch.arange(4) / 2).float()
+            pieces = [[MaskPiece(half, tuple(x), tuple(x))] for x in boxes.tolist()]
+            found.pred_masks = BoxMasks(pieces, found.image_size)
+        if self.points:
+            score = found.scores
+            corners = [torch.stack([boxes[:, i], boxes[:, 1], score], dim=1) for i in (0, 2)]
+            found.pred_keypoints = torch.stack(corners[: self.points], dim=1)
+        return found
 
     def count(self) -> None:
         if self.seen == self.kill_after:

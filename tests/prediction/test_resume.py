@@ -151,6 +151,37 @@ def test_files_changed_by_hand_are_not_gone_on_with(predict, tmp_path):
     assert code == 1 and "which says how far it is" in text
 
 
+def test_masks_and_keypoints_go_on(predict, tmp_path):
+    """Every file has them, also of followed objects, and those of a resumed run are the same."""
+    pytest.importorskip("trackers")
+    tasks = "MODEL.YOLOR.TASKS"
+    model = [f"{tasks}.MASKS.ENABLED", True, f"{tasks}.KEYPOINTS.ENABLED", True]
+    model += [f"{tasks}.KEYPOINTS.NUM_KEYPOINTS", 2]
+    inputs = ["--input", write_video(tmp_path / "video.mp4", 28), "--batch-size", 4, "--track"]
+    code, text = predict(*inputs, *outputs(tmp_path / "whole"), *model)
+    assert code == 0, text[-2000:]
+    code, text = predict(
+        *inputs, *outputs(tmp_path / "again"), *model, kill_after=14, signal="SIGTERM"
+    )
+    assert code == SIGNALS["SIGTERM"], text[-2000:]
+    code, text = predict(*inputs, *outputs(tmp_path / "again"), "--resume", *model)
+    assert code == 0, text[-2000:]
+    check_same(tmp_path / "whole", tmp_path / "again")
+    records = json.loads((tmp_path / "whole" / "found.json").read_text())
+    first = next(x for record in records for x in record["detections"])
+    (x, y, _, _), (left, right) = first["bbox"], first["keypoints"]
+    assert left[:2] == [x, y] and right[1] == y and right[0] > x
+    with open(tmp_path / "whole" / "found.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    known = [row for row in rows if row["identity"]]
+    assert known and all(row["polygons"] and row["point_1_x"] for row in known)
+    results = json.loads((tmp_path / "whole" / "coco.json").read_text())
+    assert len(results) == len(rows) and all(len(x["keypoints"]) == 6 for x in results)
+    assert all(x["segmentation"]["counts"] for x in results)
+    labels = [x.read_text() for x in (tmp_path / "whole" / "labels").iterdir()]
+    assert max(len(line.split()) for text in labels for line in text.splitlines()) > 5
+
+
 def test_identities_go_on(predict, tmp_path):
     pytest.importorskip("trackers")
     video = write_video(tmp_path / "video.mp4", 120)

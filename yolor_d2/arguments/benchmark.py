@@ -92,6 +92,13 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--count", dest="images", type=int, default=200, help="images in a round, at least"
     )
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="NAME[+NAME]",
+        help="samples with the ground truth of these tasks, such as masks or masks+keypoints, in "
+        "turn with samples without, in place of the loader",
+    )
 
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:

@@ -9,15 +9,21 @@ import multiprocessing
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import cv2
 
 from ..config import load_config
 from ..d2.config import CfgNode
 from ..data.catalog import register_datasets, use_data
-from ..data.loader import build_train_loader
+from ..data.loader import build_train_loader, build_training_dataset
+from ..tasks import TASKS, settle_tasks
 from .report import Report, describe_machine
 
 MIB = 1024**2
+# Samples of each kind before those that are timed.
+UNTIMED = 5
 
 
 def cpu_seconds(pids: list[int]) -> float:
@@ -73,11 +79,58 @@ def measure_loader(cfg: CfgNode, *, workers: int, images: int, rounds: int) -> d
     }
 
 
-def run(args: argparse.Namespace) -> Report:
-    """Measure the loader with each number of workers.
+def with_tasks(cfg: CfgNode, names: Sequence[str]) -> CfgNode:
+    """A configuration with some tasks switched on.
 
     Raises:
-        ValueError: when a number is out of range.
+        ValueError: when there is no such task.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    for name in names:
+        if name not in TASKS:
+            raise ValueError(f"--tasks: no task {name!r}, there are {', '.join(TASKS)}")
+        cfg.MODEL.YOLOR.TASKS[name.upper()].ENABLED = True
+    settle_tasks(cfg)
+    return cfg
+
+
+def compare_tasks(cfg: CfgNode, groups: Sequence[str], *, images: int) -> list[dict]:
+    """CPU time of samples with the ground truth of tasks and without, one of each in turn.
+
+    Args:
+        cfg: the configuration.
+        groups: names of tasks, joined by "+" where a sample has those of several.
+        images: samples that are timed of each, after a few that are not.
+    """
+    cv2.setNumThreads(0)
+    sets = {"none": build_training_dataset(cfg)}
+    for group in groups:
+        sets[group] = build_training_dataset(with_tasks(cfg, group.split("+")))
+    spent: dict[str, list[float]] = {name: [] for name in sets}
+    for position in range(UNTIMED + images):
+        for name, dataset in sets.items():
+            start = time.process_time()
+            dataset[position, position % len(dataset)]
+            spent[name].append(time.process_time() - start)
+    rows = []
+    for name, times in spent.items():
+        ratios = [x / base for x, base in zip(times, spent["none"])]
+        rows.append(
+            {
+                "tasks": name,
+                "CPU ms / sample": 1000 * statistics.median(times[UNTIMED:]),
+                "of none": statistics.median(ratios[UNTIMED:]),
+            }
+        )
+    return rows
+
+
+def run(args: argparse.Namespace) -> Report:
+    """Measure the loader with each number of workers, or samples of tasks.
+
+    Raises:
+        ValueError: when a number is out of range, or there is no such task.
     """
     if min(args.workers) < 0 or min(args.images, args.rounds) < 1:
         raise ValueError("expected --workers of at least 0, --count and --rounds of at least 1")
@@ -85,10 +138,13 @@ def run(args: argparse.Namespace) -> Report:
     use_data(cfg, args.train, None)
     register_datasets(cfg)
     logging.getLogger("detectron2").setLevel(logging.WARNING)
-    rows = [
-        measure_loader(cfg, workers=workers, images=args.images, rounds=args.rounds)
-        for workers in args.workers
-    ]
+    if args.tasks:
+        rows = compare_tasks(cfg, args.tasks, images=args.images)
+    else:
+        rows = [
+            measure_loader(cfg, workers=workers, images=args.images, rounds=args.rounds)
+            for workers in args.workers
+        ]
     augment = cfg.INPUT.AUGMENT
     settings = {
         "data": ", ".join(cfg.DATASETS.TRAIN),

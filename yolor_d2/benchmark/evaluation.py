@@ -23,6 +23,7 @@ from .timing import Clock, Stages
 MODEL_STAGES = {
     "stage": "network",
     "preprocess": "network",
+    "run": "network",
     "run_network": "network",
     "passing_rows": "post-processing",
     "detect": "post-processing",

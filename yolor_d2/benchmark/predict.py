@@ -26,6 +26,7 @@ PREDICTOR_STAGES = {"read": "read and decode file", "to_input": "resize"}
 MODEL_STAGES = {
     "stage": "preprocess",
     "preprocess": "preprocess",
+    "run": "network",
     "run_network": "network",
     "passing_rows": "decode boxes",
     "detect": "nms",

@@ -7,6 +7,7 @@ import argparse
 from yolor_d2.config import load_config
 from yolor_d2.data.catalog import class_names, register_datasets, use_data
 from yolor_d2.data.loader import build_train_loader
+from yolor_d2.prediction.kinds import skeleton_of_data
 from yolor_d2.visualize import draw_batches
 from yolor_d2.wording import counted
 
@@ -26,5 +27,6 @@ def main(args: argparse.Namespace) -> None:
         first=args.start,
         class_names=class_names(cfg),
         channel_order=cfg.INPUT.FORMAT,
+        skeleton=skeleton_of_data(cfg.DATASETS.TRAIN),
     )
     print(f"{counted(len(paths), 'picture')} in {args.output}")

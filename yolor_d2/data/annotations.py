@@ -94,8 +94,8 @@ class Annotations:
         identities: (M,) int64, which individual an object is; -1 where that is not known.
         category_ids: (K,) int64, rising.
         category_names: K names.
-        category_keypoints: K values, "keypoints" and "skeleton" as the file has them, not looked
-            at; None where it has no keypoints.
+        category_keypoints: K values, "keypoints", "skeleton" and "flip_pairs" as the file has them,
+            not looked at; None where it has no keypoints.
     """
 
     image_ids: np.ndarray
@@ -175,6 +175,7 @@ class _Category(msgspec.Struct, gc=False):
     name: str
     keypoints: Any = None
     skeleton: Any = None
+    flip_pairs: Any = None
 
 
 class _File(msgspec.Struct):
@@ -346,7 +347,9 @@ def to_arrays(content: _File, path: Path) -> Annotations:
         category_ids=category_ids,
         category_names=[names[number] for number in category_ids.tolist()],
         category_keypoints=[
-            {"keypoints": x.keypoints, "skeleton": x.skeleton} if x.keypoints else None
+            {key: getattr(x, key) for key in ("keypoints", "skeleton", "flip_pairs")}
+            if x.keypoints
+            else None
             for x in sorted(content.categories, key=lambda x: x.id)
         ],
     )

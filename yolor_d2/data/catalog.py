@@ -23,7 +23,7 @@ from .check.source import AnnotationFileError
 from .formats import convert_to_coco, has_split
 from .ground_truth import GroundTruth
 from .keypoint_files import read_keypoints, read_layout
-from .keypoints import flip_pairs
+from .keypoints import pairs_by_names
 from .polygon_files import read_polygons
 
 logger = logging.getLogger(__name__)
@@ -308,8 +308,9 @@ def describe(name: str, annotations: Annotations) -> None:
     if layout is None:
         return
     names = metadata.get("keypoint_names") or list(layout.names)
-    found = {"keypoint_names": names, "keypoint_flip_map": flip_pairs(names)}
+    found = {"keypoint_names": names, "keypoint_flip_map": pairs_by_names(names)}
     if tuple(names) == layout.names:
+        found["keypoint_flip_map"] = list(layout.pairs)
         found["keypoint_connection_rules"] = layout.rules
     metadata.set(**{key: value for key, value in found.items() if metadata.get(key) is None})
 
@@ -327,7 +328,7 @@ def keypoint_layout(names: Sequence[str]) -> tuple[list[str], list[tuple[str, st
         if metadata.get("keypoint_names"):
             points = list(metadata.get("keypoint_names"))
             pairs = metadata.get("keypoint_flip_map")
-            pairs = flip_pairs(points) if pairs is None else [(a, b) for a, b in pairs]
+            pairs = pairs_by_names(points) if pairs is None else [(a, b) for a, b in pairs]
             known[name] = points, pairs
     if not known:
         return [], []

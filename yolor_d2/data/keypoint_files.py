@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from .annotations import Annotations, collector_paused, prepared_arrays, read_values
+from .check.keypoints import flip_fault, names_fault, skeleton_fault
 from .check.source import AnnotationFileError
-from .keypoints import KeypointLayout, read_points
+from .keypoints import KeypointLayout, pairs_by_names, read_points
 
 # What a prepared copy says it is; the number changes with its form.
 FORMAT = "yolor_d2 keypoints 1"
@@ -18,6 +21,44 @@ FORMAT = "yolor_d2 keypoints 1"
 PIXEL_CENTRE = 0.5
 
 _numbers = msgspec.json.Decoder(list[float] | None)
+
+
+def layout_of_categories(categories: Sequence[dict | None]) -> KeypointLayout | None:
+    """Of the first category that has some; None if none has.
+
+    Args:
+        categories: of each "keypoints", "skeleton" and "flip_pairs" of the file, None where it
+            has no keypoints. Without "flip_pairs" a mirror exchanges what the names say.
+
+    Raises:
+        ValueError: when they are no names, pairs of numbers from 1, and pairs of names, or when
+            another category has other names.
+    """
+    found = None
+    for category in categories:
+        if not category or not category.get("keypoints"):
+            continue
+        one = layout_of_category(**category)
+        found = found or one
+        if found.names != one.names:
+            raise ValueError(
+                f"categories have different keypoints, {list(found.names)} and "
+                f"{list(one.names)}: a data set has one list of them"
+            )
+    return found
+
+
+def layout_of_category(
+    keypoints: Any, skeleton: Any = None, flip_pairs: Any = None
+) -> KeypointLayout:
+    """Of one category, see `layout_of_categories`."""
+    fault = names_fault(keypoints) or skeleton_fault(skeleton or [], len(keypoints))
+    fault = fault or flip_fault(flip_pairs or [], keypoints)
+    if fault:
+        raise ValueError(f"a category makes no sense: {fault}")
+    lines = [(keypoints[a - 1], keypoints[b - 1]) for a, b in skeleton or []]
+    pairs = pairs_by_names(keypoints) if flip_pairs is None else [(a, b) for a, b in flip_pairs]
+    return KeypointLayout(tuple(keypoints), tuple(lines), tuple(pairs))
 
 
 def read_numbers(raw: msgspec.Raw) -> object:
@@ -37,7 +78,7 @@ def read_layout(path: str | Path, annotations: Annotations) -> KeypointLayout | 
         AnnotationFileError: when its categories do not say it as they should.
     """
     try:
-        return KeypointLayout.from_categories(annotations.category_keypoints)
+        return layout_of_categories(annotations.category_keypoints)
     except ValueError as error:
         raise AnnotationFileError(f"{str(path)!r}: {error}") from error
 

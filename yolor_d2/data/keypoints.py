@@ -26,90 +26,7 @@ SIDES = (
 OPPOSITES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
-# ---- What the points of a data set are
-
-
-@dataclass(frozen=True)
-class KeypointLayout:
-    """What a COCO file says of its keypoints.
-
-    Attributes:
-        names: K names.
-        connections: pairs of names between which a line is drawn.
-    """
-
-    names: tuple[str, ...]
-    connections: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def from_categories(cls, categories: Sequence[Any]) -> KeypointLayout | None:
-        """Of the first category that has some; None if none has.
-
-        Args:
-            categories: of each "keypoints" and "skeleton" of the file, None where it has none.
-
-        Raises:
-            ValueError: when they are no lists of names, and of pairs of numbers from 1, or when
-                another category has other names.
-        """
-        found = None
-        for category in categories:
-            if not category or not category.get("keypoints"):
-                continue
-            names, lines = category["keypoints"], category.get("skeleton") or []
-            if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
-                raise ValueError(f"'keypoints' of a category are {names!r:.100}, expected names")
-            if len(set(names)) < len(names):
-                raise ValueError(f"'keypoints' of a category name one twice: {names}")
-            if found is not None and found.names != tuple(names):
-                raise ValueError(
-                    f"categories have different keypoints, {list(found.names)} and {names}: a data "
-                    "set has one list of them"
-                )
-            if found is None:
-                found = cls(tuple(names), tuple(connect(names, x) for x in lines))
-        return found
-
-    @property
-    def rules(self) -> list[tuple[str, str, tuple[int, int, int]]]:
-        """The connections as Detectron2's metadata have them, each with a colour (RGB, 0-255)."""
-        count = max(len(self.connections), 1)
-        colours = [colorsys.hsv_to_rgb(i / count, 0.9, 1.0) for i in range(count)]
-        colours = [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours]
-        return [(*pair, colour) for pair, colour in zip(self.connections, colours)]
-
-
-# COCO's "person": what 17 points without names are taken for.
-COCO_PERSON = KeypointLayout(
-    (
-        *("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
-        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
-        *("left_wrist", "right_wrist", "left_hip", "right_hip"),
-        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
-    ),
-    (
-        *(("left_ankle", "left_knee"), ("left_knee", "left_hip")),
-        *(("right_ankle", "right_knee"), ("right_knee", "right_hip")),
-        *(("left_hip", "right_hip"), ("left_shoulder", "left_hip")),
-        *(("right_shoulder", "right_hip"), ("left_shoulder", "right_shoulder")),
-        *(("left_shoulder", "left_elbow"), ("right_shoulder", "right_elbow")),
-        *(("left_elbow", "left_wrist"), ("right_elbow", "right_wrist")),
-        *(("left_eye", "right_eye"), ("nose", "left_eye"), ("nose", "right_eye")),
-        *(("left_eye", "left_ear"), ("right_eye", "right_ear")),
-        *(("left_ear", "left_shoulder"), ("right_ear", "right_shoulder")),
-    ),
-)
-
-
-def connect(names: Sequence[str], line: Any) -> tuple[str, str]:
-    """The names of one entry of a skeleton, two numbers from 1."""
-    usable = isinstance(line, list | tuple) and len(line) == 2
-    if not usable or not all(type(x) is int and 1 <= x <= len(names) for x in line):
-        raise ValueError(
-            f"'skeleton' of a category has {line!r:.100}, expected two numbers from 1 to "
-            f"{len(names)}"
-        )
-    return names[line[0] - 1], names[line[1] - 1]
+# ---- What a mirror exchanges
 
 
 def opposite(name: str) -> str:
@@ -127,7 +44,7 @@ def opposite(name: str) -> str:
     return name
 
 
-def flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+def pairs_by_names(names: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of names that differ by their side alone, in the order of the first of each."""
     places = {name: i for i, name in enumerate(names)}
     pairs = [(name, opposite(name)) for name in names]
@@ -154,6 +71,56 @@ def flip_order(names: Sequence[str], pairs: Sequence[Sequence[str]]) -> np.ndarr
     for first, second in pairs:
         order[places[first]], order[places[second]] = places[second], places[first]
     return order
+
+
+# ---- What the points of a data set are
+
+
+@dataclass(frozen=True)
+class KeypointLayout:
+    """The points of a data set.
+
+    Attributes:
+        names: K names.
+        connections: pairs of names between which a line is drawn.
+        pairs: of names that a mirror exchanges.
+    """
+
+    names: tuple[str, ...]
+    connections: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def rules(self) -> list[tuple[str, str, tuple[int, int, int]]]:
+        """The connections as Detectron2's metadata have them, each with a colour (RGB, 0-255)."""
+        count = max(len(self.connections), 1)
+        colours = [colorsys.hsv_to_rgb(i / count, 0.9, 1.0) for i in range(count)]
+        colours = [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours]
+        return [(*pair, colour) for pair, colour in zip(self.connections, colours)]
+
+
+_PERSON = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
+    *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+    *("left_wrist", "right_wrist", "left_hip", "right_hip"),
+    *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+)
+# COCO's "person": what 17 points without names are taken for.
+COCO_PERSON = KeypointLayout(
+    _PERSON,
+    (
+        *(("left_ankle", "left_knee"), ("left_knee", "left_hip")),
+        *(("right_ankle", "right_knee"), ("right_knee", "right_hip")),
+        *(("left_hip", "right_hip"), ("left_shoulder", "left_hip")),
+        *(("right_shoulder", "right_hip"), ("left_shoulder", "right_shoulder")),
+        *(("left_shoulder", "left_elbow"), ("right_shoulder", "right_elbow")),
+        *(("left_elbow", "left_wrist"), ("right_elbow", "right_wrist")),
+        *(("left_eye", "right_eye"), ("nose", "left_eye"), ("nose", "right_eye")),
+        *(("left_eye", "left_ear"), ("right_eye", "right_ear")),
+        *(("left_ear", "left_shoulder"), ("right_ear", "right_shoulder")),
+    ),
+    tuple(pairs_by_names(_PERSON)),
+)
 
 
 # ---- Reading

@@ -18,8 +18,8 @@ Pictures are JPEG files of quality 95, which keeps the folder small.
     python -m yolor_d2.data.toy datasets/toy --train 400 --val 100 --seed 0
 
 With ``--keypoints`` triangles and crosses have three keypoints: their tip, which wears the second
-colour, and their left and right end, seen from the middle towards the tip. Rings and boxes have
-none.
+colour, and their left and right end, seen from the middle towards the tip; and they stand upright,
+as most people do, turned by UPRIGHT to either side at most. Rings and boxes have none.
 
 With ``--identities I`` objects are no longer of any colour: there are I individuals, each of one
 class with two colours and a pattern of its own, who are seen again and again in both splits. Each
@@ -121,6 +121,7 @@ KEYPOINTS: dict[str, tuple[Point, ...]] = {
     "cross": ((0.0, -0.96), (-0.96, 0.0), (0.96, 0.0)),
 }
 TIP = -0.3
+UPRIGHT = np.deg2rad(40.0)
 # Whether a keypoint is covered is seen at this part of the way to it from the middle: the outermost
 # pixels of an end are hardly its own.
 INNER = 0.9
@@ -544,6 +545,8 @@ def make_scene(
         if keypoints and category.name in KEYPOINTS:
             shape = with_tip(shape)
         pose = _random_pose(rng, size)
+        if keypoints and category.name in KEYPOINTS:
+            pose = (*pose[:2], (pose[2] / np.pi - 1) * UPRIGHT)
         for _ in range(10):
             overlap = scene.objects and rng.random() < 0.1
             centre = _near_existing(rng, scene) if overlap else _random_centre(rng, size)

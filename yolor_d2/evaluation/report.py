@@ -55,6 +55,8 @@ UNITS = {
 REPORT_NAME = "report"
 # Beside the detections: figures of all evaluators, speed, and what was evaluated.
 RECORD_NAME = "evaluation.json"
+# Names of figures whose curves are shown.
+PRECISION = re.compile(r"(.*/)?(bbox/AP(50|75)?|(segm|keypoints)/AP)")
 # Points of each curve of the training.
 MOST_POINTS = 400
 
@@ -319,7 +321,7 @@ def training_curves(path: Path) -> dict:
         "file": str(path),
         "losses": series(["total_loss", *(x for x in names if x.startswith("loss_"))]),
         "rates": series([x for x in names if x == "lr" or x.startswith("lr/")]),
-        "precisions": series([x for x in names if re.fullmatch(r"(.*/)?bbox/AP(50|75)?", x)]),
+        "precisions": series([x for x in names if PRECISION.fullmatch(x)]),
     }
 
 

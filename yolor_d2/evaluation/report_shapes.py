@@ -149,7 +149,11 @@ def add_shapes(
 def read_outlines(shape: object) -> list[np.ndarray]:
     """Polygons (n, 2) of a value of "segmentation"; none where there is nothing."""
     if isinstance(shape, dict):
-        return polygons_of(shape)
+        try:
+            return polygons_of(shape)
+        except ValueError as error:
+            logger.warning("The report does not show a mask: %s", error)
+            return []
     parts = shape if isinstance(shape, list) else []
     return [np.array(x, np.float32).reshape(-1, 2) for x in parts if len(x) >= LEAST_COORDINATES]
 

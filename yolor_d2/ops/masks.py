@@ -168,12 +168,6 @@ class BoxMasks:
             inside[x : x + len(across), y : y + len(down)] |= parts[i].draw(down, across)
         return rows, columns, inside
 
-    def crop(self, index: int) -> tuple[int, int, Tensor]:
-        """The mask of one object where there may be some of it: left and top of a rectangle of the
-        image, and its (h, w) bool pixels, of which there may be none."""
-        rows, columns, inside = self.draw_region(index)
-        return columns.start, rows.start, torch.from_numpy(np.ascontiguousarray(inside.T))
-
     def __getitem__(self, item: int | slice | Tensor | np.ndarray | Sequence[int]) -> Any:
         if isinstance(item, (int, np.integer)):
             return self.draw(int(item))

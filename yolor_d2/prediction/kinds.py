@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..d2.config import CfgNode
+from ..data.catalog import keypoint_layout, keypoint_lines
 from ..shapes import Skeleton
 from ..tasks import enabled_tasks
 from ..tasks.keypoints import layout_of
@@ -24,3 +27,9 @@ def skeleton_of(cfg: CfgNode) -> Skeleton | None:
         return None
     layout = layout_of(node)
     return Skeleton.from_names(layout.names, layout.connections)
+
+
+def skeleton_of_data(names: Sequence[str]) -> Skeleton | None:
+    """The keypoints of data sets that have been read; None if they have none."""
+    points, _ = keypoint_layout(names)
+    return Skeleton.from_names(points, keypoint_lines(names)) if points else None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..d2.config import CfgNode
 from ..d2.structures import Instances
-from ..data.keypoints import COCO_PERSON, KeypointLayout, flip_order, flip_pairs
+from ..data.keypoints import COCO_PERSON, KeypointLayout, flip_order
 from ..networks.tasks import KeypointBranch, TaskBranch, TaskInputs
 from ..networks.tasks.keypoints import sigmas_of
 from ..ops.padding import Placement
@@ -48,20 +48,20 @@ def layout_of(node: CfgNode) -> KeypointLayout:
     if not node.NAMES:
         if count == len(COCO_PERSON.names):
             return COCO_PERSON
-        return KeypointLayout(tuple(f"point_{i}" for i in range(count)), ())
+        return KeypointLayout(tuple(f"point_{i}" for i in range(count)), (), ())
     if len(node.NAMES) != count:
         raise ValueError(
             f"MODEL.YOLOR.TASKS.KEYPOINTS.NAMES has {len(node.NAMES)} names, expected none or one "
             f"for each of {count} points (NUM_KEYPOINTS)"
         )
-    return KeypointLayout(tuple(node.NAMES), tuple((a, b) for a, b in node.SKELETON))
+    lines, pairs = ([(a, b) for a, b in x] for x in (node.SKELETON, node.FLIP_PAIRS))
+    return KeypointLayout(tuple(node.NAMES), tuple(lines), tuple(pairs))
 
 
 def exchanged(node: CfgNode) -> list[int]:
     """Which point of an object each one of the mirrored object is."""
-    names = layout_of(node).names
-    pairs = node.FLIP_PAIRS if node.NAMES else flip_pairs(names)
-    return flip_order(names, pairs).tolist()
+    layout = layout_of(node)
+    return flip_order(layout.names, layout.pairs).tolist()
 
 
 class KeypointsTask(Task):
@@ -93,9 +93,9 @@ class KeypointsTask(Task):
         # How far off each point may be as a share of the object's size (COCO's OKS), in the loss
         # and in the evaluation. [] takes COCO's for 17 points, 0.1 each for any other number.
         node.SIGMAS = []
-        # What a point costs: "log", which pulls at a point from anywhere, or "oks", the authors',
-        # which learns where points are nearly right already.
-        node.LOSS = "log"
+        # What a point costs: "huber", which pulls at it from anywhere, or "oks", the authors',
+        # which teaches little until points are nearly right.
+        node.LOSS = "huber"
         # Weight of the loss of the points.
         node.GAIN = 0.1
         # Weight of the loss of their scores, that is of which points are labelled.
@@ -160,12 +160,10 @@ class KeypointsTask(Task):
 
     def describe_file(self, cfg: CfgNode, branch: TaskBranch) -> dict[str, Any]:
         """What the points are called, which a mirror exchanges, which a line connects."""
-        node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
-        layout = layout_of(node)
-        pairs = node.FLIP_PAIRS if node.NAMES else flip_pairs(layout.names)
+        layout = layout_of(cfg.MODEL.YOLOR.TASKS.KEYPOINTS)
         return {
             "names": list(layout.names),
-            "flip_pairs": [list(pair) for pair in pairs],
+            "flip_pairs": [list(pair) for pair in layout.pairs],
             "skeleton": [list(line) for line in layout.connections],
         }
 

@@ -78,6 +78,9 @@ class MasksTask(Task):
     def add_results(self, result: dict[str, Any], decoded: BoxMasks) -> None:
         result["instances"].pred_masks = decoded
 
+    def mirror(self, branch: TaskBranch, decoded: BoxMasks, size: tuple[int, int]) -> BoxMasks:
+        return decoded.flip()
+
     def describe_file(self, cfg: CfgNode, branch: TaskBranch) -> dict[str, Any]:
         """How many coefficients there are, and input pixels per pixel of the prototypes."""
         node = cfg.MODEL.YOLOR.TASKS.MASKS

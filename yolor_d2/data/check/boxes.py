@@ -131,6 +131,8 @@ def near_pairs(boxes: np.ndarray, groups: np.ndarray) -> Iterator[tuple[np.ndarr
             left[others] - left[rows] <= (1 - NEAR_IOU) * boxes[rows, 2]
         )
         rows, others = rows[close], others[close]
+        if not len(rows):
+            break
         across = np.minimum(right[rows], right[others]) - left[others]
         down = np.minimum(bottom[rows], bottom[others]) - np.maximum(top[rows], top[others])
         with np.errstate(over="ignore", invalid="ignore"):

@@ -134,7 +134,7 @@ def read_points(source: Source, names: dict[int, list[str] | None]) -> Points:
         if fault:
             source.report("keypoints_malformed", fault, "annotations", place)
             continue
-        if named == []:
+        if named == [] and any(given[2::PER_POINT]):  # others have zeros
             name = source.data["categories"][source.categories[entry["category_id"]]]["name"]
             message = f"has {counted(len(given) // PER_POINT, 'point')}, but {name!r} names none"
             source.report("keypoints_without_names", message, "annotations", place)

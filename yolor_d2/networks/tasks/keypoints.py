@@ -1,10 +1,12 @@
 """Keypoints of objects: named points such as corners or joints, with a score each.
 
-Branch, decoding and loss are those of the authors' pose network (YOLOv7, branch `pose`, after
-YOLO-Pose, arXiv 2204.06806): every anchor of every cell says where the points of its object lie,
-from its cell on, and the loss is 1 - OKS, the similarity by which COCO evaluates keypoints. What is
-ours: implicit knowledge in the branch, any number of points and of layers, and that objects of
-which no point is labelled take part in neither loss (theirs learn that nothing is visible).
+Branch, decoding and the loss "oks" are those of the authors' pose network (YOLOv7, branch `pose`,
+after YOLO-Pose, arXiv 2204.06806): every anchor of every cell says where the points of its object
+lie, from its cell on, and the loss is 1 - OKS, the similarity by which COCO evaluates keypoints.
+What is ours: implicit knowledge in the branch, any number of points and of layers, the loss
+"huber", and
+that objects of which no point is labelled take part in neither loss (theirs learn that nothing is
+visible).
 
 Sigmas say how far off a point of a kind may be, as a share of the object's size. For 17 points they
 are those that COCO has published, in the order of its "person"; for any other number 0.1 each, a
@@ -75,8 +77,9 @@ def scaled_errors(points: Tensor, wanted: Tensor, areas: Tensor, sigmas: Tensor)
 
 # What a point costs by its scaled error e; both are e where it is small.
 POINT_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
-    # log(1 + e), which pulls at a point however far away it is.
-    "log": torch.log1p,
+    # sqrt(1 + 2 e) - 1, a pseudo-Huber loss: as the distance where that is large, so that it pulls
+    # at a point however far away it is.
+    "huber": lambda e: 2 * e / ((1 + 2 * e).sqrt() + 1),
     # 1 - OKS, the authors': it has next to no gradient where the error is a multiple of what OKS
     # forgives, which is where the points of an untrained branch are.
     "oks": lambda e: -torch.expm1(-e),
@@ -213,7 +216,7 @@ class KeypointBranch(TaskBranch):
         implicit: str = "none",
         options: ImplicitOptions = ImplicitOptions(),
         sigmas: Sequence[float] = (),
-        loss: str = "log",
+        loss: str = "huber",
         gain: float = 0.1,
         visibility_gain: float = 0.01,
         layout: str = "",

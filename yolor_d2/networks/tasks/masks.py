@@ -7,6 +7,7 @@ There implicit knowledge on the coefficients exists and is never applied; here i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -136,6 +137,12 @@ def entropy_and_slopes(
     return entropy, slope @ prototypes.T, coefficients.T @ slope
 
 
+def full_precision(device_type: str) -> AbstractContextManager:
+    """Inside, no operation is made less exact."""
+    known = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if known else nullcontext()
+
+
 class MaskEntropy(torch.autograd.Function):
     """`mask_loss` with its gradients, which are made on the way: an object or image at a time, of
     which nothing is kept, so that memory does not grow with the number of positives."""
@@ -152,7 +159,7 @@ class MaskEntropy(torch.autograd.Function):
     ) -> Tensor:
         by_object = shapes_may_depend_on_values(prototypes)
         method = entropy_by_object if by_object else entropy_by_image
-        with torch.autocast(prototypes.device.type, enabled=False):
+        with full_precision(prototypes.device.type):
             total, *slopes = method(coefficients, prototypes, masks, number, corners, weight)
         ctx.save_for_backward(*slopes)
         return total
@@ -322,13 +329,13 @@ def box_masks(coefficients: Tensor, prototypes: Tensor, boxes: Tensor, view: Ima
         crops[:, :2] = torch.minimum(crops[:, :2], limits[:2] - 1)
         crops[:, 2:] = torch.maximum(crops[:, 2:], crops[:, :2] + 1)
         windows = view.to_image((crops * PROTOTYPE_STRIDE).view(-1, 2, 2)).flatten(1).tolist()
-        found = []
-        crop_numbers = crops.long().tolist()
-        for i, (box, window) in enumerate(zip(corners.tolist(), windows)):
-            x1, y1, x2, y2 = crop_numbers[i]
+        corners = corners.tolist()
+        found, mix, maps = [], mix.numpy(), maps.numpy()
+        for i, (x1, y1, x2, y2) in enumerate(crops.long().tolist()):
             part = maps[:, y1:y2, x1:x2]
-            logits = (mix[i] @ part.flatten(1)).view(part.shape[1:])
-            found.append([MaskPiece(logits, tuple(window), tuple(box))])
+            logits = (mix[i] @ part.reshape(len(part), -1)).reshape(part.shape[1:])
+            window, box = tuple(windows[i]), tuple(corners[i])
+            found.append([MaskPiece(torch.from_numpy(logits), window, box)])
         return found
 
     if prototypes.device.type == "cpu":

@@ -1,0 +1,244 @@
+"""Keypoints on plain tensors, on numbers written out by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolor_d2.layers import FORM_D, Implicit
+from yolor_d2.networks import KeypointBranch
+from yolor_d2.networks.tasks import Found
+from yolor_d2.networks.tasks.keypoints import (
+    COCO_SIGMAS,
+    POINT_LOSSES,
+    keypoint_losses,
+    keypoints_of_rows,
+    scaled_errors,
+    sigmas_of,
+)
+from yolor_d2.ops import assign
+from yolor_d2.ops.padding import ImageView
+
+WIDTHS, STRIDES = [4, 6], [8, 16]
+LOG2 = math.log(2)
+
+
+def build(**options):
+    torch.manual_seed(1)
+    given = {"strides": STRIDES, "num_anchors": 2, "num_keypoints": 3, "layers": 1, **options}
+    return KeypointBranch(WIDTHS, form=FORM_D, **given)
+
+
+def features(dtype=torch.float32):
+    """Of two images of 32 x 32 pixels."""
+    torch.manual_seed(0)
+    return [torch.randn(2, c, 32 // s, 32 // s, dtype=dtype) for c, s in zip(WIDTHS, STRIDES)]
+
+
+# ---- Loss
+
+
+def test_sigmas_are_cocos_for_17_points():
+    # Twice these, squared, are the variances in COCO's code: 0.026 of the nose, 0.089 of ankles.
+    assert len(COCO_SIGMAS) == 17 and sigmas_of(17) == COCO_SIGMAS
+    assert sigmas_of(4) == (0.1,) * 4
+    assert sigmas_of(2, [1, 0.5]) == (1.0, 0.5)
+    for wrong in ([0.1], [0.1, 0.0], [0.1, math.inf]):
+        with pytest.raises(ValueError, match=r"KEYPOINTS\.SIGMAS is \[.*each of 2 points"):
+            sigmas_of(2, wrong)
+
+
+def test_errors_by_hand():
+    points, wanted = torch.tensor([[[1.0, 2.0], [0.0, 0.0]]]), torch.tensor([[[4.0, 6.0], [0, 1]]])
+    # d^2 = 25 and 1 for an object of 20 x 5: 25 / (4 * 100 * 0.01) and 1 / (4 * 100 * 0.0025).
+    errors = scaled_errors(points, wanted, torch.tensor([100.0]), torch.tensor([0.1, 0.05]))
+    torch.testing.assert_close(errors, torch.tensor([[6.25, 1.0]]))
+    assert POINT_LOSSES["oks"](errors)[0, 1].item() == pytest.approx(1 - math.exp(-1))
+    assert POINT_LOSSES["huber"](errors)[0, 0].item() == pytest.approx(math.sqrt(13.5) - 1)
+
+
+def one_object(points, visible=(1, 2, 2), fixed_shape=False):
+    """An image of 4 x 4 cells of 8 pixels with an object of 16 x 8 that has three points, in
+    cells of its own; maps of logits for one anchor. Its centre lies in the middle of a cell, so
+    that this is its only one.
+
+    Returns:
+        The maps, a leaf; the assignment; (1, 3, 3) keypoints.
+    """
+    boxes = torch.tensor([[12.0, 20.0, 16.0, 8.0]])
+    zero = torch.zeros(1, dtype=torch.int64)
+    anchors = torch.tensor([[[16.0, 8.0]]])
+    targets = assign(zero, boxes, zero, anchors, [8], [(4, 4)], fixed_shape=fixed_shape)
+    found = torch.tensor([[[*xy, v] for xy, v in zip(points, visible)]]).float()
+    return torch.zeros(1, 1, 4, 4, 3, 3, requires_grad=True), targets, found
+
+
+POINTS = [(12.0, 20.0), (4.0, 28.0), (12.0, 12.0)]
+
+
+@pytest.mark.parametrize("fixed_shape", [False, True])
+@pytest.mark.parametrize("loss", POINT_LOSSES)
+def test_losses_by_hand(loss, fixed_shape):
+    maps, targets, found = one_object(POINTS, (1, 0, 2), fixed_shape)
+    # Logits of 0 put every point half a cell left of and above the cell of column 1, row 2: at
+    # (0.5, 1.5), (4, 12) in pixels. The points lie at (1.5, 2.5) and (1.5, 1.5); the second one
+    # is not labelled. s = 2 * 1 cells, sigma = 0.5: e = d^2 / 2.
+    assert int(targets.positives) == 1
+    points, visibility = keypoint_losses([maps], targets, found, [8], [0.5] * 3, loss)
+    cost = {"huber": lambda e: math.sqrt(1 + 2 * e) - 1, "oks": lambda e: 1 - math.exp(-e)}[loss]
+    assert points.item() == pytest.approx((cost(1.0) + cost(0.5)) / 2)
+    assert visibility.item() == pytest.approx(LOG2)
+    (points + visibility).backward()
+    touched = maps.grad[0, 0].abs().sum(dim=(2, 3)).nonzero()
+    assert touched.tolist() == [[2, 1]]
+    gradient = maps.grad[0, 0, 2, 1]
+    assert gradient[1, :2].tolist() == [0, 0] and (gradient[0, :2] < 0).all()
+    # Half of the way from 0 to the wanted 1, 0, 1, and a mean over three.
+    torch.testing.assert_close(gradient[:, 2], torch.tensor([-0.5, 0.5, -0.5]) / 3)
+
+
+@pytest.mark.parametrize("fixed_shape", [False, True])
+def test_right_points_cost_nothing(fixed_shape):
+    maps, targets, found = one_object(POINTS, fixed_shape=fixed_shape)
+    with torch.no_grad():
+        # 2 t - 0.5 + (1, 2) = x / 8
+        corner = torch.tensor([1.0, 2.0])
+        maps[0, 0, 2, 1, :, :2] = (found[0, :, :2] / 8 - corner + 0.5) / 2
+        maps[..., 2] = 20
+    losses = keypoint_losses([maps], targets, found, [8], [0.1] * 3, "oks")
+    assert all(loss.item() == pytest.approx(0, abs=1e-6) for loss in losses)
+
+
+@pytest.mark.parametrize("fixed_shape", [False, True])
+@pytest.mark.parametrize("value", [0.0, math.inf])
+def test_objects_without_labelled_points_take_no_part(fixed_shape, value):
+    maps, targets, found = one_object(POINTS, (0, 0, 0), fixed_shape)
+    maps = (maps.detach() + value).requires_grad_()
+    losses = keypoint_losses([maps], targets, found, [8], [0.1] * 3, "huber")
+    sum(losses).backward()
+    assert [loss.item() for loss in losses] == [0, 0]
+    assert torch.equal(maps.grad, torch.zeros_like(maps))
+
+
+@pytest.mark.parametrize("fixed_shape", [False, True])
+def test_no_object_at_all(fixed_shape):
+    maps = torch.zeros(1, 1, 4, 4, 3, 3, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.int64)
+    anchors = torch.tensor([[[16.0, 8.0]]])
+    objects = none, torch.zeros(0, 4), none
+    targets = assign(*objects, anchors, [8], [(4, 4)], fixed_shape=fixed_shape)
+    losses = keypoint_losses([maps], targets, torch.zeros(0, 3, 3), [8], [0.1] * 3)
+    sum(losses).backward()
+    assert [loss.item() for loss in losses] == [0, 0]
+    assert torch.equal(maps.grad, torch.zeros_like(maps))
+
+
+def test_far_points_have_a_gradient_with_huber_alone():
+    """Six cells away from a point that OKS forgives a fifth of a cell."""
+    gradients = {}
+    for loss in POINT_LOSSES:
+        maps, targets, found = one_object([(60.0, 20.0)] * 3)
+        keypoint_losses([maps], targets, found, [8], [0.1] * 3, loss)[0].backward()
+        gradients[loss] = maps.grad.abs().max().item()
+    assert gradients["oks"] < 1e-30 and gradients["huber"] > 0.1
+
+
+# ---- Decoding
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 10_000))
+def test_points_of_rows_are_those_of_their_cells(num_anchors, num_keypoints, seed):
+    torch.manual_seed(seed)
+    sizes = [(2, 3), (1, 2)]
+    levels = [torch.randn(num_anchors, *size, num_keypoints, 3) for size in sizes]
+    expected = []
+    for level, stride in zip(levels, STRIDES):
+        for anchor in level:
+            for row, cells in enumerate(anchor):
+                for column, points in enumerate(cells):
+                    expected.append(
+                        [
+                            [
+                                (2 * float(x) - 0.5 + column) * stride,
+                                (2 * float(y) - 0.5 + row) * stride,
+                                1 / (1 + math.exp(-float(v))),
+                            ]
+                            for x, y, v in points
+                        ]
+                    )
+    order = torch.randperm(len(expected))
+    found = keypoints_of_rows(levels, order, STRIDES)
+    torch.testing.assert_close(found, torch.tensor(expected)[order], rtol=1e-5, atol=1e-4)
+    assert keypoints_of_rows(levels, order[:0], STRIDES).shape == (0, num_keypoints, 3)
+    half = keypoints_of_rows([level.bfloat16() for level in levels], order, STRIDES)
+    assert half.dtype == torch.float32
+
+
+def test_decoded_points_are_in_the_wanted_size_and_not_cut():
+    branch = build()
+    output = [torch.zeros(2, 2, 4, 4, 3, 3), torch.zeros(2, 2, 2, 2, 3, 3)]
+    # Cell (0, 0) of the first level, half a cell to the left and above; the last cell of the second
+    # level, at (1.5 - 1) * 16 after its corner at 16.
+    output[1][1, 1, 1, 1, :, :2] = 0.5
+    found = Found(torch.tensor([0, 39]), torch.zeros(2, 4), ImageView((2, 4), (0.5, 2), (64, 16)))
+    decoded = branch.decode(output, 1, found)
+    # ((-4 - 2) / 2, (-4 - 4) * 2) and ((24 - 2) / 2, (24 - 4) * 2)
+    assert decoded[0].tolist() == [[-3, -16, 0.5]] * 3
+    assert decoded[1].tolist() == [[11, 40, 0.5]] * 3
+
+
+# ---- Branch
+
+
+def test_shapes_and_channels():
+    branch = build().eval()
+    output = branch(features(), torch.empty(0))
+    assert [tuple(x.shape) for x in output] == [(2, 2, 4, 4, 3, 3), (2, 2, 2, 2, 3, 3)]
+    # Each anchor has its own channels, each point three of them.
+    plain = branch.predict[0](branch.convs[0](features()[0]))
+    assert torch.equal(output[0][1, 1, 2, 3, 2, 0], plain[1, 1 * 9 + 2 * 3 + 0, 2, 3])
+    depthwise = [x.conv.groups for x in branch.convs[1]]
+    assert depthwise == [6, 1, 6]
+    assert len(build(layers=0).convs[0]) == 1 and len(build(layers=5).convs[0]) == 11
+
+
+@pytest.mark.parametrize("implicit", ["add", "mul network", "concat"])
+def test_implicit_knowledge_takes_part_and_learns(implicit):
+    branch = build(implicit=implicit)
+    added = [x for x in branch.modules() if isinstance(x, Implicit)]
+    assert len(added) == 2
+    sum((x * torch.randn_like(x)).sum() for x in branch(features(), torch.empty(0))).backward()
+    assert all(z.grad.abs().sum() > 0 for x in added for z in x.parameters())
+
+
+def test_the_authors_layout_joins_all_channels_and_cuts_them_anew():
+    branch = build(num_anchors=2, num_keypoints=2, layout="yolov7")
+    # 2 * 6 channels of detection, 2 * 6 of points: the first anchor has all of the former, the
+    # second one the latter.
+    logits = torch.arange(12.0).view(1, 2, 6, 1, 1).permute(0, 1, 3, 4, 2)
+    points = 100 + torch.arange(12.0).view(1, 2, 2, 3, 1, 1).permute(0, 1, 4, 5, 2, 3)
+    auxiliary = torch.randn(1, 2, 1, 1, 6)
+    levels, output = branch.share([logits, auxiliary], [points])
+    assert levels[0].flatten().tolist() == [0, 1, 2, 3, 4, 5, 100, 101, 102, 103, 104, 105]
+    assert output[0].flatten().tolist() == [6, 7, 8, 9, 10, 11, 106, 107, 108, 109, 110, 111]
+    assert levels[1] is auxiliary
+    plain = build(num_keypoints=2)
+    levels, output = plain.share([logits], [points])
+    assert levels[0] is logits and output[0] is points
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_keypoints": 0}, r"KEYPOINTS\.NUM_KEYPOINTS is 0"),
+        ({"layout": "yolov8"}, r"KEYPOINTS\.LAYOUT is 'yolov8', expected one of \['', 'yolov7'\]"),
+        ({"loss": "l1"}, r"KEYPOINTS\.LOSS is 'l1', expected one of \['huber', 'oks'\]"),
+        ({"sigmas": [0.1]}, r"KEYPOINTS\.SIGMAS is \[0\.1\].*each of 3 points"),
+    ],
+)
+def test_values_that_are_not_possible_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
