@@ -14,11 +14,11 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.config import load_config
 from yolor_d2.export import FORMATS
-from yolor_d2.export.graph import ExportedDetector, survivors
+from yolor_d2.export.graph import ExportedDetector, output_names, survivors
 from yolor_d2.export.metadata import describe_padding
 from yolor_d2.export.runtimes import RUNTIMES
 from yolor_d2.export.verify import Batch, ExportMismatch, Tolerance, compare, prepare_case
-from yolor_d2.networks.tasks import Found, TaskBranch, TaskBranches
+from yolor_d2.networks.tasks import FileOutput, Found, TaskBranch, TaskBranches
 from yolor_d2.ops.padding import ImageView
 from yolor_d2.predictor import BatchPredictor, load_model
 
@@ -147,6 +147,15 @@ def test_a_task_that_no_file_holds_takes_part_in_what_it_shares():
 
     branches = TaskBranches({"plain": TaskBranch(), "sharing": Sharing()})
     assert list(branches.for_file()) == ["sharing"] and not branches.file_outputs()
+
+
+def test_two_outputs_of_one_name():
+    class Boxes(TaskBranch):
+        def file_outputs(self):
+            return [FileOutput("boxes", True, "pixels", "others")]
+
+    with pytest.raises(ValueError, match=r"tasks name their outputs \['boxes'\], expected names"):
+        output_names(TaskBranches({"boxes": Boxes()}), suppress=False)
 
 
 @pytest.mark.slow  # tracing
