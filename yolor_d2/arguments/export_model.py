@@ -1,4 +1,4 @@
-r"""Write a model to a file that other runtimes read, and prove that it gives the same boxes.
+r"""Write a model to a file that other runtimes read, and prove that it gives the same.
 
     yolor-d2 export output/mine
     yolor-d2 export output/mine --output mine.onnx --input photos/
@@ -7,7 +7,8 @@ r"""Write a model to a file that other runtimes read, and prove that it gives th
 The format is that of the name: .onnx, .torchscript, .pt2 or .xml (OpenVINO), or what --format
 says; without --output the file goes beside the weights of the run. The finished file is run by its
 own runtime (onnxruntime, LibTorch, torch.export, OpenVINO) on noise of several shapes and on
-images, and compared with the model; a file that differs is deleted, and the exit status is 1.
+images, and compared with the model, in boxes and in masks and keypoints where it has them; a file
+that differs is deleted, and the exit status is 1.
 ONNX files are given to OpenVINO, OpenCV and TensorRT's parser too, where those are installed: a
 table says what each makes of the file, and --require makes it count. What was compared lies beside
 the file, in mine.onnx.json.

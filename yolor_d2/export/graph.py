@@ -131,8 +131,18 @@ def dynamic_shapes(model: YOLOR, least_cells: int, canvas: tuple[int, int] | Non
 
 
 def output_names(tasks: TaskBranches, *, suppress: bool) -> list[str]:
-    """Names of a file's outputs: those of detection, then those of further tasks."""
-    return [*(DETECTIONS if suppress else ROWS), *(x.name for x in tasks.file_outputs())]
+    """Names of a file's outputs: those of detection, then those of further tasks.
+
+    Raises:
+        ValueError: when two have the same name.
+    """
+    further = [x.name for x in tasks.file_outputs()]
+    if len({*ROWS, *DETECTIONS, *further}) < len(ROWS) + len(DETECTIONS) + len(further):
+        raise ValueError(
+            f"tasks name their outputs {further}, expected names that differ, and not those of "
+            f"{[*ROWS, *DETECTIONS]}: see `file_outputs` of the branches"
+        )
+    return [*(DETECTIONS if suppress else ROWS), *further]
 
 
 def whole_canvas(images: Tensor) -> Tensor:
