@@ -1,9 +1,10 @@
 """Keypoints of objects: named points such as corners or joints, with a score each.
 
-Branch, decoding and the loss "oks" are those of the authors' pose network (YOLOv7, branch `pose`, after
-YOLO-Pose, arXiv 2204.06806): every anchor of every cell says where the points of its object lie,
-from its cell on, and the loss is 1 - OKS, the similarity by which COCO evaluates keypoints. What is
-ours: implicit knowledge in the branch, any number of points and of layers, the loss "huber", and
+Branch, decoding and the loss "oks" are those of the authors' pose network (YOLOv7, branch `pose`,
+after YOLO-Pose, arXiv 2204.06806): every anchor of every cell says where the points of its object
+lie, from its cell on, and the loss is 1 - OKS, the similarity by which COCO evaluates keypoints.
+What is ours: implicit knowledge in the branch, any number of points and of layers, the loss
+"huber", and
 that objects of which no point is labelled take part in neither loss (theirs learn that nothing is
 visible).
 
