@@ -300,3 +300,18 @@ def test_masks_are_those_of_the_whole_canvas(factor):
         clear = inside & (sampled[i].abs() > 1e-4)
         assert torch.equal(found[i][clear], sampled[i][clear] > 0)
         assert i == 2 or 0 < found[i].sum() < inside.sum()
+
+
+def test_what_exported_files_hold_gives_the_same_masks():
+    torch.manual_seed(0)
+    branch = build().eval()
+    output = branch(features(), None)
+    view = ImageView((0.0, 0.0), (1.0, 1.0), (SIZE, SIZE))
+    boxes = torch.tensor([[0.0, 0, 64, 64], [3.5, 8, 40, 33]])
+    found = Found(torch.tensor([130, 9]), boxes, view)
+    expected = branch.decode(output, 1, found).tensor
+    names = [x.name for x in branch.file_outputs()]
+    tensors = {name: x[1].detach() for name, x in zip(names, branch.export(output))}
+    assert tensors["mask_coefficients"].shape == (2 * (64 + 16), 3)
+    tensors["mask_coefficients"] = tensors["mask_coefficients"][found.rows]
+    assert torch.equal(branch.masks_of(tensors, found).tensor, expected) and expected.any()
