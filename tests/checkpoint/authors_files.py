@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 MODULES = {
-    "models.yolo": ("Model", "IAuxDetect", "IKeypoint", "IDetect", "Detect"),
+    "models.yolo": ("Model", "IAuxDetect", "IKeypoint", "ISegment", "IDetect", "Detect"),
     "models.common": (
         *("Conv", "Concat", "MP", "SP", "SPPCSPC", "RepConv", "DownC", "ReOrg", "Shortcut"),
         *("Focus", "Bottleneck", "C3", "SPP", "ImplicitA", "ImplicitM"),
@@ -67,6 +67,7 @@ def name_class(children: set[str]) -> str:
         "RepConv": {"rbr_dense"},
         "IAuxDetect": {"m", "m2"},
         "IKeypoint": {"m", "m_kpt"},
+        "ISegment": {"m", "proto"},
         "IDetect": {"m", "ia"},
         "SPPCSPC": {"cv7"},
         "C3": {"cv3", "m"},

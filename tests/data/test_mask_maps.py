@@ -74,7 +74,8 @@ def test_pixels_and_polygons_agree():
     y, x = np.mgrid[:61, :83] + 0.5
     turns = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     for _ in range(20):
-        cx, cy, radius = rng.uniform(5, 78), rng.uniform(5, 56), rng.uniform(3, 30)
+        radius = rng.uniform(3, 30)
+        cx, cy = rng.uniform(radius, 83 - radius), rng.uniform(radius, 61 - radius)
         pixels = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
         outline = np.stack([cx + radius * np.cos(turns), cy + radius * np.sin(turns)], axis=1)
         offset = tuple(rng.integers(0, 9, 2).tolist())

@@ -95,6 +95,16 @@ def test_the_page_shows_them(source):
     assert sorted(zip(polygon[::2], polygon[1::2])) == [(x, y + h), (x + w / 2, y), (x + w, y + h)]
     assert picture["objects"][0]["keypoints"][0] == [x + w / 2, y, 2]
     assert picture["detections"][0]["keypoints"][0][2] == 0.9
+    for shown in (*report["pictures"]["best"], *report["pictures"]["worst"]):
+        for found in shown["detections"]:  # each has its own shape
+            x, y, w, h = found["box"]
+            tip_x, tip_y, _ = found["keypoints"][0]
+            assert (tip_x, tip_y) == (
+                pytest.approx(x + w / 2 + 1, abs=0.2),
+                pytest.approx(y, abs=0.2),
+            )
+            columns = found["polygons"][0][::2]
+            assert x - 2 < min(columns) and max(columns) < x + w + 2
     assert all("row" not in entry for entry in picture["objects"] + picture["detections"])
     assert report["skeleton"] == [[0, 1], [0, 2]]
     page = render_report(report)

@@ -9,7 +9,9 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from modeling.test_meta_arch import LOSSES, ONE_BOX, build, build_finder, find, sample
 
 from yolor_d2.config import load_config
+from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.structures import BitMasks, Instances, PolygonMasks
+from yolor_d2.engine.freeze import freeze
 from yolor_d2.modeling.inference import prepare_for_inference
 from yolor_d2.ops.masks import BoxMasks
 
@@ -106,3 +108,30 @@ def test_half_precision_and_fused_layers():
     cfg.MODEL.INFERENCE.DTYPE = "bfloat16"
     (half,) = find(prepare_for_inference(model, cfg), given)
     assert half.pred_masks.tensor.any()
+
+
+@pytest.mark.skipif(RUNTIME != "detectron2", reason="beside Detectron2's")
+def test_detectron2_draws_them():
+    from detectron2.utils.visualizer import Visualizer
+
+    (found,) = find(build_finder(*MASKS), sample([]))
+    found = found[:3]
+    drawn = Visualizer(np.zeros((64, 64, 3), np.uint8)).draw_instance_predictions(found)
+    plain = Instances(
+        (64, 64), **{k: v for k, v in found.get_fields().items() if k != "pred_masks"}
+    )
+    boxes = Visualizer(np.zeros((64, 64, 3), np.uint8)).draw_instance_predictions(plain)
+    assert (drawn.get_image() != boxes.get_image()).any()
+
+
+def test_the_branch_alone_is_trained_on_a_frozen_rest():
+    model = build(*MASKS)
+    freeze(model, ["backbone", "head"])
+    losses = model([masked(ONE_BOX)] * 2)
+    sum(losses.values()).backward()
+    with_gradient = {
+        name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None
+    }
+    assert with_gradient == {"tasks"}
+    assert all(p.grad is not None for p in model.tasks.parameters())
+    assert model.tasks.masks.project.conv.weight.grad.any()

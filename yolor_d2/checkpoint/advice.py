@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 
 from ..networks import VARIANTS, build_network
-from .schemes import CONSTANTS, COUNTER, KEYPOINTS, cfg_names, rename_keys, yaml_names
+from .schemes import CONSTANTS, COUNTER, KEYPOINTS, PROTOTYPES, cfg_names, rename_keys, yaml_names
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -51,6 +51,11 @@ def advise(scheme: str, shapes: Shapes, missing: Sequence[str], unused: Sequence
         return (
             "It has the branch of keypoints of YOLOv7's pose network: use it as MODEL.WEIGHTS of "
             "configs/yolov7_w6_pose.yaml"
+        )
+    if any(PROTOTYPES.fullmatch(name) for name in unused):
+        return (
+            "It has the branch of masks of YOLOv7's network of masks: use it as MODEL.WEIGHTS of "
+            "configs/yolov7_seg.yaml"
         )
     deploy = bool(missing) and not unused and all(map(is_training_part, missing))
     training = not missing and any(map(is_training_part, unused))

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ..d2.checkpoint import DetectionCheckpointer
 from ..inputs import require_weights_or_address
-from ..networks import KeypointBranch
 from ..wording import counted
 from .convert import (
     check_anchors,
@@ -21,7 +20,7 @@ from .convert import (
     has_own_parts,
     log_report,
     parts_of,
-    take_keypoints,
+    take_branch,
     to_meta_arch,
 )
 from .files import (
@@ -198,10 +197,9 @@ class YOLORCheckpointer(DetectionCheckpointer):
         """
         parts = parts_of(self.model)
         for name, branch in self.model.tasks.items():
-            if isinstance(branch, KeypointBranch):
-                weights, state = take_keypoints(weights, parts, branch, self.path)
-                state = {f"{TASKS_PREFIX}{name}.{key}": value for key, value in state.items()}
-                weights = replace(weights, tensors={**weights.tensors, **state})
+            weights, state = take_branch(weights, parts, branch, self.path)
+            state = {f"{TASKS_PREFIX}{name}.{key}": value for key, value in state.items()}
+            weights = replace(weights, tensors={**weights.tensors, **state})
         branches = {k: v for k, v in weights.tensors.items() if k.startswith(TASKS_PREFIX)}
         others = {k: v for k, v in weights.tensors.items() if k not in branches}
         state, report = convert_weights(replace(weights, tensors=others), parts, self.path)

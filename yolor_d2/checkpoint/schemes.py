@@ -37,7 +37,7 @@ from ..layers import (
     RepConv,
     Residual,
 )
-from ..networks import AnchorHead, KeypointBranch, PANNeck, YOLORBackbone
+from ..networks import AnchorHead, KeypointBranch, MaskBranch, PANNeck, YOLORBackbone
 
 # What files hold beside weights: anchors belong to the configuration, filters of the Haar transform
 # are constants.
@@ -49,6 +49,9 @@ HEAD_BIAS = re.compile(r"model\.(\d+)\.m\.0\.bias")
 
 # Of the branch of keypoints in the head of YOLOv7's pose network.
 KEYPOINTS = re.compile(r"model\.(\d+)\.m_kpt\.\d+\.\d+\..+")
+
+# Of the branch of masks in the head of YOLOv7's network of masks.
+PROTOTYPES = re.compile(r"model\.(\d+)\.proto\.cv\d\..+")
 
 # Our modules in the order of the file: the path of each, or None for a layer without weights that
 # has a number too.
@@ -252,6 +255,19 @@ def keypoint_names(branch: KeypointBranch, head: int) -> dict[str, str]:
         for j, conv in enumerate(convs):
             names.update(yaml_leaves(f"convs.{i}.{j}", conv, f"{theirs}.{j}"))
         names.update(yaml_leaves(f"predict.{i}", predict, f"{theirs}.{len(convs)}"))
+    return names
+
+
+def prototype_names(branch: MaskBranch, head: int) -> dict[str, str]:
+    """Layers with weights of the prototypes in the "yaml" scheme, ours to theirs.
+
+    Args:
+        branch: of the network.
+        head: number of the head in the file.
+    """
+    names = {}
+    for number, path in enumerate(("reduce", "smooth", "project"), start=1):
+        names.update(yaml_leaves(path, getattr(branch, path), f"model.{head}.proto.cv{number}"))
     return names
 
 

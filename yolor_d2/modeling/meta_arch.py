@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# As a whole: whoever imports it first imports the models on the way, while it is not there yet.
+from .. import tasks as task_table
 from ..d2.config import CfgNode, configurable
 from ..d2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from ..d2.structures import Boxes, Instances
@@ -31,7 +33,6 @@ from ..ops.batch import EFFORTS, BatchDetections, Effort, choose, detect_batch, 
 from ..ops.device import constant, shapes_may_depend_on_values
 from ..ops.padding import ImageView, Padding
 from ..ops.truth import Truth
-from ..tasks import TASKS, build_tasks, pack_fields
 from .assigner import Assigner
 from .backbone import YOLORPAN, task_inputs, variant_from_config
 from .batch import Geometry, StagedBatch, stage, wanted_size
@@ -196,7 +197,7 @@ class YOLOR(nn.Module):
             "input_format": cfg.INPUT.FORMAT,
             "channels_last": cfg.MODEL.CHANNELS_LAST,
             "padding": padding_from_config(cfg),
-            "tasks": build_tasks(
+            "tasks": task_table.build_tasks(
                 cfg, task_inputs(cfg, [x.channels for x in shapes], [x.stride for x in shapes])
             ),
             "training_sets": cfg.DATASETS.TRAIN,
@@ -307,7 +308,7 @@ class YOLOR(nn.Module):
             self.device,
             training=self.training,
             num_classes=getattr(self.head, "num_classes", None),
-            pack_fields=functools.partial(pack_fields, self.tasks),
+            pack_fields=functools.partial(task_table.pack_fields, self.tasks),
         )
 
     def preprocess(self, batch: list[dict] | StagedBatch) -> PaddedImages:
@@ -475,6 +476,7 @@ class YOLOR(nn.Module):
             result: dict = {"instances": instances}
             described = Found(found.rows, found.boxes, ImageView.of(placement, size))
             for name, output in outputs.items():
-                TASKS[name].add_results(result, self.tasks[name].decode(output, i, described))
+                decoded = self.tasks[name].decode(output, i, described)
+                task_table.TASKS[name].add_results(result, decoded)
             results.append(result)
         return results

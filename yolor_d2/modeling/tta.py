@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# As a whole, see `meta_arch`.
+from .. import tasks as task_table
 from ..d2.config import CfgNode
 from ..d2.modeling import detector_postprocess
 from ..d2.structures import Boxes, Instances
 from ..networks.tasks import Found
 from ..ops.padding import ImageView, Placement
-from ..tasks import TASKS
 from .meta_arch import YOLOR
 
 
@@ -145,13 +146,14 @@ class TestTimeAugmentation(nn.Module):
             for name, branch in self.model.tasks.items():
                 decoded = branch.decode(look.outputs[name], 0, found)
                 if look.flip:
-                    decoded = TASKS[name].mirror(branch, decoded, size)
+                    decoded = task_table.TASKS[name].mirror(branch, decoded, size)
                 said[name].append(decoded)
             chosen.append(own)
             start = end
         order = torch.cat(chosen).argsort()
         for name, decoded in said.items():
-            TASKS[name].add_results(result, TASKS[name].join_views(decoded, order))
+            task = task_table.TASKS[name]
+            task.add_results(result, task.join_views(decoded, order))
 
 
 def mirror(boxes: Tensor, width: int) -> Tensor:

@@ -4,7 +4,13 @@ from .backbone import STAGES, STEM_LAYERS, YOLORBackbone, register_stem_layer
 from .head import AnchorHead
 from .neck import OUTPUTS, PANNeck
 from .network import YOLORNetwork, build_network
-from .tasks import ClassificationBranch, EmbeddingBranch, KeypointBranch, TaskBranches
+from .tasks import (
+    ClassificationBranch,
+    EmbeddingBranch,
+    KeypointBranch,
+    MaskBranch,
+    TaskBranches,
+)
 from .variants import VARIANTS, Variant, get_variant
 
 __all__ = [
@@ -16,6 +22,7 @@ __all__ = [
     "ClassificationBranch",
     "EmbeddingBranch",
     "KeypointBranch",
+    "MaskBranch",
     "PANNeck",
     "TaskBranches",
     "Variant",

@@ -7,12 +7,10 @@ and here what Detectron2 has to do with it. Nothing else knows a task by its nam
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..d2.config import CfgNode
-from ..d2.structures import Instances
 from ..networks.tasks import TaskBranches, TaskInputs
 from ..ops.padding import Placement
 from .classification import ClassificationTask
@@ -20,6 +18,10 @@ from .embedding import EmbeddingTask
 from .keypoints import KeypointsTask
 from .masks import MasksTask
 from .task import Task
+
+if TYPE_CHECKING:
+    from ..d2.config import CfgNode
+    from ..d2.structures import Instances
 
 # By name, in the order of their losses.
 TASKS: dict[str, Task] = {
@@ -44,6 +46,9 @@ def register_task(task: Task) -> Task:
 
 def add_task_config(cfg: CfgNode) -> None:
     """Add MODEL.YOLOR.TASKS with a node for every task."""
+    # Here, as the models, which it registers, need this module.
+    from ..d2.config import CfgNode
+
     nodes = cfg.MODEL.YOLOR.TASKS = CfgNode()
     for name, task in TASKS.items():
         nodes[name.upper()] = CfgNode()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..d2.config import CfgNode
 from ..networks.tasks import ClassificationBranch, TaskInputs
 from .task import Task
+
+if TYPE_CHECKING:
+    from ..d2.config import CfgNode
 
 
 class ClassificationTask(Task):

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..d2.config import CfgNode
-from ..d2.structures import Instances
 from ..data.keypoints import COCO_PERSON, KeypointLayout, flip_order
 from ..networks.tasks import KeypointBranch, TaskBranch, TaskInputs
 from ..networks.tasks.keypoints import sigmas_of
@@ -17,6 +15,8 @@ from ..ops.padding import Placement
 from .task import Task
 
 if TYPE_CHECKING:
+    from ..d2.config import CfgNode
+    from ..d2.structures import Instances
     from ..data.dataset import TrainingDataset
 
 

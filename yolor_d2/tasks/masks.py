@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..d2.config import CfgNode
-from ..d2.structures import Instances
 from ..networks.tasks import MaskBranch, TaskBranch, TaskInputs
 from ..networks.tasks.masks import PROTOTYPE_STRIDE
 from ..ops.masks import BoxMasks
 from ..ops.padding import Placement
 from .task import Task
+
+if TYPE_CHECKING:
+    from ..d2.config import CfgNode
+    from ..d2.structures import Instances
 
 
 class MasksTask(Task):

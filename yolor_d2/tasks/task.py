@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..d2.config import CfgNode
-from ..d2.structures import Instances
 from ..networks.tasks import TaskBranch, TaskInputs
 from ..ops.padding import Placement
 
 if TYPE_CHECKING:
+    from ..d2.config import CfgNode
     from ..d2.evaluation import DatasetEvaluator
+    from ..d2.structures import Instances
     from ..data.dataset import TrainingDataset
 
 

@@ -4,9 +4,8 @@ Branch, decoding and the loss "oks" are those of the authors' pose network (YOLO
 after YOLO-Pose, arXiv 2204.06806): every anchor of every cell says where the points of its object
 lie, from its cell on, and the loss is 1 - OKS, the similarity by which COCO evaluates keypoints.
 What is ours: implicit knowledge in the branch, any number of points and of layers, the loss
-"huber", and
-that objects of which no point is labelled take part in neither loss (theirs learn that nothing is
-visible).
+"huber", and that objects of which no point is labelled take part in neither loss (theirs learn that
+nothing is visible).
 
 Sigmas say how far off a point of a kind may be, as a share of the object's size. For 17 points they
 are those that COCO has published, in the order of its "person"; for any other number 0.1 each, a
