@@ -81,6 +81,19 @@ def test_what_the_graph_computes_is_that_of_the_model(model, case, suppress):
     assert 0 < found["further_differences"]["keypoints"] < 0.001
 
 
+def test_a_task_that_takes_part_in_the_boxes(cfg, case):
+    """In the layout of the authors' pose network boxes lie among the channels of points."""
+    cfg = cfg.clone()
+    cfg.MODEL.YOLOR.TASKS.KEYPOINTS.LAYOUT = "yolov7"
+    model = load_model(cfg)
+    own = prepare_case(model, Batch("noise", case.pixels), describe_padding(model))
+    found = run(model, own, suppress=False)
+    compare(model, own, found, suppress=False)
+    model.tasks["keypoints"].layout = ""
+    with pytest.raises(ExportMismatch, match="rows differ, boxes by up to"):
+        compare(model, own, run(model, own, suppress=False), suppress=False)
+
+
 @pytest.mark.parametrize("suppress", [True, False])
 @pytest.mark.parametrize(
     ("part", "message"),
