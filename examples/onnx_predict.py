@@ -131,6 +131,8 @@ def detect(session, about, image):
         if "keypoints" in tasks:
             points = (found["keypoints"][0, i] - place) * scale
             scores = found["keypoint_scores"][0, i, :, None]
+            known = tasks["keypoints"].get("classes")  # that have points
+            scores = scores * (not known or int(found["labels"][0, i]) in known)
             record["keypoints"] = np.concatenate([points, scores], axis=1).tolist()
         records.append(record)
     return records, masks

@@ -750,3 +750,28 @@ def test_a_set_without_masks_keeps_its_boxes(cfg, monkeypatch, caplog):
     dataset.augment = dataclasses.replace(plain.augment, box_from_mask=True)
     one, other = dataset[3, 1]["instances"], plain[3, 1]["instances"]
     assert torch.equal(one.gt_boxes.tensor, other.gt_boxes.tensor)
+
+
+# ---- What a run is told of them
+
+
+def test_a_run_takes_what_points_there_are_from_its_data(tmp_path):
+    from yolor_d2.config import load_config
+    from yolor_d2.data.catalog import register_datasets, use_data
+    from yolor_d2.data.toy import write_toy_dataset
+    from yolor_d2.tasks import forget_data, settle_tasks
+
+    toy = write_toy_dataset(
+        tmp_path, num_train=8, num_val=1, image_size=(96, 96), keypoints=True, objects=(4, 6)
+    )
+    cfg = load_config("quick/toy_cpu.yaml", ["MODEL.DEVICE", "cpu"])
+    node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
+    node.ENABLED = True
+    use_data(cfg, *2 * [(str(toy.train_json), str(toy.train_images))])
+    register_datasets(cfg)
+    settle_tasks(cfg)
+    assert node.NUM_KEYPOINTS == 3 and node.NAMES == ["tip", "left_end", "right_end"]
+    assert node.FLIP_PAIRS == [["left_end", "right_end"]] and len(node.SKELETON) == 3
+    assert node.CLASSES == [1, 2]  # triangles and crosses, of four classes
+    forget_data(cfg)
+    assert node.NUM_KEYPOINTS == 0 and not (node.NAMES or node.CLASSES or node.SKELETON)

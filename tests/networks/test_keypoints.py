@@ -190,6 +190,17 @@ def test_decoded_points_are_in_the_wanted_size_and_not_cut():
     assert decoded[1].tolist() == [[11, 40, 0.5]] * 3
 
 
+def test_objects_of_classes_without_points_give_none():
+    branch = build()
+    branch.classes = [2, 5]
+    output = [torch.zeros(2, 2, 4, 4, 3, 3), torch.zeros(2, 2, 2, 2, 3, 3)]
+    view = ImageView((0, 0), (1, 1), (32, 32))
+    found = Found(torch.arange(3), torch.zeros(3, 4), view, torch.tensor([5, 1, 2]))
+    decoded = branch.decode(output, 0, found)
+    assert decoded[:, 0, 2].tolist() == [0.5, 0, 0.5]
+    assert (branch.decode(output, 0, found._replace(labels=None))[..., 2] == 0.5).all()
+
+
 # ---- Branch
 
 

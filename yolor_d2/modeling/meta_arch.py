@@ -473,7 +473,8 @@ class YOLOR(nn.Module):
                 pred_classes=found.labels,
             )
             result: dict = {"instances": instances}
-            described = Found(found.rows, found.boxes, ImageView.of(placement, size))
+            view = ImageView.of(placement, size)
+            described = Found(found.rows, found.boxes, view, found.labels)
             for name, output in outputs.items():
                 decoded = self.tasks[name].decode(output, i, described)
                 TASKS[name].add_results(result, decoded)

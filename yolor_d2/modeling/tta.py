@@ -141,7 +141,8 @@ class TestTimeAugmentation(nn.Module):
             numbers = look.numbers[rows[own] - start]
             # The image as the view has it, mirrored or not, in the wanted size.
             seen = mirror(boxes[own], size[1]) if look.flip else boxes[own]
-            found = Found(numbers, seen, ImageView.of(look.placement, size))
+            labels = result["instances"].pred_classes[own]
+            found = Found(numbers, seen, ImageView.of(look.placement, size), labels)
             for name, branch in self.model.tasks.items():
                 decoded = branch.decode(look.outputs[name], 0, found)
                 if look.flip:

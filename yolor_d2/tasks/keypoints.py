@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,6 +91,9 @@ class KeypointsTask(Task):
         node.NAMES = []
         node.FLIP_PAIRS = []
         node.SKELETON = []
+        # Numbers of the classes whose objects have points; those of others get scores of 0. [] is
+        # all of them; yolor-d2 train takes them from the training set.
+        node.CLASSES = []
         # How far off each point may be as a share of the object's size (COCO's OKS), in the loss
         # and in the evaluation. [] takes COCO's for 17 points, 0.1 each for any other number.
         node.SIGMAS = []
@@ -121,6 +125,7 @@ class KeypointsTask(Task):
             form=inputs.form,
         )
         branch.flip_order = exchanged(node)
+        branch.classes = list(node.CLASSES)
         return branch
 
     def pack_truth(
@@ -165,6 +170,7 @@ class KeypointsTask(Task):
             "names": list(layout.names),
             "flip_pairs": [list(pair) for pair in layout.pairs],
             "skeleton": [list(line) for line in layout.connections],
+            "classes": list(cfg.MODEL.YOLOR.TASKS.KEYPOINTS.CLASSES),
         }
 
     def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
@@ -178,7 +184,8 @@ class KeypointsTask(Task):
         node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
         if node.NUM_KEYPOINTS:
             return
-        keypoints = load_training_truth(cfg, keypoints=True).keypoints
+        truth = load_training_truth(cfg, keypoints=True)
+        keypoints = truth.keypoints
         node.NUM_KEYPOINTS = 0 if keypoints is None else keypoints.shape[1]
         if node.NUM_KEYPOINTS == 0:
             raise ValueError(
@@ -186,6 +193,9 @@ class KeypointsTask(Task):
                 f"{list(cfg.DATASETS.TRAIN)} has no keypoints: its categories and annotations need "
                 "the key 'keypoints'"
             )
+        assert keypoints is not None
+        classes = np.unique(truth.labels[(keypoints[..., 2] > 0).any(axis=1)]).tolist()
+        node.CLASSES = classes if len(classes) < cfg.MODEL.YOLOR.NUM_CLASSES else []
         if not node.NAMES:
             names, pairs = keypoint_layout(cfg.DATASETS.TRAIN)
             if len(names) == node.NUM_KEYPOINTS:
@@ -194,7 +204,7 @@ class KeypointsTask(Task):
 
     def forget_data(self, node: CfgNode) -> None:
         node.NUM_KEYPOINTS = 0
-        node.NAMES, node.FLIP_PAIRS, node.SKELETON = [], [], []
+        node.NAMES, node.FLIP_PAIRS, node.SKELETON, node.CLASSES = [], [], [], []
 
     def check_data(self, cfg: CfgNode, dataset: TrainingDataset) -> None:
         wanted, keypoints = cfg.MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS, dataset.truth.keypoints

@@ -43,11 +43,13 @@ class Found(NamedTuple):
         rows: (D,) int64 numbers of their decoded rows, in the order of `ops.decode.decode`.
         boxes: (D, 4) float32 xyxy in the wanted size, cut at the border of the image.
         view: where the image lies on the canvas.
+        labels: (D,) int64 classes; None where nobody knows them.
     """
 
     rows: Tensor
     boxes: Tensor
     view: ImageView
+    labels: Tensor | None = None
 
 
 class FileOutput(NamedTuple):

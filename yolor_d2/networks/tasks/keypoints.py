@@ -241,6 +241,8 @@ class KeypointBranch(TaskBranch):
         self.sigmas = sigmas_of(num_keypoints, sigmas)
         # Which point of an object each one of the mirrored object is.
         self.flip_order = list(range(num_keypoints))
+        # Classes whose objects have points; none for all.
+        self.classes: list[int] = []
 
         def depthwise(channels: int) -> ConvNormAct:
             return ConvNormAct(channels, channels, 3, groups=channels, form=form)
@@ -320,8 +322,13 @@ class KeypointBranch(TaskBranch):
         }
 
     def decode(self, output: list[Tensor], image: int, found: Found) -> Tensor:
-        """(D, K, 3) x, y in the wanted size, not cut at the border of the image; score in 0-1."""
+        """(D, K, 3) x, y in the wanted size, not cut at the border of the image; score in 0-1, and
+        0 for objects of classes that have no points."""
         decoded = keypoints_of_rows([x[image] for x in output], found.rows, self.strides)
+        if self.classes and found.labels is not None:
+            known = constant(tuple(self.classes), found.labels)
+            has_points = (found.labels[:, None] == known).any(dim=1)
+            decoded[..., 2] *= has_points[:, None]
         return torch.cat([found.view.to_image(decoded[..., :2]), decoded[..., 2:]], dim=2)
 
     def file_outputs(self) -> list[FileOutput]:
