@@ -100,8 +100,9 @@ class KeypointsTask(Task):
         # What a point costs: "huber", which pulls at it from anywhere, or "oks", the authors',
         # which teaches little until points are nearly right.
         node.LOSS = "huber"
-        # Weight of the loss of the points.
-        node.GAIN = 0.1
+        # Weight of the loss of the points. The authors' is 0.1, for "oks"; "huber" is large where
+        # points are far off, and with as much detection learns worse (docs/multi_task.md).
+        node.GAIN = 0.01
         # Weight of the loss of their scores, that is of which points are labelled.
         node.VISIBILITY_GAIN = 0.01
         # Which channels belong to which anchor: "" its own, "yolov7" as the authors' weights need
