@@ -57,7 +57,7 @@ def test_gains_and_the_batch_weigh_the_losses():
     batch = [pointed(TWO, ONE_BOX)]
     first, second = (
         build(*POINTS),
-        build(*POINTS, f"{NODE}.GAIN", 0.3, f"{NODE}.VISIBILITY_GAIN", 1),
+        build(*POINTS, f"{NODE}.GAIN", 0.03, f"{NODE}.VISIBILITY_GAIN", 1),
     )
     for model in (first, second):
         model.eval()  # of the norms alone
