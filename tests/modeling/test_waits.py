@@ -194,8 +194,7 @@ def test_what_more_candidates_do_not_decide_is_done_image_by_image(monkeypatch):
         (SMALL, []),
         pytest.param(SMALL, MASKS, marks=pytest.mark.slow),
         pytest.param(AUXILIARY, OTA, marks=pytest.mark.slow),
-        ("multi_task/ijdc.yaml", []),
-        ("multi_task/ijde.yaml", []),
+        ("multi_task/ijde.yaml", ["MODEL.YOLOR.TASKS.CLASSIFICATION.ENABLED", "True"]),
     ],
 )
 def test_network_assignment_and_losses_are_one_graph(name, options):
