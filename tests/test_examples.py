@@ -23,6 +23,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("onnxruntime")
     monkeypatch.setenv("ITERATIONS", "30")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # another test has the other core
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     # Its commands are those beside the interpreter that runs this test.
     beside = Path(sys.executable).parent

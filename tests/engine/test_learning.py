@@ -38,6 +38,15 @@ def overfit_config(folder: Path, annotations: Path, images: Path) -> CfgNode:
     return cfg
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tests run side by side, and threads that wait for each other take the time of both."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
+
 def train(cfg: CfgNode) -> Trainer:
     torch.manual_seed(0)
     trainer = Trainer(cfg)
