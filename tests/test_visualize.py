@@ -11,6 +11,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime  # for the toy data 
 
 from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.data.image import read_image
+from yolor_d2.data.toy import write_toy_dataset
 from yolor_d2.visualize import (
     PALETTE,
     beside,
@@ -263,6 +264,25 @@ def test_ground_truth_as_results(toy, tmp_path, truth):
         np.testing.assert_array_equal(left, draw_boxes(*given, labels, toy.classes))
         scores = [1.0] * len(found)
         np.testing.assert_array_equal(right, draw_boxes(*given, labels, toy.classes, scores))
+
+
+def test_masks_and_keypoints_of_results(tmp_path):
+    toy = write_toy_dataset(
+        tmp_path, num_train=1, num_val=2, image_size=(96, 128), keypoints=True, objects=(4, 6)
+    )
+    truth = json.loads(toy.val_json.read_text())
+    results = results_of(truth, 1.0)
+    (plain, *_) = map(read_image, draw(toy, tmp_path, results))
+    objects = [x for x in truth["annotations"] if not x["iscrowd"]]
+    for result, entry in zip(results, objects):
+        result["segmentation"] = entry["segmentation"]
+        result["keypoints"] = entry["keypoints"]
+    (drawn, *_) = map(read_image, draw(toy, tmp_path, results))
+    assert drawn.shape == plain.shape
+    # Of the ground truth, on the left, and of the results.
+    half = drawn.shape[1] // 2
+    for side in (slice(None, half), slice(half, None)):
+        assert (drawn[:, side] != plain[:, side]).any(axis=2).mean() > 0.01
 
 
 def test_weak_results_are_left_out(toy, tmp_path, truth):

@@ -14,8 +14,7 @@ import numpy as np
 from .checkpoint.files import atomic_write
 from .d2.structures import Instances
 from .data.image import read_image
-from .data.keypoint_files import PIXEL_CENTRE
-from .data.keypoints import KeypointLayout
+from .data.keypoint_files import PIXEL_CENTRE, layout_of_categories
 from .data.run_lengths import polygons_of
 from .labels import (
     GROWTH,
@@ -339,7 +338,7 @@ def draw_results(
     index = {x["id"]: i for i, x in enumerate(categories)}
     results = json.loads(results_file.read_text(encoding="utf-8"))
     kinds = {key for key in ("segmentation", "keypoints") for x in results[:1] if key in x}
-    layout = KeypointLayout.from_categories(categories) if "keypoints" in kinds else None
+    layout = layout_of_categories(categories) if "keypoints" in kinds else None
     skeleton = layout and Skeleton.from_names(layout.names, layout.connections)
     paths = []
     chosen = np.linspace(0, len(data["images"]) - 1, min(count, len(data["images"])))

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from .annotations import Annotations, collector_paused, prepared_arrays, read_values
-from .check.keypoints import flip_fault, names_fault, skeleton_fault
+from .check.keypoints import FLIP_KEY, flip_fault, names_fault, skeleton_fault
 from .check.source import AnnotationFileError
 from .keypoints import KeypointLayout, pairs_by_names, read_points
 
@@ -27,8 +27,8 @@ def layout_of_categories(categories: Sequence[dict | None]) -> KeypointLayout | 
     """Of the first category that has some; None if none has.
 
     Args:
-        categories: of each "keypoints", "skeleton" and "flip_pairs" of the file, None where it
-            has no keypoints. Without "flip_pairs" a mirror exchanges what the names say.
+        categories: of the file, or the keys "keypoints", "skeleton" and "flip_pairs" of each; None
+            where it has no keypoints. Without "flip_pairs" a mirror exchanges what the names say.
 
     Raises:
         ValueError: when they are no names, pairs of numbers from 1, and pairs of names, or when
@@ -38,7 +38,7 @@ def layout_of_categories(categories: Sequence[dict | None]) -> KeypointLayout | 
     for category in categories:
         if not category or not category.get("keypoints"):
             continue
-        one = layout_of_category(**category)
+        one = layout_of_category(*map(category.get, ("keypoints", "skeleton", FLIP_KEY)))
         found = found or one
         if found.names != one.names:
             raise ValueError(

@@ -144,6 +144,12 @@ def keypoint_losses(
     )
 
 
+def place_points(offsets: Tensor, corner: Tensor, stride: int) -> Tensor:
+    """(..., 2) points in input pixels, from outputs of the branch and the (..., 2) cell that each
+    belongs to."""
+    return (2 * offsets - 0.5 + corner) * stride
+
+
 def keypoints_of_rows(levels: Sequence[Tensor], rows: Tensor, strides: Sequence[int]) -> Tensor:
     """Points of decoded rows.
 
@@ -166,7 +172,7 @@ def keypoints_of_rows(levels: Sequence[Tensor], rows: Tensor, strides: Sequence[
         anchor, cell = number // size, number % size
         values = at_least_float32(level[anchor, cell // width, cell % width])  # (R, K, 3)
         corner = cell_grid(height, width, values).view(size, 2)[cell][:, None]
-        points = (2 * values[..., :2] - 0.5 + corner) * stride
+        points = place_points(values[..., :2], corner, stride)
         decoded = torch.cat([points, values[..., 2:].sigmoid()], dim=2)
         found = torch.where(here[:, None, None], decoded, found)
         start += anchors * size
@@ -345,6 +351,6 @@ class KeypointBranch(TaskBranch):
             level = at_least_float32(level)  # (N, A, H, W, K, 3)
             height, width = level.shape[2:4]
             corner = cell_grid(height, width, level)[:, :, None]
-            points.append(((2 * level[..., :2] - 0.5 + corner) * stride).flatten(1, 3))
+            points.append(place_points(level[..., :2], corner, stride).flatten(1, 3))
             scores.append(level[..., 2].sigmoid().flatten(1, 3))
         return [torch.cat(points, dim=1), torch.cat(scores, dim=1)]

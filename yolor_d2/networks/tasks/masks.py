@@ -292,18 +292,7 @@ def coefficients_of_rows(coefficients: Sequence[Tensor], rows: Tensor) -> Tensor
     Returns:
         (R, C).
     """
-    found = coefficients[0].new_zeros(len(rows), coefficients[0].shape[3])
-    start = 0
-    for level in coefficients:
-        anchors, height, width, _ = level.shape
-        size = anchors * height * width
-        place = (rows - start).clamp(0, size - 1)
-        cell = place % (height * width)
-        anchor, row = place // (height * width), cell.div(width, rounding_mode="floor")
-        inside = (rows >= start) & (rows < start + size)
-        found = torch.where(inside[:, None], level[anchor, row, cell % width], found)
-        start += size
-    return found
+    return torch.cat([level.flatten(0, 2) for level in coefficients])[rows]
 
 
 def box_masks(coefficients: Tensor, prototypes: Tensor, boxes: Tensor, view: ImageView) -> BoxMasks:
