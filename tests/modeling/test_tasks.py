@@ -11,6 +11,7 @@ from modeling.test_meta_arch import LOSSES, ONE_BOX, build, build_finder, find, 
 
 from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.ops import decode
+from yolor_d2.tasks import TASKS as TABLE
 
 TASKS = "MODEL.YOLOR.TASKS"
 CLASSIFY = (f"{TASKS}.CLASSIFICATION.ENABLED", True, f"{TASKS}.CLASSIFICATION.IMPLICIT", "add")
@@ -52,6 +53,14 @@ def test_every_step_gives_the_same_losses_and_reaches_every_parameter(options, m
     sum(losses.values()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_every_task_says_where_its_figures_are():
+    """Ablation tables show them, and `COCOEvaluator` takes its options by these names."""
+    assert {name: task.figures for name, task in TABLE.items()} == {
+        **{"classification": "classification", "embedding": "embedding"},
+        **{"masks": "segm", "keypoints": "keypoints"},
+    }
 
 
 def test_a_known_individual_pulls_its_prototype():
