@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,14 +121,19 @@ class Run:
 
     def ranks(self) -> dict[int, int]:
         """Process ids of the training processes by number, as they have printed them."""
-        lines = [x for x in self.output().splitlines() if "TEST: process " in x]
-        return {int(x.split()[-3]): int(x.split()[-1]) for x in lines}
+        found = re.findall(r"TEST: process (\d+) is (\d+)\n", self.output())
+        return {int(rank): int(process) for rank, process in found}
 
 
 def torchrun(processes: int, *options: str) -> list[str]:
     """The command that starts processes on this machine."""
     agent = [sys.executable, "-m", "torch.distributed.run"]
     return [*agent, *(options or ["--standalone"]), f"--nproc-per-node={processes}"]
+
+
+def tell(what: str) -> None:
+    """A line of its own in an output that several processes write to."""
+    os.write(1, f"\nTEST: {what}\n".encode())
 
 
 def prepare() -> None:
@@ -137,8 +143,8 @@ def prepare() -> None:
     from yolor_d2.d2.engine import HookBase
     from yolor_d2.d2.utils import comm
     from yolor_d2.data.dataset import TrainingDataset
-    from yolor_d2.data.image import ImageReadError
     from yolor_d2.engine import Trainer
+    from yolor_d2.files.images import ImageReadError
 
     do = json.loads(os.environ.get(DO, "{}"))
     torch.set_num_threads(1)
@@ -146,7 +152,7 @@ def prepare() -> None:
 
     class Doing(HookBase):
         def before_train(self) -> None:
-            print(f"TEST: process {comm.get_rank()} is {os.getpid()}", flush=True)
+            tell(f"process {comm.get_rank()} is {os.getpid()}")
 
         def at(self, name: str) -> bool:
             return do.get(name, [])[:2] == [comm.get_rank(), self.trainer.iter]
@@ -160,7 +166,7 @@ def prepare() -> None:
 
         def after_step(self) -> None:
             time.sleep(do.get("slow", 0))
-            print(f"TEST: iteration {self.trainer.iter} done", flush=True)
+            tell(f"iteration {self.trainer.iter} done")
             if do.get("gradients") and self.trainer.iter == 0 and comm.is_main_process():
                 model = getattr(self.trainer.model, "module", self.trainer.model)
                 gradients = {name: p.grad for name, p in model.named_parameters()}
