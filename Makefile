@@ -1,6 +1,6 @@
 # make demo    set up, then train on generated data, evaluate and draw the results
 # make test    set up, then all tests
-# make lint    formatting, lint rules, types of the core
+# make lint    formatting, lint rules, imports, types
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,7 +29,7 @@ $(VENV)/.ready: pyproject.toml setup.py constraints.txt
 	@touch $@
 
 demo: venv
-	$(RUN) -m yolor_d2.data.toy $(DEMO)/data
+	$(RUN) -m yolor_d2.toy $(DEMO)/data
 	$(RUN) tools/train_net.py --config-file configs/quick/toy_cpu.yaml \
 	    --train $(DEMO)/data/instances_train.json $(DEMO)/data/train \
 	    --val $(DEMO)/data/instances_val.json $(DEMO)/data/val --overwrite \
@@ -50,4 +50,5 @@ test: venv
 lint: venv
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+	$(VENV)/bin/lint-imports
 	$(RUN) -m pyright --pythonpath $(RUN)

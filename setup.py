@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 CONFIGS = "yolor_d2.model_zoo.configs"
-PAGE = "yolor_d2.evaluation.page"
+PAGE = "yolor_d2.report.templates"
 FOLDERS = sorted(path.name for path in Path(__file__).parent.glob("configs/*/"))
 
 setup(

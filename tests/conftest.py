@@ -24,8 +24,9 @@ def real_data() -> Path:
 # What both runtimes stand on; without it there is the core alone.
 if importlib.util.find_spec("fvcore") is not None:
     from yolor_d2.config import load_config
-    from yolor_d2.data.catalog import register_datasets, use_data
-    from yolor_d2.data.toy import ToyDataset, write_toy_dataset
+    from yolor_d2.data.options import use_data
+    from yolor_d2.datasets.catalog import register_datasets
+    from yolor_d2.toy import ToyDataset, write_toy_dataset
 
     @pytest.fixture(scope="session")
     def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyDataset:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from yolor_d2.data.augment import Sample
-from yolor_d2.data.warp import Tile
+from yolor_d2.data.augmentation.image import Sample
+from yolor_d2.data.augmentation.warp import Tile
 
 
 def sample_of(height, width, *boxes) -> Sample:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from yolor_d2.data.annotations import Annotations
+from yolor_d2.datasets.annotations import Annotations
 from yolor_d2.evaluation.coco_files import Detections, read_results, read_truth
-from yolor_d2.evaluation.report import Source
-from yolor_d2.visualize import write_image
+from yolor_d2.report.collect import Source
+from yolor_d2.visualize.pictures import write_image
 
 SIZE = (60, 80)
 HOSTILE = ["<script>alert(1)</script>", '$x_2$ "quoted" & more', "_hidden", "plain"]

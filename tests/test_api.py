@@ -19,9 +19,9 @@ from yolor_d2 import load
 from yolor_d2.api import Detection, Result
 from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.d2.modeling import build_model
-from yolor_d2.data.image import read_image
+from yolor_d2.files.images import read_image
 from yolor_d2.predictor import BatchPredictor
-from yolor_d2.visualize import draw_boxes
+from yolor_d2.visualize.pictures import draw_boxes
 
 LOW = 0.002
 

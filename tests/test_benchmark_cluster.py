@@ -10,8 +10,8 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from yolor_d2.benchmark import cluster
 from yolor_d2.benchmark.cluster import FarFileSystem, grow, measure_start, simulate
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
-from yolor_d2.data import annotations
-from yolor_d2.data.check import quick
+from yolor_d2.datasets import annotations
+from yolor_d2.doctor import quick
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.config import load_config, read_config
-from yolor_d2.config_files import MAX_VALUES, expanded_size
+from yolor_d2.config.files import MAX_VALUES, expanded_size
 
 ROOT = Path(__file__).parents[1]
 

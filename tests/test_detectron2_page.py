@@ -19,8 +19,8 @@ if RUNTIME != "detectron2":
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from yolor_d2.data.image import read_image
 from yolor_d2.engine import Trainer
+from yolor_d2.files.images import read_image
 
 PAGE = (Path(__file__).parents[1] / "docs" / "detectron2.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

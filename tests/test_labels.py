@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2 import labels as module
-from yolor_d2.labels import (
+from yolor_d2.visualize import labels as module
+from yolor_d2.visualize.labels import (
     LEAST_LETTERS,
     default_font_file,
     label_size,
@@ -22,7 +22,7 @@ from yolor_d2.labels import (
     text_colour,
     write_text,
 )
-from yolor_d2.visualize import PALETTE, draw_boxes
+from yolor_d2.visualize.pictures import PALETTE, draw_boxes
 
 TEXTS = ["a", "person 0.87", "Straße", "a class with a very long name that no box can hold 0.50"]
 

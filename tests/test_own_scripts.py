@@ -16,7 +16,7 @@ from yolor_d2.d2.engine import HookBase, hooks
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.d2.utils import EventStorage
-from yolor_d2.data.catalog import name_classes, read_class_names, register_datasets
+from yolor_d2.datasets.catalog import name_classes, read_class_names, register_datasets
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.hooks import ReportHook, writers_last
 from yolor_d2.modeling import start

@@ -14,7 +14,8 @@ from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.ops.masks import BoxMasks, MaskPiece
 from yolor_d2.prediction import outputs
 from yolor_d2.prediction.sources import Source
-from yolor_d2.shapes import (
+from yolor_d2.visualize.pictures import PALETTE, draw_batches, draw_boxes
+from yolor_d2.visualize.shapes import (
     MaskCrop,
     Skeleton,
     coco_points,
@@ -26,7 +27,6 @@ from yolor_d2.shapes import (
     outlines,
     polygon_text,
 )
-from yolor_d2.visualize import PALETTE, draw_batches, draw_boxes
 
 SIZE = (40, 60)
 
@@ -129,7 +129,7 @@ def test_drawings_without_masks_are_what_they_were_and_with_them_more():
 
 def test_batches_are_drawn_with_their_masks_and_points(tmp_path):
     from yolor_d2.d2 import structures
-    from yolor_d2.data.image import read_image
+    from yolor_d2.files.images import read_image
 
     truth = Instances(SIZE, gt_boxes=Boxes(torch.tensor([[10.0, 5, 30, 25]])))
     truth.gt_classes = torch.tensor([0])

@@ -19,14 +19,14 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 import yolor_d2
 from yolor_d2 import cli, completion
+from yolor_d2.ablation import SCALES
 from yolor_d2.arguments import export_model, report, run_ablation
 from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.commands.shell import explain
 from yolor_d2.config import get_yolor_cfg, list_keys
 from yolor_d2.d2 import RUNTIME
-from yolor_d2.evaluation.ablation import SCALES
-from yolor_d2.evaluation.report import REPORT_NAME
 from yolor_d2.export import FORMATS
+from yolor_d2.report.collect import REPORT_NAME
 
 REPOSITORY = Path(__file__).parents[1]
 QUICK = ["--config-file", "quick/ssss_320_cpu.yaml"]

@@ -25,15 +25,15 @@ from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.utils.visualizer import Visualizer
 
 from yolor_d2 import model_zoo
-from yolor_d2.checkpoint.convert import from_meta_arch
+from yolor_d2.checkpoint.conversion.convert import from_meta_arch
 from yolor_d2.d2.modeling import build_model
-from yolor_d2.data.catalog import register_datasets
-from yolor_d2.data.image import read_image
 from yolor_d2.data.loader import build_test_loader
-from yolor_d2.data.toy import ToyDataset, write_toy_dataset
+from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
+from yolor_d2.files.images import read_image
 from yolor_d2.modeling import YOLOR
 from yolor_d2.networks import build_network
+from yolor_d2.toy import ToyDataset, write_toy_dataset
 
 pytestmark = pytest.mark.slow
 

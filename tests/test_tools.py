@@ -17,8 +17,8 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2 import model_zoo
 from yolor_d2.arguments import predict
-from yolor_d2.data.image import read_image
-from yolor_d2.data.toy import ToyDataset
+from yolor_d2.files.images import read_image
+from yolor_d2.toy import ToyDataset
 
 pytestmark = pytest.mark.slow
 

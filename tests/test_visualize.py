@@ -10,9 +10,11 @@ import torch
 pytest.importorskip("yolor_d2.d2.config")  # either runtime  # for the toy data set of conftest.py
 
 from yolor_d2.d2.structures import Boxes, Instances
-from yolor_d2.data.image import read_image
-from yolor_d2.data.toy import write_toy_dataset
-from yolor_d2.visualize import (
+from yolor_d2.files.images import read_image
+from yolor_d2.runs import read_metrics
+from yolor_d2.toy import write_toy_dataset
+from yolor_d2.visualize.curves import plot_curves
+from yolor_d2.visualize.pictures import (
     PALETTE,
     beside,
     coco_boxes,
@@ -21,8 +23,6 @@ from yolor_d2.visualize import (
     draw_results,
     enlarge,
     line_widths,
-    plot_curves,
-    read_metrics,
     tile_images,
     write_image,
 )

@@ -16,7 +16,7 @@ from torch import nn
 from yolor_d2.layers.fuse import fuse_for_inference
 from yolor_d2.networks import build_network
 from yolor_d2.networks.network import customise
-from yolor_d2.visualize_implicit import (
+from yolor_d2.visualize.implicit import (
     FeatureRecorder,
     draw_alignment,
     draw_tensors,

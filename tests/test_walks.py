@@ -18,7 +18,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from PIL import Image
 
-from yolor_d2.data.toy import ToyDataset, write_toy_dataset
+from yolor_d2.toy import ToyDataset, write_toy_dataset
 
 ROOT = Path(__file__).parents[1]
 # One epoch of small images, which are not made smaller still.

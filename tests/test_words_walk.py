@@ -14,8 +14,8 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.arguments.convert_dataset import parse_args as parse_conversion
 from yolor_d2.commands.convert_dataset import main as convert_dataset
-from yolor_d2.data.catalog import load_test_items
-from yolor_d2.data.toy import ToyDataset
+from yolor_d2.datasets.catalog import load_test_items
+from yolor_d2.toy import ToyDataset
 
 REPOSITORY = Path(__file__).parents[1]
 # One process for all lines, as importing what they need is most of their time.

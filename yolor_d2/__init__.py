@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
+from ._moved import install as _install_former_names
+
 if TYPE_CHECKING:
     from .api import load as load
 
@@ -37,3 +39,5 @@ def _register(_registries: ModuleType) -> None:
 # Where the registries of either runtime are; no registry can be seen before its module is imported.
 for _name in ("detectron2.modeling", f"{__name__}._builtin.modeling"):
     wrapt.register_post_import_hook(_register, _name)
+
+_install_former_names()

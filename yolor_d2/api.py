@@ -24,8 +24,8 @@ from torch import Tensor
 
 from .config import load_config
 from .d2.structures import Instances
-from .data.catalog import class_names, class_numbers
-from .data.image import ImageReadError, check_channel_order, read_image
+from .datasets.catalog import class_names, class_numbers
+from .files.images import ImageReadError, check_channel_order, read_image
 from .inputs import IMAGE_SUFFIXES
 from .ops.masks import BoxMasks
 from .prediction.kinds import skeleton_of
@@ -33,8 +33,8 @@ from .prediction.outputs import detection_records
 from .prediction.sources import kind_of
 from .predictor import BatchPredictor, FailedInput
 from .runs import CONFIG_NAME, find_run
-from .shapes import Skeleton, coco_points, crops
-from .visualize import draw_boxes, to_rgb, write_image
+from .visualize.pictures import draw_boxes, to_rgb, write_image
+from .visualize.shapes import Skeleton, coco_points, crops
 
 if TYPE_CHECKING:
     import supervision

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from importlib import resources
 
-from . import model_zoo
+from . import config_paths
 
 # Set by the shell when it asks for completions.
 ENVIRONMENT_VARIABLE = "_ARGCOMPLETE"
@@ -43,7 +43,7 @@ def complete_file(prefix: str, **_: object) -> list[str]:
 
 def complete_config(prefix: str, **_: object) -> list[str]:
     """Configurations of the model zoo, and files."""
-    return [*model_zoo.list_configs(), *complete_file(prefix)]
+    return [*config_paths.list_configs(), *complete_file(prefix)]
 
 
 def complete_key(prefix: str, **_: object) -> list[str]:
@@ -74,7 +74,7 @@ def list_keys() -> tuple[str, ...]:
 
     package = resources.files(__package__)
     defaults = package.joinpath("_builtin", "defaults.yaml").read_text(encoding="utf-8")
-    own = OWN_KEY.findall(package.joinpath("config.py").read_text(encoding="utf-8"))
+    own = OWN_KEY.findall(package.joinpath("config", "__init__.py").read_text(encoding="utf-8"))
     for file in package.joinpath("tasks").iterdir():
         if file.name.endswith(".py"):
             keys = TASK_KEY.findall(file.read_text(encoding="utf-8"))

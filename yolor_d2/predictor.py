@@ -18,13 +18,8 @@ from .checkpoint import YOLORCheckpointer
 from .d2.config import CfgNode
 from .d2.modeling import build_model
 from .d2.structures import Instances
-from .data.image import (
-    check_channel_order,
-    limit_pixels,
-    most_pixels_in_memory,
-    read_image,
-)
 from .data.resize import build_test_resize, resize_for_test, to_pixels
+from .files.images import check_channel_order, limit_pixels, most_pixels_in_memory, read_image
 from .inputs import require_weights
 from .modeling import YOLOR
 from .modeling.inference import prepare_for_inference

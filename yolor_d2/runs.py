@@ -5,6 +5,7 @@ It needs neither torch nor Detectron2.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -175,3 +176,14 @@ def remove_run(folder: Path) -> list[str]:
     for path in folders:
         shutil.rmtree(path)
     return sorted(path.name for path in [*paths, *folders])
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Lines of a `metrics.json`; a line that was cut by an interruption is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows

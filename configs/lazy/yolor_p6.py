@@ -18,11 +18,11 @@ from detectron2.solver import WarmupParamScheduler
 from detectron2.utils import comm
 from fvcore.common.param_scheduler import CosineParamScheduler
 
-from yolor_d2.data.catalog import load_ground_truth
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
 from yolor_d2.data.loader import EvaluationMapper
 from yolor_d2.data.resize import ResizeForTest
 from yolor_d2.data.sampler import PositionSampler
+from yolor_d2.datasets.catalog import load_ground_truth
 from yolor_d2.engine.optimizer import parameter_groups
 from yolor_d2.modeling import YOLOR, YOLORPAN, YOLORBottomUp
 from yolor_d2.networks import AnchorHead, get_variant

@@ -30,8 +30,8 @@ from yolor_d2.checkpoint import (
     convert_checkpoint,
     read_weights,
 )
-from yolor_d2.checkpoint.advice import advise
-from yolor_d2.checkpoint.convert import parts_of
+from yolor_d2.checkpoint.conversion.advice import advise
+from yolor_d2.checkpoint.conversion.convert import parts_of
 from yolor_d2.commands import convert_weights as command
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model

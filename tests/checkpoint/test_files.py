@@ -16,13 +16,8 @@ import torch
 from torch import nn
 
 from yolor_d2.checkpoint import YOLORCheckpointer
-from yolor_d2.checkpoint.files import (
-    atomic_write,
-    find_fault,
-    find_not_finite,
-    find_resumable,
-    require_writable,
-)
+from yolor_d2.checkpoint.files import find_fault, find_not_finite, find_resumable
+from yolor_d2.files.writing import atomic_write, require_writable
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -27,9 +27,9 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from checkpoint.hostile_files import CODE, HOSTILE, write_zip
 from safetensors.torch import save_file
 
-from yolor_d2.checkpoint.darknet import read_darknet
 from yolor_d2.checkpoint.errors import WeightsFileError
-from yolor_d2.checkpoint.safe_load import read_weights
+from yolor_d2.checkpoint.formats.darknet import read_darknet
+from yolor_d2.checkpoint.formats.load import read_weights
 
 
 @contextmanager
@@ -333,7 +333,7 @@ def test_other_content_is_named(tmp_path):
 READ_ALL = """
 import json, resource, sys, time
 from pathlib import Path
-from yolor_d2.checkpoint.safe_load import WeightsFileError, read_weights
+from yolor_d2.checkpoint.formats.load import WeightsFileError, read_weights
 
 def megabytes(field):
     return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0]) // 1024

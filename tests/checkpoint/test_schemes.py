@@ -5,8 +5,8 @@ import zlib
 import pytest
 import torch
 
-from yolor_d2.checkpoint.convert import parts_of
-from yolor_d2.checkpoint.schemes import cfg_names, rename_keys, yaml_names
+from yolor_d2.checkpoint.conversion.convert import parts_of
+from yolor_d2.checkpoint.conversion.names import cfg_names, rename_keys, yaml_names
 from yolor_d2.networks import build_network
 
 # Number and CRC-32 of the sorted lines "name shape" of the reference's state dicts, without its

@@ -67,10 +67,11 @@ from yolor_d2.d2.structures import (
     PolygonMasks,
 )
 from yolor_d2.d2.utils import EventStorage, comm, get_event_storage, has_event_storage
-from yolor_d2.data.catalog import register_datasets, use_data
+from yolor_d2.data.options import use_data
 from yolor_d2.data.sampler import PositionSampler
-from yolor_d2.data.toy import write_toy_dataset
+from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
+from yolor_d2.toy import write_toy_dataset
 
 FACTS: dict[str, Callable[[Path], Any]] = {}
 

@@ -16,7 +16,7 @@ import torch
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.d2 import ENVIRONMENT_VARIABLE, is_installed
+from yolor_d2.runtime import ENVIRONMENT_VARIABLE, is_installed
 
 pytestmark = [
     pytest.mark.slow,

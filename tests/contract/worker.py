@@ -17,9 +17,9 @@ from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.data import DatasetCatalog
 from yolor_d2.d2.engine import DefaultPredictor, default_setup
-from yolor_d2.data.catalog import register_datasets
-from yolor_d2.data.image import read_image
+from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
+from yolor_d2.files.images import read_image
 
 
 def train(cfg: CfgNode) -> None:

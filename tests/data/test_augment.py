@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rectangles import assert_box_bounds_red, red_rectangles, sample_of
 
-from yolor_d2.data.augment import (
+from yolor_d2.data.augmentation.image import (
     clip_boxes,
     flip_horizontal,
     flip_vertical,

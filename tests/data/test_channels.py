@@ -12,12 +12,13 @@ from PIL import Image
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.commands import execute
-from yolor_d2.data.augment import Sample, by_channels, flip_horizontal, random_hsv
-from yolor_d2.data.catalog import register_datasets, use_data
-from yolor_d2.data.image import ImageReadError, read_image
+from yolor_d2.data.augmentation.image import Sample, by_channels, flip_horizontal, random_hsv
+from yolor_d2.data.augmentation.warp import warp_image
 from yolor_d2.data.loader import build_train_loader
-from yolor_d2.data.warp import warp_image
+from yolor_d2.data.options import use_data
+from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
+from yolor_d2.files.images import ImageReadError, read_image
 from yolor_d2.predictor import BatchPredictor
 
 CHANNELS = 12

@@ -14,17 +14,17 @@ from rectangles import assert_box_bounds_red
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.structures import BoxMode
-from yolor_d2.data.augment import FILL, resized_size
+from yolor_d2.data.augmentation.image import FILL, resized_size
+from yolor_d2.data.batch_shapes import BatchShapes
 from yolor_d2.data.dataset import (
     AugmentConfig,
     TrainingDataset,
     check_image_size,
     happens,
 )
-from yolor_d2.data.ground_truth import GroundTruth
-from yolor_d2.data.image import ImageReadError
 from yolor_d2.data.sampler import RectangularOrder
-from yolor_d2.data.shapes import BatchShapes
+from yolor_d2.datasets.ground_truth import GroundTruth
+from yolor_d2.files.images import ImageReadError
 from yolor_d2.ops.padding import Padding
 
 # No chance at all: every sample is its image, padded to a square.

@@ -19,12 +19,13 @@ from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
 from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.structures import BoxMode
-from yolor_d2.data import catalog, loader, settings
 from yolor_d2.data import dataset as dataset_module
+from yolor_d2.data import loader, settings
+from yolor_d2.data.batch_shapes import BatchShapes
 from yolor_d2.data.dataset import AugmentConfig
-from yolor_d2.data.image import ImageReadError, read_image
 from yolor_d2.data.sampler import epoch_order
-from yolor_d2.data.shapes import BatchShapes
+from yolor_d2.datasets import catalog
+from yolor_d2.files.images import ImageReadError, read_image
 
 ALPHA_BETA_GAMMA = ((90, "gamma"), (3, "alpha"), (7, "beta"))  # neither sorted nor without gaps
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolor_d2.data.mosaic import mosaic4_corners, mosaic9_corners
+from yolor_d2.data.augmentation.mosaic import mosaic4_corners, mosaic9_corners
 
 PROPERTY = settings(max_examples=100, deadline=None, database=None, derandomize=True)
 LAYOUTS = {4: mosaic4_corners, 9: mosaic9_corners}

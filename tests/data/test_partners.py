@@ -16,11 +16,11 @@ from PIL import Image
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.structures import BoxMode
-from yolor_d2.data.augment import Sample
+from yolor_d2.data.augmentation.image import Sample
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
-from yolor_d2.data.ground_truth import GroundTruth
 from yolor_d2.data.partners import POOL_BLOCK, PartnerPool, pool_entries
 from yolor_d2.data.sampler import PositionSampler, epoch_order
+from yolor_d2.datasets.ground_truth import GroundTruth
 
 NUM_IMAGES = 10
 SIZE = 32

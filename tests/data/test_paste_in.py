@@ -11,13 +11,9 @@ from PIL import Image
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.structures import BoxMode
-from yolor_d2.data import paste_in as module
-from yolor_d2.data.augment import NO_IDENTITY, Sample
-from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
-from yolor_d2.data.ground_truth import GroundTruth
-from yolor_d2.data.loader import build_training_dataset
-from yolor_d2.data.partners import PASTE_IMAGES, PartnerPool
-from yolor_d2.data.paste_in import (
+from yolor_d2.data.augmentation import paste_in as module
+from yolor_d2.data.augmentation.image import Sample
+from yolor_d2.data.augmentation.paste_in import (
     CutObject,
     Cutouts,
     collect,
@@ -27,7 +23,12 @@ from yolor_d2.data.paste_in import (
     random_place,
     seen_windows,
 )
-from yolor_d2.data.polygons import PolygonList
+from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
+from yolor_d2.data.loader import build_training_dataset
+from yolor_d2.data.partners import PASTE_IMAGES, PartnerPool
+from yolor_d2.datasets.annotations import NO_IDENTITY
+from yolor_d2.datasets.ground_truth import GroundTruth
+from yolor_d2.structures.polygons import PolygonList
 
 TRIANGLE = [10, 10, 50, 10, 10, 50]
 
@@ -359,7 +360,7 @@ def test_a_set_without_polygons_says_so(cfg, toy, caplog, tmp_path, monkeypatch)
     def empty(path, found):
         return polygons_of(*[None] * len(found.ids))
 
-    monkeypatch.setattr("yolor_d2.data.catalog.read_polygons", empty)
+    monkeypatch.setattr("yolor_d2.datasets.catalog.read_polygons", empty)
     caplog.clear()
     with caplog.at_level(logging.WARNING, "yolor_d2"):
         dataset = build_training_dataset(cfg)

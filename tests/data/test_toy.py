@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolor_d2.data import toy
+from yolor_d2 import toy
 
 SMALL = {"num_train": 40, "num_val": 14}
 TINY = {"num_train": 3, "num_val": 2, "image_size": (96, 128)}

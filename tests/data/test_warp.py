@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rectangles import assert_box_bounds_red, red_bounds, red_rectangles, sample_of, tile_of
 
-from yolor_d2.data import warp as module
-from yolor_d2.data.augment import FILL, Sample
-from yolor_d2.data.mosaic import mosaic4_corners, mosaic9_corners
-from yolor_d2.data.warp import (
+from yolor_d2.data.augmentation import warp as module
+from yolor_d2.data.augmentation.image import FILL, Sample
+from yolor_d2.data.augmentation.mosaic import mosaic4_corners, mosaic9_corners
+from yolor_d2.data.augmentation.warp import (
     Warp,
     Window,
     map_points,

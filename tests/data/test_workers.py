@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 LOADER = """
 import os, sys, threading, time
 from torch.utils.data import DataLoader, Dataset
-from yolor_d2.data.workers import shield_worker
+from yolor_d2.workers import shield_worker
 
 class Samples(Dataset):
     def __len__(self):
@@ -45,7 +45,7 @@ main()
 
 POOL = """
 import os, time
-from yolor_d2.data.check.images import process_pool
+from yolor_d2.files.inspection import process_pool
 
 def work(number):
     time.sleep(0.2)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from yolor_d2.config import load_config
 from yolor_d2.d2.engine import HookBase
-from yolor_d2.data.catalog import register_datasets
+from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
 
 

@@ -22,12 +22,13 @@ import torch
 from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.loader import build_train_loader
-from yolor_d2.data.toy import write_toy_dataset
+from yolor_d2.data.options import use_data
+from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.teacher import add_teacher
 from yolor_d2.tasks import settle_tasks
+from yolor_d2.toy import write_toy_dataset
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,7 +14,8 @@ import torch
 
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.catalog import register_datasets, use_data
+from yolor_d2.data.options import use_data
+from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
 
 # Images whose objects all have a matching anchor at 320 px: others cannot be learned by heart.

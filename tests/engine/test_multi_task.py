@@ -17,10 +17,11 @@ import torch
 
 from yolor_d2.config import apply_overrides, load_config
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.catalog import register_datasets, use_data
-from yolor_d2.data.toy import ToyDataset, write_toy_dataset
+from yolor_d2.data.options import use_data
+from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
 from yolor_d2.tasks import settle_tasks
+from yolor_d2.toy import ToyDataset, write_toy_dataset
 
 REPOSITORY = Path(__file__).parents[2]
 BOTH = [

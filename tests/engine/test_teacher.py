@@ -131,7 +131,9 @@ def weights_of(cfg: CfgNode, path: Path, **changes: object) -> dict:
 
 
 def test_weights_that_do_not_fit_are_refused(taught, tmp_path, monkeypatch):
-    monkeypatch.setattr("yolor_d2.checkpoint.convert.advise", lambda *_: "")  # takes seconds
+    monkeypatch.setattr(
+        "yolor_d2.checkpoint.conversion.convert.advise", lambda *_: ""
+    )  # takes seconds
     path = tmp_path / "teacher.pth"
     taught.MODEL.YOLOR.TEACHER.WEIGHTS = str(path)
     start = rf"^MODEL\.YOLOR\.TEACHER\.WEIGHTS: .*{path.name}.*"

@@ -13,12 +13,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 
 from yolor_d2 import model_zoo
-from yolor_d2.commands import execute, shell
-from yolor_d2.commands.run_ablation import measure
-from yolor_d2.config import read_config
-from yolor_d2.d2.modeling import build_model
-from yolor_d2.d2.structures import Boxes, Instances
-from yolor_d2.evaluation.ablation import (
+from yolor_d2.ablation import (
     SCALES,
     Measured,
     difference,
@@ -29,6 +24,11 @@ from yolor_d2.evaluation.ablation import (
     mean_and_spread,
     verdict,
 )
+from yolor_d2.commands import execute, shell
+from yolor_d2.commands.run_ablation import measure
+from yolor_d2.config import read_config
+from yolor_d2.d2.modeling import build_model
+from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.networks.complexity import Complexity
 

@@ -26,10 +26,12 @@ from report_cases import read_case
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog, register_coco_instances
 from yolor_d2.d2.structures import Boxes, BoxMode, Instances
-from yolor_d2.evaluation import coco_evaluator, dataset_file, report
+from yolor_d2.datasets import coco_file as dataset_file
+from yolor_d2.evaluation import coco_evaluator
 from yolor_d2.evaluation.coco_evaluator import COCOEvaluator
-from yolor_d2.evaluation.coco_figures import FIGURES_NAME, evaluate_boxes
-from yolor_d2.evaluation.report import Source, build_report, to_json
+from yolor_d2.evaluation.coco_metrics import FIGURES_NAME, evaluate_boxes
+from yolor_d2.report import collect as report
+from yolor_d2.report.collect import Source, build_report, to_json
 
 SIZE = (240, 240)
 CATEGORIES = (3, 8, 21, 40)

@@ -21,7 +21,7 @@ from faster_coco_eval.core import mask as coco_mask
 
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.evaluation.coco_evaluator import COCOEvaluator
-from yolor_d2.evaluation.coco_figures import read_figures
+from yolor_d2.evaluation.coco_metrics import read_figures
 from yolor_d2.evaluation.iou_types import run_lengths
 from yolor_d2.ops.masks import BoxMasks, MaskPiece, encode_mask
 

@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.structures import Boxes, BoxMode, Instances
-from yolor_d2.data.ground_truth import GroundTruth
+from yolor_d2.datasets.ground_truth import GroundTruth
 from yolor_d2.evaluation.classification import ClassificationEvaluator
 from yolor_d2.evaluation.embedding import (
     EmbeddingEvaluator,

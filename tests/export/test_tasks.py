@@ -18,7 +18,7 @@ from yolor_d2.export.graph import ExportedDetector, output_names, survivors
 from yolor_d2.export.metadata import describe_padding
 from yolor_d2.export.runtimes import RUNTIMES
 from yolor_d2.export.verify import Batch, ExportMismatch, Tolerance, compare, prepare_case
-from yolor_d2.networks.tasks import FileOutput, Found, TaskBranch, TaskBranches
+from yolor_d2.networks.branches import FileOutput, Found, TaskBranch, TaskBranches
 from yolor_d2.ops.padding import ImageView
 from yolor_d2.predictor import BatchPredictor, load_model
 

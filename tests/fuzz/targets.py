@@ -25,19 +25,19 @@ from checkpoint.authors_files import OF_A_RUN, save_authors_file, with_anchors
 from safetensors.torch import save as save_safetensors
 
 from yolor_d2.checkpoint.errors import WeightsFileError
-from yolor_d2.checkpoint.safe_load import read_weights
+from yolor_d2.checkpoint.formats.load import read_weights
 from yolor_d2.config import read_config
 from yolor_d2.d2.structures import BoxMode
-from yolor_d2.data.annotations import read_annotations
-from yolor_d2.data.check import Source, check_sources
-from yolor_d2.data.check.quick import quick_check
-from yolor_d2.data.check.repair import write_repaired
-from yolor_d2.data.check.source import read_coco
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
-from yolor_d2.data.formats import read_labelled
-from yolor_d2.data.ground_truth import GroundTruth
-from yolor_d2.data.keypoint_files import read_keypoints
-from yolor_d2.data.polygon_files import read_polygons
+from yolor_d2.datasets.annotations import read_annotations
+from yolor_d2.datasets.formats import read_labelled
+from yolor_d2.datasets.ground_truth import GroundTruth
+from yolor_d2.datasets.keypoints import read_keypoints
+from yolor_d2.datasets.polygons import read_polygons
+from yolor_d2.datasets.source import read_coco
+from yolor_d2.doctor import Source, check_sources
+from yolor_d2.doctor.quick import quick_check
+from yolor_d2.doctor.repair import write_repaired
 
 VALUES = [
     *(None, True, False, 0, 1, -1, 3, 2**31, -(2**63), 2**64, 10**400, 0.5, -0.0, 1e308),

@@ -14,8 +14,8 @@ from yolor_d2.config import load_config
 from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.d2.structures import Boxes, Instances
-from yolor_d2.data.image import MAX_PIXELS_VARIABLE
 from yolor_d2.data.resize import ResizeForTest
+from yolor_d2.files.images import MAX_PIXELS_VARIABLE
 from yolor_d2.modeling.inference import prepare_for_inference
 from yolor_d2.predictor import BatchPredictor, FailedInput
 from yolor_d2.tiles import take_from_tile, tile_windows

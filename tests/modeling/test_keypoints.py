@@ -9,7 +9,7 @@ from modeling.test_meta_arch import LOSSES, ONE_BOX, build, build_finder, find, 
 
 from yolor_d2.d2.structures import Keypoints
 from yolor_d2.engine.freeze import freeze
-from yolor_d2.networks.tasks.keypoints import keypoints_of_rows
+from yolor_d2.networks.branches.keypoints import keypoints_of_rows
 from yolor_d2.ops import decode
 from yolor_d2.ops.padding import Placement
 from yolor_d2.tasks import pack_fields

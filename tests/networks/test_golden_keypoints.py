@@ -9,7 +9,7 @@ from yolor_d2.golden import uniform, weight
 from yolor_d2.layers import FORM_V7, build_implicit
 from yolor_d2.layers.fuse import fuse_for_inference
 from yolor_d2.networks import AnchorHead, KeypointBranch
-from yolor_d2.networks.tasks import Found
+from yolor_d2.networks.branches import Found
 from yolor_d2.networks.variants import ANCHORS_1280
 from yolor_d2.ops import LossGains, assign, decode, detection_losses, xyxy_to_cxcywh
 from yolor_d2.ops.ota import boxes_by_image

@@ -8,8 +8,8 @@ from torch import nn
 from yolor_d2.golden import uniform, weight
 from yolor_d2.layers import FORM_V7, build_implicit
 from yolor_d2.networks import AnchorHead
-from yolor_d2.networks.tasks import MaskBranch
-from yolor_d2.networks.tasks.masks import coefficients_of_rows
+from yolor_d2.networks.branches import MaskBranch
+from yolor_d2.networks.branches.masks import coefficients_of_rows
 from yolor_d2.ops import decode, xyxy_to_cxcywh
 
 CASE = "v7_iseg"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from yolor_d2.layers import FORM_D, Implicit
 from yolor_d2.networks import KeypointBranch
-from yolor_d2.networks.tasks import Found
-from yolor_d2.networks.tasks.keypoints import (
+from yolor_d2.networks.branches import Found
+from yolor_d2.networks.branches.keypoints import (
     COCO_SIGMAS,
     POINT_LOSSES,
     keypoint_losses,

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from yolor_d2.layers import FORM_D, Implicit
 from yolor_d2.networks import TaskBranches
-from yolor_d2.networks.tasks import MaskBranch
-from yolor_d2.networks.tasks import masks as tasks_masks
-from yolor_d2.networks.tasks.branch import Found
-from yolor_d2.networks.tasks.masks import (
+from yolor_d2.networks.branches import MaskBranch
+from yolor_d2.networks.branches import masks as tasks_masks
+from yolor_d2.networks.branches.branch import Found
+from yolor_d2.networks.branches.masks import (
     MaskOutput,
     choose_rows,
     coefficients_of_rows,

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolor_d2.networks.tasks.classification import presence_loss, present_classes
-from yolor_d2.networks.tasks.embedding import (
+from yolor_d2.networks.branches.classification import presence_loss, present_classes
+from yolor_d2.networks.branches.embedding import (
     cosine_scale,
     embeddings_of_rows,
     identity_loss,

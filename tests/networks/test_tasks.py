@@ -5,7 +5,7 @@ import torch
 
 from yolor_d2.layers import FORM_D, Implicit
 from yolor_d2.networks import ClassificationBranch, EmbeddingBranch, TaskBranches
-from yolor_d2.networks.tasks.classification import mean_over_image
+from yolor_d2.networks.branches.classification import mean_over_image
 
 WIDTHS, STRIDES = [4, 6], [8, 16]
 WINDOWS = torch.tensor([[0, 0, 32, 32], [4, 8, 12, 28]])  # xyxy

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.data.toy import write_toy_dataset
+from yolor_d2.toy import write_toy_dataset
 
 pytestmark = pytest.mark.slow
 

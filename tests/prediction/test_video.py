@@ -14,7 +14,7 @@ pytest.importorskip("av")
 import av
 from predict_commands import write_video
 
-from yolor_d2.data.image import ImageReadError
+from yolor_d2.files.images import ImageReadError
 from yolor_d2.prediction import video as video_module
 from yolor_d2.prediction.sources import expand
 from yolor_d2.prediction.video import Frame, Mark, OpenCVVideo, PyAVVideo, VideoWriter

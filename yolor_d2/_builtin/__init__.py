@@ -4,6 +4,3 @@ It offers the names that `yolor_d2.d2` imports, for one process, with the same c
 order, checkpoints and results. What it leaves out raises an error that says so. See
 docs/runtimes.md.
 """
-
-# The seam comes first, whichever of these modules is asked for: some need it, and it needs most.
-from .. import d2 as _d2  # noqa: F401

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..d2 import INSTALL_COMMAND
+from ..runtime import INSTALL_COMMAND
 
 
 def get_world_size() -> int:

@@ -11,7 +11,7 @@ from importlib import metadata
 import torch
 from tabulate import tabulate
 
-from ..d2 import describe_runtime
+from ..runtime import describe_runtime
 
 PACKAGES = ("torch", "torchvision", "numpy", "Pillow", "fvcore", "iopath", "pycocotools", "yacs")
 # Records below this logger are those of the runtime.

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from ..completion import complete_config, complete_file_or_key, complete_key
+from ..config_paths import find_config, zoo_path
 from ..inputs import overridden_weights, require_overrides, require_weights
-from ..model_zoo import find_config, zoo_path
 from ..runs import BEST_WEIGHTS, find_run
 from .parser import CommandParser
 from .words import KEYS

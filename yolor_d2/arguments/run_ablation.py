@@ -21,7 +21,7 @@ from pathlib import Path
 from ..inputs import require_datasets, require_overrides
 from .common import add_dataset, add_overrides, new_parser
 
-# Names of `yolor_d2.evaluation.ablation.SCALES`.
+# Names of `yolor_d2.ablation.SCALES`.
 SCALES = ("toy", "bccd", "coco")
 
 

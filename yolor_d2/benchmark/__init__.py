@@ -4,6 +4,7 @@ A module has `run(args)`, which returns a `Report`; `yolor_d2.arguments.benchmar
 takes.
 """
 
-from .report import Report, describe_machine
+from ..environment import describe_machine
+from .report import Report
 
 __all__ = ["Report", "describe_machine"]

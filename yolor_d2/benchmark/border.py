@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from ..config import load_config
-from ..data.catalog import check_classes, load_ground_truth, register_datasets, use_data
-from ..data.ground_truth import GroundTruth
-from ..data.image import read_image
+from ..data.options import use_data
+from ..datasets.catalog import check_classes, load_ground_truth, register_datasets
+from ..datasets.ground_truth import GroundTruth
+from ..environment import describe_machine
+from ..files.images import read_image
 from ..predictor import BatchPredictor, FailedInput
-from .report import Report, describe_machine
+from .report import Report
 
 SIDES = ("left", "top", "right", "bottom")
 LEAST_IOU = 0.5

@@ -23,14 +23,15 @@ import torch.multiprocessing as mp
 from ..checkpoint import YOLORCheckpointer
 from ..config import load_config
 from ..d2.data import register_coco_instances
-from ..data import annotations as annotation_files
-from ..data.check.quick import quick_check
-from ..data.fingerprint import take_fingerprint
 from ..data.loader import build_training_dataset
+from ..datasets import annotations as annotation_files
+from ..datasets.fingerprint import take_fingerprint
+from ..doctor.quick import quick_check
 from ..engine import Trainer
 from ..engine.ema import EMAHook
 from ..engine.processes import any_process
-from .report import Report, describe_machine
+from ..environment import describe_machine
+from .report import Report
 from .start import NUM_CLASSES, write_data_set
 
 GB = 1e9

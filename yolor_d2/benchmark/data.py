@@ -16,10 +16,12 @@ import cv2
 
 from ..config import load_config
 from ..d2.config import CfgNode
-from ..data.catalog import register_datasets, use_data
 from ..data.loader import build_train_loader, build_training_dataset
+from ..data.options import use_data
+from ..datasets.catalog import register_datasets
+from ..environment import describe_machine
 from ..tasks import TASKS, settle_tasks
-from .report import Report, describe_machine
+from .report import Report
 
 MIB = 1024**2
 # Samples of each kind before those that are timed.

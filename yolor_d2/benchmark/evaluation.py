@@ -9,14 +9,16 @@ import tempfile
 import torch
 
 from ..config import load_config
-from ..data.catalog import register_datasets, use_data
 from ..data.loader import build_test_loader
+from ..data.options import use_data
+from ..datasets.catalog import register_datasets
 from ..engine import Trainer
+from ..environment import describe_machine
 from ..modeling import YOLOR
 from ..modeling.inference import prepare_for_inference
 from . import generated_evaluation, timing
 from .model import build
-from .report import Report, describe_machine
+from .report import Report
 from .timing import Clock, Stages
 
 # Methods of the model, and the stage that each is.

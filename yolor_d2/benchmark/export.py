@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..config import load_config
+from ..environment import describe_machine
 from ..export.graph import ROWS
 from ..export.onnx import require
 from ..export.verify import run_on_images
@@ -19,7 +20,7 @@ from ..modeling.images import place_images
 from ..modeling.inference import prepare_for_inference
 from . import timing
 from .model import build, random_images
-from .report import Report, describe_machine
+from .report import Report
 from .timing import Clock
 
 

@@ -26,11 +26,12 @@ from pycocotools.cocoeval import COCOeval
 from ..d2.data import DatasetCatalog, MetadataCatalog, register_coco_instances
 from ..d2.evaluation import DatasetEvaluator, StockCOCOEvaluator
 from ..d2.structures import Boxes, Instances
+from ..environment import describe_machine
 from ..evaluation.coco_evaluator import COCOEvaluator
-from ..evaluation.coco_figures import METRICS
 from ..evaluation.coco_files import RESULTS_NAME
-from ..evaluation.report import Source, build_report, to_json, write_report
-from .report import Report, describe_machine
+from ..evaluation.coco_metrics import METRICS
+from ..report.collect import Source, build_report, to_json, write_report
+from .report import Report
 
 SIZE = (480, 640)
 NUM_CLASSES = 80

@@ -13,12 +13,13 @@ from ..arguments.benchmark import VARIANT_KEYS
 from ..config import load_config
 from ..d2.config import CfgNode
 from ..d2.modeling import build_model
+from ..environment import describe_machine
 from ..modeling import YOLOR
 from ..modeling.complexity import config_complexity
 from ..modeling.inference import DTYPES, prepare_for_inference
 from ..predictor import load_model
 from . import timing
-from .report import Report, describe_machine
+from .report import Report
 from .timing import Clock
 
 ALL_OFF = [

@@ -7,10 +7,11 @@ import argparse
 import torch
 from torch import Tensor
 
+from ..environment import describe_machine
 from ..ops import Detections, detect
 from ..ops.nms import MAX_CANDIDATES, select_candidates
 from . import timing
-from .report import Report, describe_machine
+from .report import Report
 from .timing import Clock
 
 IMAGE_SIDE = 1280.0

@@ -12,13 +12,14 @@ import torch
 from ..config import load_config
 from ..d2.config import CfgNode
 from ..d2.engine import DefaultPredictor
-from ..data.image import read_image
-from ..data.toy import write_toy_dataset
+from ..environment import describe_machine
+from ..files.images import read_image
 from ..modeling import YOLOR
 from ..predictor import BatchPredictor
+from ..toy import write_toy_dataset
 from . import timing
 from .model import build
-from .report import Report, describe_machine
+from .report import Report
 from .timing import Clock, Stages
 
 # Methods of the predictor and of its model, and the stage that each is.

@@ -16,7 +16,8 @@ import numpy as np
 from ..config import load_config
 from ..d2 import RUNTIME
 from ..d2.data import register_coco_instances
-from .report import Report, describe_machine
+from ..environment import describe_machine
+from .report import Report
 
 MIB = 1024**2
 # Of the common sizes of its images, (H, W).

@@ -17,7 +17,8 @@ from ..engine import Trainer
 from ..engine.ema import EMAHook
 from ..engine.gpu import suit_gpu
 from ..engine.step import StepTrainer, precision_from_config
-from .report import Report, describe_machine
+from ..environment import describe_machine
+from .report import Report
 from .timing import Clock
 
 MIB = 1024**2

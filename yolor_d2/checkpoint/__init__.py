@@ -1,8 +1,8 @@
 """Checkpoints, and weights of other programs."""
 
 from .checkpointer import BEST_NAME, FINAL_NAME, YOLORCheckpointer
-from .convert import ConversionReport, convert_checkpoint
-from .safe_load import ForeignWeights, WeightsFileError, read_weights
+from .conversion.convert import ConversionReport, convert_checkpoint
+from .formats.load import ForeignWeights, WeightsFileError, read_weights
 
 __all__ = [
     "BEST_NAME",

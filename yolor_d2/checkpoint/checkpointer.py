@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..d2.checkpoint import DetectionCheckpointer
+from ..files.writing import atomic_write
 from ..inputs import require_weights_or_address
 from ..wording import counted
-from .convert import (
+from .conversion.convert import (
     check_anchors,
     convert_weights,
     has_own_parts,
@@ -23,16 +24,9 @@ from .convert import (
     take_branch,
     to_meta_arch,
 )
-from .files import (
-    LAST_NAME,
-    atomic_write,
-    find_not_finite,
-    find_resumable,
-    prune_checkpoints,
-    remove_temporaries,
-)
-from .safe_load import ForeignWeights, read_weights
-from .schemes import COUNTER
+from .conversion.names import COUNTER
+from .files import LAST_NAME, find_not_finite, find_resumable, prune_checkpoints, remove_temporaries
+from .formats.load import ForeignWeights, read_weights
 
 # Names of the tensors of further tasks, see `networks.tasks`.
 TASKS_PREFIX = "tasks."

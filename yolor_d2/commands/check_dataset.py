@@ -9,18 +9,18 @@ from pathlib import Path
 
 import torch
 
-from yolor_d2.checkpoint.files import atomic_write, require_writable
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.catalog import register_datasets, registered_files
-from yolor_d2.data.check import Source, check_sources
-from yolor_d2.data.check.boxes import InputSettings
-from yolor_d2.data.check.findings import count_severities
-from yolor_d2.data.check.pictures import draw_findings
-from yolor_d2.data.check.repair import changes_path, check_target, write_repaired
-from yolor_d2.data.check.source import read_coco
-from yolor_d2.data.formats import has_split, read_labelled
 from yolor_d2.data.settings import training_size
+from yolor_d2.datasets.catalog import register_datasets, registered_files
+from yolor_d2.datasets.findings import count_severities
+from yolor_d2.datasets.formats import has_split, read_labelled
+from yolor_d2.datasets.source import read_coco
+from yolor_d2.doctor import Source, check_sources
+from yolor_d2.doctor.boxes import InputSettings
+from yolor_d2.doctor.pictures import draw_findings
+from yolor_d2.doctor.repair import changes_path, check_target, write_repaired
+from yolor_d2.files.writing import atomic_write, require_writable
 from yolor_d2.inputs import require_source
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.networks.network import build_backbone

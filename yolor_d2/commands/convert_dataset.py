@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from yolor_d2.d2.utils import setup_logger
-from yolor_d2.data.formats import convert_to_coco
-from yolor_d2.data.formats.labels import read_names
+from yolor_d2.datasets.formats import convert_to_coco
+from yolor_d2.datasets.formats.labels import read_names
 from yolor_d2.wording import counted
 
 

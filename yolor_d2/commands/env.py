@@ -14,9 +14,9 @@ import torch
 from tabulate import tabulate
 
 import yolor_d2
-from yolor_d2 import model_zoo
+from yolor_d2 import config_paths
 from yolor_d2.benchmark import describe_machine
-from yolor_d2.d2 import ENVIRONMENT_VARIABLE
+from yolor_d2.runtime import ENVIRONMENT_VARIABLE
 
 # Whose versions matter: what the package stands on, and what only some commands need.
 PACKAGES = (
@@ -38,7 +38,7 @@ def collect() -> dict[str, str]:
     machine = {key: str(value) for key, value in describe_machine().items()}
     return {
         "yolor_d2": f"{yolor_d2.__version__} in {Path(yolor_d2.__file__).parent}",
-        "configs": str(model_zoo.config_root()),
+        "configs": str(config_paths.config_root()),
         "system": platform.platform(),
         "python": f"{platform.python_version()} at {sys.executable}",
         **{key: value for key, value in machine.items() if key not in ("python", "torch")},

@@ -13,23 +13,23 @@ import torch
 from tabulate import tabulate
 
 from yolor_d2.arguments.predict import DEFAULT_THRESHOLD
-from yolor_d2.checkpoint.files import atomic_write, require_writable
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.data import MetadataCatalog
 from yolor_d2.d2.utils import setup_logger
-from yolor_d2.data.catalog import load_test_items, register_datasets
-from yolor_d2.data.image import read_image
 from yolor_d2.data.resize import ResizeForTest, build_test_resize, resize_for_test
-from yolor_d2.data.toy import make_scene
+from yolor_d2.datasets.catalog import load_test_items, register_datasets
 from yolor_d2.export import DIFFERENCES, FORMATS, export_model
 from yolor_d2.export.graph import FileOptions
 from yolor_d2.export.metadata import largest_image
 from yolor_d2.export.runtimes import require_installed
 from yolor_d2.export.verify import Batch
+from yolor_d2.files.images import read_image
+from yolor_d2.files.writing import atomic_write, require_writable
 from yolor_d2.inputs import find_images
 from yolor_d2.modeling import YOLOR
 from yolor_d2.predictor import load_model
+from yolor_d2.toy import make_scene
 
 # Noise to compare on: images, and sides beyond the least in multiples of the greatest stride.
 SHAPES = ((1, 0, 0), (1, 2, 1), (3, 1, 3))

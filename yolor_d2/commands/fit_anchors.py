@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from yolor_d2.config import apply_overrides, find_config, read_config
+from yolor_d2.config_paths import zoo_name
 from yolor_d2.d2.config import CfgNode
-from yolor_d2.data.catalog import register_datasets, use_data
 from yolor_d2.data.dataset import TrainingDataset
-from yolor_d2.data.loader import load_training_truth
+from yolor_d2.data.options import use_data
 from yolor_d2.data.settings import training_size
-from yolor_d2.model_zoo import zoo_name
+from yolor_d2.datasets.catalog import register_datasets
+from yolor_d2.datasets.training_set import load_training_truth
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.ops.anchors import best_possible_recall, fit_anchors, fitness
 

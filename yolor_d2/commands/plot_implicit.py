@@ -9,12 +9,12 @@ import torch
 from ..checkpoint import YOLORCheckpointer
 from ..config import load_config
 from ..d2.modeling import build_model
-from ..data.catalog import class_names, register_datasets
-from ..data.image import read_image
 from ..data.loader import EvaluationMapper
+from ..datasets.catalog import class_names, register_datasets
+from ..files.images import read_image
 from ..inputs import find_images, require_weights
 from ..layers import Implicit
-from ..visualize_implicit import (
+from ..visualize.implicit import (
     FeatureRecorder,
     draw_alignment,
     draw_tensors,

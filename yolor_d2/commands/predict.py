@@ -10,19 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolor_d2.checkpoint.files import require_writable
 from yolor_d2.commands.shell import NO_SPACE
 from yolor_d2.config import load_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.utils import setup_logger
-from yolor_d2.data.catalog import class_names, class_numbers
-from yolor_d2.evaluation.report import read_thresholds
+from yolor_d2.datasets.catalog import class_names, class_numbers
+from yolor_d2.files.writing import require_writable
 from yolor_d2.prediction import outputs, state
 from yolor_d2.prediction.kinds import gives_masks, skeleton_of
 from yolor_d2.prediction.run import Prediction, Run, Stopped, VideoOptions
 from yolor_d2.prediction.sources import Source, expand
 from yolor_d2.prediction.tracking import LOW_SCORE
 from yolor_d2.predictor import BatchPredictor
+from yolor_d2.report.collect import read_thresholds
 
 logger = logging.getLogger("yolor_d2.predict")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from jinja2 import UndefinedError
 
-from ..checkpoint.files import atomic_write, require_writable
 from ..config import load_run_config
-from ..data.catalog import register_datasets
-from ..evaluation.report import (
+from ..datasets.catalog import register_datasets
+from ..files.writing import atomic_write, require_writable
+from ..inputs import require_all
+from ..report.collect import (
     REPORT_NAME,
     Source,
     build_report,
@@ -21,8 +22,7 @@ from ..evaluation.report import (
     write_report,
     write_reports,
 )
-from ..evaluation.report_compare import align_reports
-from ..inputs import require_all
+from ..report.compare import align_reports
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def name_runs(runs: Sequence[Path]) -> list[str]:
 def compare(runs: Sequence[Path], names: Sequence[str], output: Path) -> Path:
     """Write the page that compares two runs."""
     # Here, as it brings matplotlib.
-    from ..evaluation.report_page import render_comparison
+    from ..report.page import render_comparison
 
     require_writable(output)
     reports = [read_run(path) for path in runs]

@@ -16,25 +16,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..checkpoint.files import atomic_write
+from ..ablation import SCALES, Measured, difference, format_costs, format_table, get_table
 from ..config import apply_overrides, read_config
 from ..d2.config import CfgNode
-from ..data.catalog import register_datasets, use_data
-from ..data.toy import write_toy_dataset
-from ..data.workers import ask_for_signal
-from ..evaluation.ablation import (
-    SCALES,
-    Measured,
-    difference,
-    format_costs,
-    format_table,
-    get_table,
-)
+from ..data.options import use_data
+from ..datasets.catalog import register_datasets
+from ..files.writing import atomic_write
 from ..modeling.backbone import task_inputs, variant_from_config
 from ..networks import build_network
 from ..networks.complexity import Complexity, measure_complexity
+from ..runs import read_metrics
 from ..tasks import TASKS, build_tasks, settle_tasks
-from ..visualize import read_metrics
+from ..toy import write_toy_dataset
+from ..workers import ask_for_signal
 
 POLL_SECONDS = 0.5
 TOY_IDENTITIES = 24

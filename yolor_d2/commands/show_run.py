@@ -7,8 +7,9 @@ from pathlib import Path
 
 from yolor_d2.config import load_run_config
 from yolor_d2.d2.data import MetadataCatalog
-from yolor_d2.data.catalog import register_datasets
-from yolor_d2.visualize import draw_results, plot_curves
+from yolor_d2.datasets.catalog import register_datasets
+from yolor_d2.visualize.curves import plot_curves
+from yolor_d2.visualize.pictures import draw_results
 from yolor_d2.wording import counted
 
 

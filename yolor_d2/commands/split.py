@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from yolor_d2.checkpoint.files import atomic_write
-from yolor_d2.data.check.entries import check_entries
-from yolor_d2.data.check.findings import ERROR
-from yolor_d2.data.check.source import Source, read_coco
-from yolor_d2.data.formats.convert import read_complete
-from yolor_d2.data.split import PARTS, split_coco
+from yolor_d2.datasets.entries import check_entries
+from yolor_d2.datasets.findings import ERROR
+from yolor_d2.datasets.formats.convert import read_complete
+from yolor_d2.datasets.source import Source, read_coco
+from yolor_d2.datasets.split import PARTS, split_coco
+from yolor_d2.files.writing import atomic_write
 
 
 def read_source(args: argparse.Namespace) -> tuple[dict, Path]:

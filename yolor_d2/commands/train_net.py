@@ -20,10 +20,11 @@ from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_setup
 from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
-from yolor_d2.data.annotations import drop_contents, keep_copies_in
-from yolor_d2.data.catalog import register_datasets, use_data
-from yolor_d2.data.check.quick import check_datasets, log_findings
 from yolor_d2.data.loader import prepare_polygons
+from yolor_d2.data.options import use_data
+from yolor_d2.datasets.annotations import drop_contents, keep_copies_in
+from yolor_d2.datasets.catalog import register_datasets
+from yolor_d2.doctor.quick import check_datasets, log_findings
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.batch_size import AUTO, GPUTrial, resolve_batch
 from yolor_d2.engine.console import take_over_screen
@@ -33,7 +34,7 @@ from yolor_d2.engine.lock import is_locked, locked
 from yolor_d2.engine.processes import first_of_machine_first, wait_for_all
 from yolor_d2.engine.rates import scale_rates
 from yolor_d2.engine.teacher import settle_teacher, teacher_config
-from yolor_d2.evaluation.report import report_or_log
+from yolor_d2.report.collect import report_or_log
 from yolor_d2.runs import (
     TEACHER_CONFIG_NAME,
     refuse_other_run,

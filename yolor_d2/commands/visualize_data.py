@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 
 from yolor_d2.config import load_config
-from yolor_d2.data.catalog import class_names, register_datasets, use_data
 from yolor_d2.data.loader import build_train_loader
+from yolor_d2.data.options import use_data
+from yolor_d2.datasets.catalog import class_names, register_datasets
 from yolor_d2.prediction.kinds import skeleton_of_data
-from yolor_d2.visualize import draw_batches
+from yolor_d2.visualize.pictures import draw_batches
 from yolor_d2.wording import counted
 
 

@@ -15,8 +15,12 @@ import torch
 from torch.utils.data import Dataset
 
 from ..d2.structures import Boxes, Instances, Keypoints, PolygonMasks
+from ..datasets.ground_truth import GroundTruth, known_identities, number_identities
+from ..files.images import ImageReadError, check_channel_order, read_image
 from ..ops.padding import Padding
-from .augment import (
+from ..structures.keypoints import map_keypoints
+from ..workers import shield_worker
+from .augmentation.image import (
     Sample,
     flip_horizontal,
     flip_vertical,
@@ -25,16 +29,12 @@ from .augment import (
     resize_longer_side,
     resized_size,
 )
+from .augmentation.mosaic import mosaic4_corners, mosaic9_corners
+from .augmentation.paste_in import CutObject, Cutouts, collect, paste_in, seen_windows
+from .augmentation.warp import Tile, random_warp, render
+from .batch_shapes import BatchShapes, Frame
 from .cache import DiskCache, MemoryCache
-from .ground_truth import GroundTruth, known_identities, number_identities
-from .image import ImageReadError, check_channel_order, read_image
-from .keypoints import map_keypoints
-from .mosaic import mosaic4_corners, mosaic9_corners
 from .partners import PartnerPool
-from .paste_in import CutObject, Cutouts, collect, paste_in, seen_windows
-from .shapes import BatchShapes, Frame
-from .warp import Tile, random_warp, render
-from .workers import shield_worker
 
 # Keeps these generators apart from those of samples, epochs and shapes, see `sampler.EPOCH_STREAM`.
 PASTE_STREAM = 4

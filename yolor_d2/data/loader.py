@@ -19,26 +19,27 @@ from ..d2.data import (
     build_detection_train_loader,
 )
 from ..d2.utils import comm
-from ..modeling.backbone import variant_from_config
-from ..modeling.images import padding_from_config
-from ..ops.anchors import best_possible_recall
-from ..tasks import enabled_tasks, ground_truth_needed
-from ..wording import counted
-from .accumulation import Accumulation
-from .catalog import (
+from ..datasets.catalog import (
     check_classes,
     class_names,
     count_images,
     keypoint_layout,
-    load_ground_truth,
     load_test_items,
 )
+from ..datasets.fingerprint import take_fingerprint
+from ..datasets.ground_truth import GroundTruth
+from ..datasets.training_set import load_training_truth
+from ..files.images import limit_pixels, read_image
+from ..modeling.backbone import variant_from_config
+from ..modeling.images import padding_from_config
+from ..ops.anchors import best_possible_recall
+from ..structures.keypoints import flip_order
+from ..tasks import enabled_tasks, ground_truth_needed
+from ..wording import counted
+from ..workers import shield_worker
+from .accumulation import Accumulation
 from .dataset import TrainingDataset, check_image_size
-from .fingerprint import take_fingerprint
-from .ground_truth import GroundTruth
-from .image import limit_pixels, read_image
 from .image_weights import image_weights
-from .keypoints import flip_order
 from .resize import ReferenceResize, ResizeForTest, build_test_resize, resize_for_test, to_pixels
 from .sampler import PositionSampler, epoch_order
 from .settings import (
@@ -47,7 +48,6 @@ from .settings import (
     build_cache,
     training_size,
 )
-from .workers import shield_worker
 
 logger = logging.getLogger(__name__)
 
@@ -60,70 +60,6 @@ def needs_polygons(cfg: CfgNode) -> bool:
     augment = cfg.INPUT.AUGMENT
     moved = augment.PASTE_IN > 0 or augment.BOX_FROM_MASK
     return moved or "polygons" in ground_truth_needed(cfg)
-
-
-def load_training_truth(
-    cfg: CfgNode, polygons: bool = False, keypoints: bool = False
-) -> GroundTruth:
-    """Images and objects of DATASETS.TRAIN.
-
-    Args:
-        cfg: the configuration.
-        polygons: whether those of the objects are needed.
-        keypoints: the same.
-
-    Raises:
-        ValueError: when classes do not fit the model, when no image has a usable box, or when data
-            sets have different keypoints.
-    """
-    names, num_classes = list(cfg.DATASETS.TRAIN), cfg.MODEL.YOLOR.NUM_CLASSES
-    if not names:
-        raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
-    channels = len(cfg.MODEL.PIXEL_MEAN)
-    parts = [load_ground_truth(name, channels, polygons, keypoints) for name in names]
-    if keypoints:
-        check_layout(names, parts)
-    for name in names:
-        check_classes(cfg, name)
-    classes = [MetadataCatalog.get(name).get("thing_classes") for name in names]
-    if any(x != classes[0] for x in classes):
-        raise ValueError(f"DATASETS.TRAIN {names} have different classes: {classes}"[:400])
-    truth = GroundTruth.join(parts)
-    beyond = np.flatnonzero((truth.labels < 0) | (truth.labels >= num_classes))
-    if len(beyond):
-        image = int(np.searchsorted(truth.starts, beyond[0], side="right")) - 1
-        raise ValueError(
-            f"image {truth.file_names[image]!r} has an object of class {truth.labels[beyond[0]]}, "
-            f"but MODEL.YOLOR.NUM_CLASSES is {num_classes}"
-        )
-    left = len(truth.labels)
-    if left == 0:
-        raise ValueError(f"DATASETS.TRAIN {names}: no image has a box of positive size inside it")
-    if left < truth.num_given:
-        logger.warning(
-            "DATASETS.TRAIN %s: %d of %d boxes are left out: empty, or outside their image",
-            names,
-            truth.num_given - left,
-            truth.num_given,
-        )
-    return truth.without_empty() if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else truth
-
-
-def check_layout(names: Sequence[str], parts: Sequence[GroundTruth]) -> None:
-    """Compare the keypoints of data sets with each other and with their names.
-
-    Raises:
-        ValueError: when their numbers differ.
-    """
-    counts = {name: part.keypoints.shape[1] for name, part in zip(names, parts)}  # pyright: ignore[reportOptionalMemberAccess]
-    known, _ = keypoint_layout(names)
-    expected = {len(known)} if known else set()
-    found = {count for count in counts.values() if count}
-    if len(found | expected) > 1:
-        raise ValueError(
-            f"objects of DATASETS.TRAIN have different numbers of keypoints: {counts}"
-            + (f"; keypoint_names are {known}" if known else "")
-        )
 
 
 def log_counts(cfg: CfgNode, truth: GroundTruth) -> None:

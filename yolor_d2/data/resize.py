@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..d2.config import CfgNode
 from ..d2.data import ResizeShortestEdge
-from .augment import by_channels
+from .augmentation.image import by_channels
 
 
 class ResizeForTest(ResizeShortestEdge):

@@ -12,10 +12,10 @@ from ..d2.config import CfgNode
 from ..d2.modeling import build_backbone
 from ..d2.utils import comm
 from .accumulation import Accumulation
+from .batch_shapes import BatchShapes
 from .cache import DiskCache, MemoryCache
 from .dataset import AugmentConfig, TrainingDataset
 from .sampler import RectangularOrder
-from .shapes import BatchShapes
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..config import read_config
-from ..config_node import WORDS
+from ..config.node import WORDS
 from ..d2.config import CfgNode
 from ..d2.utils import EventStorage, comm
 from ..data.loader import build_training_dataset, count_training_images

@@ -14,10 +14,10 @@ from ..checkpoint import BEST_NAME, FINAL_NAME, YOLORCheckpointer
 from ..d2.config import CfgNode
 from ..d2.engine import HookBase, hooks
 from ..d2.utils import comm
-from ..data.fingerprint import describe_changes
-from ..evaluation.report import report_or_log
+from ..datasets.fingerprint import describe_changes
+from ..report.collect import report_or_log
 from ..runs import TEACHER_WEIGHTS
-from ..visualize_implicit import draw_tensors, to_image
+from ..visualize.implicit import draw_tensors, to_image
 
 logger = logging.getLogger(__name__)
 

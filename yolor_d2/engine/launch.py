@@ -32,7 +32,7 @@ from ..d2 import RUNTIME
 from ..d2 import engine as runtime
 from ..d2.config import CfgNode
 from ..d2.utils import comm
-from ..data.workers import ask_for_signal
+from ..workers import ask_for_signal
 from .interrupt import SIGNALS, expect_repeated_signals
 from .watch import ProcessLostError, watched
 

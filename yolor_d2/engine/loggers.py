@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.files import atomic_write
 from ..config import list_keys
 from ..d2.config import CfgNode
 from ..d2.utils import EventWriter, get_event_storage
+from ..files.writing import atomic_write
 from .lengths import get_key
 
 logger = logging.getLogger(__name__)

@@ -28,15 +28,15 @@ from ..d2.evaluation import (
 )
 from ..d2.utils import CommonMetricPrinter, EventWriter, comm, setup_logger
 from ..data.accumulation import Accumulation
-from ..data.catalog import class_names
-from ..data.image import ImageReadError
 from ..data.image_weights import read_class_ap
 from ..data.loader import build_test_loader, build_train_loader, fingerprint
+from ..datasets.catalog import class_names
 from ..evaluation.coco_evaluator import COCOEvaluator
-from ..evaluation.report import inference_folder, keep_for_report
 from ..evaluation.stages import StageTimer
+from ..files.images import ImageReadError
 from ..modeling.inference import prepare_for_inference
 from ..modeling.teacher import TaughtModel
+from ..report.collect import inference_folder, keep_for_report
 from ..tasks import coco_options, enabled_tasks
 from .console import FOR_FILE, ProgressPrinter
 from .ema import EMAHook

@@ -11,7 +11,7 @@ import numpy as np
 from ..d2.data import MetadataCatalog
 from ..d2.evaluation import DatasetEvaluator
 from ..d2.utils import comm
-from ..data.catalog import load_labels
+from ..datasets.catalog import load_labels
 from .ranking import average_precision, chance_average_precision
 
 logger = logging.getLogger(__name__)

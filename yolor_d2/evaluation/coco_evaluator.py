@@ -15,21 +15,15 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from ..checkpoint.files import atomic_write
 from ..d2.data import MetadataCatalog
 from ..d2.evaluation import DatasetEvaluator
 from ..d2.structures import Instances
 from ..d2.utils import comm
-from ..data.annotations import Annotations, collector_paused, hash_file
-from .coco_figures import (
-    METRICS,
-    COCOFigures,
-    evaluate,
-    figures_name,
-    write_figures,
-)
+from ..datasets.annotations import Annotations, collector_paused, hash_file
+from ..datasets.coco_file import write_dataset_file
+from ..files.writing import atomic_write
 from .coco_files import RESULTS_NAME, Detections, find_places, read_truth
-from .dataset_file import write_dataset_file
+from .coco_metrics import METRICS, COCOFigures, evaluate, figures_name, write_figures
 from .iou_types import IOU_TYPES
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ..data.annotations import Annotations, read_annotations
+from ..datasets.annotations import Annotations, read_annotations
 
 # Detections beside an evaluation.
 RESULTS_NAME = "coco_instances_results.json"

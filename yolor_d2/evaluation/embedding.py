@@ -10,10 +10,9 @@ import torch
 from ..d2.evaluation import DatasetEvaluator
 from ..d2.structures import Instances
 from ..d2.utils import comm
-from ..data.annotations import IDENTITY_KEY
-from ..data.augment import NO_IDENTITY
-from ..data.catalog import load_ground_truth
-from ..data.ground_truth import GroundTruth
+from ..datasets.annotations import IDENTITY_KEY, NO_IDENTITY
+from ..datasets.catalog import load_ground_truth
+from ..datasets.ground_truth import GroundTruth
 from .classification import mean_of_known
 from .ranking import average_precision, chance_average_precision, roc
 

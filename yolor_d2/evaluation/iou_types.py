@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from faster_coco_eval.core import mask as coco_mask
 
-from ..data.annotations import Annotations, collector_paused
-from ..data.check.source import read_coco
-from ..data.polygons import LEAST_COORDINATES
-from ..networks.tasks.keypoints import sigmas_of
+from ..datasets.annotations import Annotations, collector_paused
+from ..datasets.source import read_coco
+from ..networks.branches.keypoints import sigmas_of
 from ..ops.masks import BoxMasks, encode_mask
+from ..structures.polygons import LEAST_COORDINATES
 from ..wording import counted
 from .coco_files import is_finite
 

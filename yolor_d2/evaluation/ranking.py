@@ -71,3 +71,9 @@ def roc(same: np.ndarray, different: np.ndarray, false_rate: float) -> tuple[flo
     true = np.append(same[::-1].cumsum()[::-1], 0) / same.sum()
     false = np.append(different[::-1].cumsum()[::-1], 0) / different.sum()
     return float(area), float(true[false <= false_rate].max())
+
+
+def group_by_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
+    """Places of each class, in their order."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.searchsorted(labels[order], np.arange(1, num_classes)))[:num_classes]

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..checkpoint.files import atomic_write
 from ..d2.config import CfgNode
+from ..files.writing import atomic_write
 from ..modeling import YOLOR
 from . import onnx, openvino, pt2, torchscript
 from .graph import FileOptions

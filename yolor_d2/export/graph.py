@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..layers.fuse import fuse_for_inference
 from ..modeling import YOLOR
-from ..networks.tasks import TaskBranches
+from ..networks.branches import TaskBranches
 from ..ops import decode
 from ..ops.nms import MAX_CANDIDATES, class_thresholds
 

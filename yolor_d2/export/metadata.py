@@ -6,7 +6,7 @@ import torch
 
 from .. import __version__
 from ..d2.config import CfgNode
-from ..data.catalog import class_names
+from ..datasets.catalog import class_names
 from ..modeling import YOLOR
 from ..modeling.images import PAD_VALUE
 from ..tasks import TASKS

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..modeling import YOLOR
 from ..modeling.images import PAD_VALUE
-from ..networks.tasks import FileOutput, Found
+from ..networks.branches import FileOutput, Found
 from ..ops import decode
 from ..ops.masks import BoxMasks
 from ..ops.padding import ImageView

@@ -12,8 +12,8 @@ from ..d2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
 from ..layers import ImplicitOptions
 from ..networks import PANNeck, Variant, YOLORBackbone
 from ..networks.backbone import level_name
+from ..networks.branches import TaskInputs
 from ..networks.network import anchors_tensor, build_backbone, build_neck, customise
-from ..networks.tasks import TaskInputs
 
 # Values of MODEL.YOLOR.CSP_FUSION: whether the processed branch has a transition convolution.
 TRANSITION = {"": None, "first": False, "last": True}

@@ -17,8 +17,8 @@ from ..layers import implicit_penalty
 from ..layers.fuse import computes_as
 from ..networks import AnchorHead, PANNeck, TaskBranches
 from ..networks.backbone import level_name
+from ..networks.branches import Found
 from ..networks.network import anchors_tensor
-from ..networks.tasks import Found
 from ..ops import (
     DetectionLosses,
     Detections,
@@ -35,9 +35,9 @@ from ..tasks import TASKS, build_tasks, pack_fields
 from .assigner import Assigner
 from .backbone import YOLORPAN, task_inputs, variant_from_config
 from .batch import Geometry, StagedBatch, stage, wanted_size
+from .first_batch import compare_classes, tell_who_trains
 from .head import build_head
 from .images import PaddedImages, canvas_of, normalise, padding_from_config, place_images
-from .start import compare_classes, tell_who_trains
 
 
 def class_thresholds_from_config(cfg: CfgNode) -> list[float]:
@@ -162,7 +162,7 @@ class YOLOR(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        from ..data.catalog import name_classes  # not there yet when models are registered
+        from ..datasets.catalog import name_classes
 
         name_classes(cfg)
         backbone = build_backbone(cfg)

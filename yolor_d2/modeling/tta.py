@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..d2.config import CfgNode
 from ..d2.modeling import detector_postprocess
 from ..d2.structures import Boxes, Instances
-from ..networks.tasks import Found
+from ..networks.branches import Found
 from ..ops.padding import ImageView, Placement
 from ..tasks import TASKS
 from .meta_arch import YOLOR

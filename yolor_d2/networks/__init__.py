@@ -1,16 +1,16 @@
 """YOLOR networks on plain tensors: torch only."""
 
 from .backbone import STAGES, STEM_LAYERS, YOLORBackbone, register_stem_layer
-from .head import AnchorHead
-from .neck import OUTPUTS, PANNeck
-from .network import YOLORNetwork, build_network
-from .tasks import (
+from .branches import (
     ClassificationBranch,
     EmbeddingBranch,
     KeypointBranch,
     MaskBranch,
     TaskBranches,
 )
+from .head import AnchorHead
+from .neck import OUTPUTS, PANNeck
+from .network import YOLORNetwork, build_network
 from .variants import VARIANTS, Variant, get_variant
 
 __all__ = [

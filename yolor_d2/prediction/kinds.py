@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..d2.config import CfgNode
-from ..data.catalog import keypoint_layout, keypoint_lines
-from ..shapes import Skeleton
+from ..datasets.catalog import keypoint_layout, keypoint_lines
 from ..tasks import enabled_tasks
 from ..tasks.keypoints import layout_of
+from ..visualize.shapes import Skeleton
 
 
 def task_node(cfg: CfgNode, name: str) -> CfgNode | None:

@@ -24,7 +24,8 @@ import cv2
 import numpy as np
 
 from ..ops.masks import BoxMasks
-from ..shapes import (
+from ..visualize.pictures import draw_boxes, write_image
+from ..visualize.shapes import (
     Skeleton,
     coco_points,
     crops,
@@ -33,7 +34,6 @@ from ..shapes import (
     polygon_text,
     seen_points,
 )
-from ..visualize import draw_boxes, write_image
 from .sources import Source
 
 JSON_LINES_SUFFIXES = {".jsonl", ".ndjson"}

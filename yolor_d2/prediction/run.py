@@ -18,10 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..d2.structures import Instances
-from ..data.image import ImageReadError, most_pixels_in_memory, read_image
+from ..files.images import ImageReadError, most_pixels_in_memory, read_image
 from ..predictor import BatchPredictor, FailedInput
-from ..shapes import Skeleton
-from ..visualize import to_rgb
+from ..visualize.pictures import to_rgb
+from ..visualize.shapes import Skeleton
 from . import outputs, state
 from .outputs import Result
 from .sources import Source

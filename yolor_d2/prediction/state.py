@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.files import atomic_write
+from ..files.writing import atomic_write
 from .sources import Source
 
 # Of the file's content; another one cannot be gone on with.

@@ -20,8 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..checkpoint.files import TEMPORARY_SUFFIX, atomic_write
-from ..data.image import ImageReadError
+from ..files.images import ImageReadError
+from ..files.writing import TEMPORARY_SUFFIX, atomic_write
 from .extras import INSTALL_VIDEO, has_pyav
 from .sources import Source
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..networks.tasks import TaskBranches, TaskInputs
+from ..networks.branches import TaskBranches, TaskInputs
 from ..ops.padding import Placement
 from .classification import ClassificationTask
 from .embedding import EmbeddingTask

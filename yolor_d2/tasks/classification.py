@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..networks.tasks import ClassificationBranch, TaskInputs
+from ..networks.branches import ClassificationBranch, TaskInputs
 from .task import Task
 
 if TYPE_CHECKING:

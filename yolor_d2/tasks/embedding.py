@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..networks.tasks import EmbeddingBranch, TaskBranch, TaskInputs
+from ..networks.branches import EmbeddingBranch, TaskBranch, TaskInputs
 from ..ops.padding import Placement
 from .task import Task
 
@@ -87,9 +87,9 @@ class EmbeddingTask(Task):
         return [EmbeddingEvaluator.from_dataset(dataset_name)]
 
     def settle(self, cfg: CfgNode) -> None:
-        from ..data.annotations import IDENTITY_KEY
-        from ..data.ground_truth import known_identities
-        from ..data.loader import load_training_truth
+        from ..datasets.annotations import IDENTITY_KEY
+        from ..datasets.ground_truth import known_identities
+        from ..datasets.training_set import load_training_truth
 
         node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
         if node.NUM_IDENTITIES:

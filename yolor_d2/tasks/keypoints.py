@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.keypoints import COCO_PERSON, KeypointLayout, flip_order
-from ..networks.tasks import KeypointBranch, TaskBranch, TaskInputs
-from ..networks.tasks.keypoints import sigmas_of
+from ..networks.branches import KeypointBranch, TaskBranch, TaskInputs
+from ..networks.branches.keypoints import sigmas_of
 from ..ops.padding import Placement
+from ..structures.keypoints import COCO_PERSON, KeypointLayout, flip_order
 from .task import Task
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ class KeypointsTask(Task):
         return {"kpt_oks_sigmas": list(sigmas_of(node.NUM_KEYPOINTS, node.SIGMAS))}
 
     def settle(self, cfg: CfgNode) -> None:
-        from ..data.catalog import keypoint_layout, keypoint_lines
-        from ..data.loader import load_training_truth
+        from ..datasets.catalog import keypoint_layout, keypoint_lines
+        from ..datasets.training_set import load_training_truth
 
         node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
         if node.NUM_KEYPOINTS:

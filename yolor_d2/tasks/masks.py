@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..networks.tasks import MaskBranch, TaskBranch, TaskInputs
-from ..networks.tasks.masks import PROTOTYPE_STRIDE
+from ..networks.branches import MaskBranch, TaskBranch, TaskInputs
+from ..networks.branches.masks import PROTOTYPE_STRIDE
 from ..ops.masks import BoxMasks
 from ..ops.padding import Placement
 from .task import Task
@@ -64,7 +64,7 @@ class MasksTask(Task):
         placements: Sequence[Placement],
         canvas: tuple[int, int],
     ) -> dict[str, Tensor]:
-        from ..data.mask_maps import mask_maps
+        from ..structures.mask_maps import mask_maps
 
         if not all(x.has("gt_masks") for x in instances):
             raise KeyError(

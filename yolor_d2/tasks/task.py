@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..networks.tasks import TaskBranch, TaskInputs
+from ..networks.branches import TaskBranch, TaskInputs
 from ..ops.padding import Placement
 
 if TYPE_CHECKING:

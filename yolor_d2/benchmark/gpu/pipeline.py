@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 
 from ...config import load_config
-from ...data.catalog import register_datasets, use_data
-from ...data.toy import ToyDataset, write_toy_dataset
+from ...data.options import use_data
+from ...datasets.catalog import register_datasets
 from ...predictor import BatchPredictor
+from ...toy import ToyDataset, write_toy_dataset
 from ..data import measure_loader
 from ..predict import measure_stages, use_random_weights
 from ..timing import alternate

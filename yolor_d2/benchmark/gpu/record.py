@@ -13,7 +13,7 @@ import torch
 from tabulate import tabulate
 from torch.utils import collect_env
 
-from ..report import describe_machine
+from ...environment import describe_machine
 from .common import Findings, Setting, free_memory
 
 GIB = 1024**3

@@ -16,10 +16,11 @@ import torch
 from ...config import load_config
 from ...d2.config import CfgNode
 from ...d2.engine import HookBase
-from ...data.catalog import register_datasets, use_data
-from ...data.toy import write_toy_dataset
+from ...data.options import use_data
+from ...datasets.catalog import register_datasets
 from ...engine import Trainer
 from ...engine.interrupt import Interrupted, InterruptHook
+from ...toy import write_toy_dataset
 from .common import Findings, Setting, config_on, tf32, watch_losses
 
 CONFIG = "quick/toy_cpu.yaml"

@@ -1,0 +1,50 @@
+"""Former names of modules go on working, with a warning that names the new one."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("yolor_d2.d2.config")  # either runtime
+
+from yolor_d2._moved import MOVED
+
+
+@pytest.mark.parametrize("former", sorted(MOVED))
+def test_a_former_name_has_what_its_new_homes_have(former):
+    homes = [importlib.import_module(f"yolor_d2.{home}") for home in MOVED[former]]
+    sys.modules.pop(f"yolor_d2.{former}", None)
+    with pytest.warns(DeprecationWarning, match=f"is yolor_d2.{MOVED[former][0]}( |$)"):
+        module = importlib.import_module(f"yolor_d2.{former}")
+    for home in reversed(homes):
+        own = [
+            name
+            for name, value in vars(home).items()
+            if getattr(value, "__module__", None) == home.__name__ and not name.startswith("_")
+        ]
+        assert all(getattr(module, name) is getattr(home, name) for name in own)
+    with pytest.raises(AttributeError, match="has no attribute 'not_there'"):
+        _ = module.not_there
+
+
+def test_no_former_name_hides_a_module():
+    from importlib.machinery import PathFinder
+
+    import yolor_d2
+
+    for former in MOVED:
+        parent, _, _ = f"yolor_d2.{former}".rpartition(".")
+        try:
+            path = importlib.import_module(parent).__path__
+        except (ImportError, AttributeError, DeprecationWarning):
+            continue
+        assert PathFinder.find_spec(f"yolor_d2.{former}", list(path)) is None, former
+    assert yolor_d2.__version__
+
+
+def test_a_former_name_runs_as_a_program(tmp_path):
+    command = [sys.executable, "-m", "yolor_d2.data.toy", str(tmp_path / "toy"), "--train", "2"]
+    done = subprocess.run([*command, "--val", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "toy" / "instances_train.json").is_file()

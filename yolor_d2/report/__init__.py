@@ -1,0 +1,1 @@
+"""The report of a run: collected, analysed, shown as a page."""

@@ -1,0 +1,1 @@
+"""Outlines and named points of objects, as arrays."""

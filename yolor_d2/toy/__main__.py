@@ -1,0 +1,5 @@
+"""`python -m yolor_d2.toy`."""
+
+from . import main
+
+main()
