@@ -125,8 +125,8 @@ def test_it_says_what_the_python_example_says(export, compiled, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.ppm"], "nowhere.ppm is no image of a known kind"),
-        (["short.ppm"], "short.ppm ends too early"),
+        (["nowhere.ppm"], "nowhere.ppm is not an image of a supported format"),
+        (["short.ppm"], "short.ppm is truncated"),
         ([], "expected model.onnx image"),
     ],
 )
