@@ -27,7 +27,12 @@ MOVED: dict[str, tuple[str, ...]] = {
     "checkpoint.torch_files": ("checkpoint.formats.torch_file",),
     "config_files": ("config.files",),
     "config_node": ("config.node",),
-    "data.annotations": ("datasets.annotations",),
+    "data.annotations": (
+        "datasets.annotations",
+        "datasets.open_files",
+        "datasets.coco_json",
+        "datasets.prepared_copies",
+    ),
     "data.augment": ("data.augmentation.image",),
     "data.catalog": ("datasets.catalog", "data.options"),
     "data.check": ("doctor",),
