@@ -19,12 +19,23 @@ PACKAGE = __name__.rpartition(".")[0]
 # Former names and where their content is now, the main part first; all below the package.
 MOVED: dict[str, tuple[str, ...]] = {
     "checkpoint.advice": ("checkpoint.conversion.advice",),
-    "checkpoint.convert": ("checkpoint.conversion.convert",),
+    "checkpoint.convert": (
+        "checkpoint.conversion.convert",
+        "checkpoint.conversion.report",
+        "checkpoint.conversion.parts",
+        "checkpoint.conversion.branches",
+        "checkpoint.conversion.classes",
+        "checkpoint.conversion.darknet",
+    ),
     "checkpoint.darknet": ("checkpoint.formats.darknet",),
     "checkpoint.pickle_reader": ("checkpoint.formats.pickle_reader",),
     "checkpoint.safe_load": ("checkpoint.formats.load",),
-    "checkpoint.schemes": ("checkpoint.conversion.names",),
-    "checkpoint.torch_files": ("checkpoint.formats.torch_file",),
+    "checkpoint.schemes": (
+        "checkpoint.conversion.names",
+        "checkpoint.conversion.yaml_scheme",
+        "checkpoint.conversion.cfg_scheme",
+    ),
+    "checkpoint.torch_files": ("checkpoint.formats.torch_file", "checkpoint.formats.torch_pickle"),
     "config_files": ("config.files",),
     "config_node": ("config.node",),
     "data.annotations": (
