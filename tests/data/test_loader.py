@@ -20,7 +20,7 @@ from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
 from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.structures import BoxMode
 from yolor_d2.data import dataset as dataset_module
-from yolor_d2.data import loader, settings
+from yolor_d2.data import loader, options, settings
 from yolor_d2.data.batch_shapes import BatchShapes
 from yolor_d2.data.dataset import AugmentConfig
 from yolor_d2.data.sampler import epoch_order
@@ -67,7 +67,7 @@ def use_coco(cfg, tmp_path):
 
     def use(*annotations, **options):
         files = write_coco(tmp_path / uuid.uuid4().hex, annotations, **options)
-        catalog.use_data(cfg, files, files)
+        options.use_data(cfg, files, files)
         catalog.register_datasets(cfg)
         return cfg
 
@@ -446,17 +446,17 @@ def test_files_are_known_from_every_folder(cfg, tmp_path, monkeypatch):
     annotations, images = map(Path, write_coco(tmp_path / uuid.uuid4().hex, [GOOD]))
     monkeypatch.chdir(annotations.parent)
     files = annotations.name, os.path.relpath(images)
-    catalog.use_data(cfg, files, files)
+    options.use_data(cfg, files, files)
     assert cfg.DATASETS.REGISTER[-1][1:] == [str(annotations), str(images)]
 
 
 def test_either_set_may_stay_as_it_is(cfg, tmp_path):
     before = cfg.clone()
-    catalog.use_data(cfg, None, None)
+    options.use_data(cfg, None, None)
     assert cfg == before
     files = write_coco(tmp_path / uuid.uuid4().hex, [GOOD])
     cfg.MODEL.YOLOR.CLASS_NAMES = ["alpha", "beta", "gamma"]  # as the file has them, by id
-    catalog.use_data(cfg, None, files)
+    options.use_data(cfg, None, files)
     assert cfg.DATASETS.TRAIN == before.DATASETS.TRAIN
     assert cfg.DATASETS.TEST != before.DATASETS.TEST
     assert cfg.DATASETS.REGISTER[:-1] == before.DATASETS.REGISTER
@@ -464,7 +464,7 @@ def test_either_set_may_stay_as_it_is(cfg, tmp_path):
 
 def test_a_missing_annotation_file_is_named(cfg, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
-        catalog.use_data(cfg, (str(tmp_path / "nowhere.json"), str(tmp_path)), None)
+        options.use_data(cfg, (str(tmp_path / "nowhere.json"), str(tmp_path)), None)
 
 
 def test_files_of_one_name_in_folders_of_one_name_are_two_data_sets(cfg, tmp_path):
@@ -472,7 +472,7 @@ def test_files_of_one_name_in_folders_of_one_name_are_two_data_sets(cfg, tmp_pat
     folder = uuid.uuid4().hex
     train = write_coco(tmp_path / "train" / folder, [GOOD], count=3)
     val = write_coco(tmp_path / "val" / folder, [GOOD], count=1)
-    catalog.use_data(cfg, train, val)
+    options.use_data(cfg, train, val)
     catalog.register_datasets(cfg)
     assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 3
     assert len(DatasetCatalog.get(cfg.DATASETS.TEST[0])) == 1
@@ -574,7 +574,7 @@ def test_real_data_sets_load(cfg, real_data):
     for name, folder, classes, count in [("bccd", "", 3, 205), ("coco_mini", "train", 80, 27)]:
         root = real_data / name
         files = (str(root / "instances_train.json"), str(root / folder))
-        catalog.use_data(cfg, files, None)
+        options.use_data(cfg, files, None)
         catalog.register_datasets(cfg)
         assert len(cfg.MODEL.YOLOR.CLASS_NAMES) == classes
         assert len(loader.load_training_truth(cfg)) == count
@@ -590,19 +590,19 @@ def test_training_and_test_classes_must_be_the_same(cfg, tmp_path):
     files = [(str(tmp_path / f"{name}.json"), str(tmp_path)) for name in "ab"]
 
     with pytest.raises(ValueError, match=r"b\.json.*'dog', 'cat'.*'cat', 'dog'"):
-        catalog.use_data(cfg, *files)
+        options.use_data(cfg, *files)
 
 
 def test_without_test_files_nothing_is_evaluated(cfg):
     (_, *files), *_ = cfg.DATASETS.REGISTER
-    catalog.use_data(cfg, tuple(files), None)
+    options.use_data(cfg, tuple(files), None)
     assert tuple(cfg.DATASETS.TEST) == ()
 
 
 def test_a_file_of_another_kind_is_named(cfg, tmp_path):
     (tmp_path / "labels.json").write_text("[]")
     with pytest.raises(ValueError, match=r"labels\.json.*categories"):
-        catalog.use_data(cfg, (str(tmp_path / "labels.json"), str(tmp_path)), None)
+        options.use_data(cfg, (str(tmp_path / "labels.json"), str(tmp_path)), None)
 
 
 def test_evaluation_takes_very_elongated_images(cfg, tmp_path):
