@@ -54,7 +54,7 @@ def string_prose(literal: str) -> str:
     """Prose of one token of a string; an f-string's head or tail may be all of it."""
     quoted = re.match(r"(?s)([a-zA-Z]*)('''|\"\"\"|'|\")(.*)\2$", literal)
     body = quoted[3] if quoted else literal
-    if not re.search(r"\w\s+\w", body):
+    if not re.search(r"\s", body):
         return blank(literal)
     start = literal.index(body)
     if quoted and "f" in quoted[1].lower():  # up to Python 3.11 one token with its expressions
