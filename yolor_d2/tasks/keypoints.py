@@ -1,4 +1,4 @@
-"""Keypoints of objects, see `networks.tasks.keypoints`."""
+"""Keypoints of objects, see `networks.branches.keypoints`."""
 
 from __future__ import annotations
 

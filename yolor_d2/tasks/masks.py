@@ -1,4 +1,4 @@
-"""Instance masks, see `networks.tasks.masks`."""
+"""Instance masks, see `networks.branches.masks`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Weights of other programs as weights of our networks.
 
-`read_weights` (safe_load.py) gives the tensors of a file without trusting it, `schemes.py` the
+`read_weights` (formats/load.py) gives the tensors of a file without trusting it, `names.py` the
 names that a network's tensors have there. Here the two meet, and every tensor is accounted for:
 used, unused, missing, or of another shape.
 """
