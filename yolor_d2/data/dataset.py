@@ -42,7 +42,7 @@ PASTE_STREAM = 4
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training samples vary; see INPUT.AUGMENT in `config.add_yolor_config`.
+    """How training samples vary; see INPUT.AUGMENT in `config.run_keys`.
 
     Attributes:
         mosaic: probability of a mosaic.
