@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..d2.config import CfgNode
     from ..d2.structures import Instances
     from ..data.dataset import TrainingDataset
+    from ..data.training_data import TrainingData
 
 
 def to_canvas(points: Tensor, placement: Placement) -> Tensor:
@@ -178,14 +179,11 @@ class KeypointsTask(Task):
         node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
         return {"kpt_oks_sigmas": list(sigmas_of(node.NUM_KEYPOINTS, node.SIGMAS))}
 
-    def settle(self, cfg: CfgNode) -> None:
-        from ..datasets.catalog import keypoint_layout, keypoint_lines
-        from ..datasets.training_set import load_training_truth
-
+    def settle(self, cfg: CfgNode, data: TrainingData) -> None:
         node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
         if node.NUM_KEYPOINTS:
             return
-        truth = load_training_truth(cfg, keypoints=True)
+        truth = data.read(keypoints=True)
         keypoints = truth.keypoints
         node.NUM_KEYPOINTS = 0 if keypoints is None else keypoints.shape[1]
         if node.NUM_KEYPOINTS == 0:
@@ -198,10 +196,11 @@ class KeypointsTask(Task):
         classes = np.unique(truth.labels[(keypoints[..., 2] > 0).any(axis=1)]).tolist()
         node.CLASSES = classes if len(classes) < cfg.MODEL.YOLOR.NUM_CLASSES else []
         if not node.NAMES:
-            names, pairs = keypoint_layout(cfg.DATASETS.TRAIN)
-            if len(names) == node.NUM_KEYPOINTS:
-                node.NAMES, node.FLIP_PAIRS = names, [list(pair) for pair in pairs]
-                node.SKELETON = [list(line) for line in keypoint_lines(cfg.DATASETS.TRAIN)]
+            layout = data.keypoints
+            if len(layout.names) == node.NUM_KEYPOINTS:
+                node.NAMES = list(layout.names)
+                node.FLIP_PAIRS = [list(pair) for pair in layout.pairs]
+                node.SKELETON = [list(line) for line in layout.connections]
 
     def forget_data(self, node: CfgNode) -> None:
         node.NUM_KEYPOINTS = 0
