@@ -55,3 +55,10 @@ lint: venv
 	$(RUN) -m pyright --pythonpath $(RUN)
 	$(VENV)/bin/codespell
 	$(RUN) docs/check_words.py
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --clean
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(RUN) -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[docs]'
+	@touch $@
