@@ -17,10 +17,11 @@ from ..d2.data import (
 from ..inputs import require_registered
 from ..structures.keypoints import pairs_by_names
 from ..wording import did_you_mean
-from .annotations import IDENTITY_KEY, Annotations, open_annotations, read_annotations
+from .annotations import IDENTITY_KEY, Annotations
 from .entries import check_category_names
 from .ground_truth import GroundTruth
 from .keypoints import read_keypoints, read_layout
+from .open_files import open_annotations, read_annotations
 from .polygons import read_polygons
 from .source import AnnotationFileError
 
