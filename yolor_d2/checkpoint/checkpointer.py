@@ -23,7 +23,7 @@ from .conversion.report import check_anchors, log_report
 from .files import LAST_NAME, find_not_finite, find_resumable, prune_checkpoints, remove_temporaries
 from .formats.load import ForeignWeights, read_weights
 
-# Names of the tensors of further tasks, see `networks.tasks`.
+# Names of the tensors of further tasks, see `networks.branches`.
 TASKS_PREFIX = "tasks."
 
 # Weights for use: those of the best evaluation, and those at the end of the run. They hold nothing

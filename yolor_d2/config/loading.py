@@ -42,7 +42,7 @@ def apply_overrides(cfg: CfgNode, opts: Sequence[str]) -> None:
     """Set keys from the command line, then check what depends on the machine.
 
     INPUT.MAX_PIXELS holds from then on for all images that this process reads, see
-    `image.limit_pixels`.
+    `images.limit_pixels`.
 
     Args:
         cfg: changed in place.

@@ -185,7 +185,7 @@ def load_ground_truth(
 
     Args:
         name: of the data set.
-        channels: of the images, see `image.read_image`.
+        channels: of the images, see `images.read_image`.
         polygons: whether those of the objects are needed.
         keypoints: the same.
 

@@ -30,8 +30,8 @@ class Variant:
         downsample: between stages, see `layers.build_downsample`.
         downsample_width: "next" or "same", see `networks.YOLORBackbone`.
         min_stride: stages of at least this stride feed the neck.
-        spp, neck_block, neck_hidden, neck_lateral, neck_order, neck_joins, neck_output,
-            auxiliary_widths: see `networks.PANNeck`.
+        spp, neck_block, neck_hidden, neck_lateral, neck_order: see `networks.PANNeck`.
+        neck_joins, neck_output, auxiliary_widths: see `networks.PANNeck`.
         neck_downsample: on the way up the neck; "" is the same as between stages.
         neck_downsample_width: "next" or "same", see `networks.PANNeck`.
         feature_alignment: implicit knowledge on the neck's outputs, see `layers.parse_implicit`.
