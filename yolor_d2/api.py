@@ -1,9 +1,9 @@
 """Detection in three lines: a trained model from a folder, and results that show themselves.
 
-from yolor_d2 import load
+    from yolor_d2 import load
 
-model = load("output/mine")
-model("photo.jpg").save("found.jpg")
+    model = load("output/mine")
+    model("photo.jpg").save("found.jpg")
 """
 
 from __future__ import annotations
