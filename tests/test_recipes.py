@@ -10,7 +10,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from checkpoint.authors_files import STRIPPED, save_authors_file
 
 from yolor_d2 import model_zoo
-from yolor_d2.checkpoint.conversion.convert import parts_of
+from yolor_d2.checkpoint.conversion.parts import parts_of
 from yolor_d2.config import load_config
 from yolor_d2.data.options import use_data
 from yolor_d2.datasets.catalog import register_datasets

@@ -31,7 +31,7 @@ from yolor_d2.checkpoint import (
     read_weights,
 )
 from yolor_d2.checkpoint.conversion.advice import advise
-from yolor_d2.checkpoint.conversion.convert import parts_of
+from yolor_d2.checkpoint.conversion.parts import parts_of
 from yolor_d2.commands import convert_weights as command
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model

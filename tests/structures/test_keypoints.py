@@ -25,12 +25,12 @@ from yolor_d2.data.augmentation.warp import Warp, random_warp, render, translati
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
 from yolor_d2.data.loader import build_training_dataset
 from yolor_d2.data.training_data import check_layout
-from yolor_d2.datasets import annotations, catalog
+from yolor_d2.datasets import catalog, open_files, prepared_copies
 from yolor_d2.datasets import keypoints as keypoint_files
-from yolor_d2.datasets.annotations import read_annotations
 from yolor_d2.datasets.fingerprint import describe_changes, take_fingerprint
 from yolor_d2.datasets.ground_truth import GroundTruth
 from yolor_d2.datasets.keypoints import layout_of_categories, read_keypoints
+from yolor_d2.datasets.open_files import read_annotations
 from yolor_d2.datasets.source import AnnotationFileError
 from yolor_d2.structures.keypoints import (
     cut_keypoints,
@@ -254,22 +254,22 @@ def test_a_file_without_any(tmp_path):
 def test_a_prepared_copy_is_found_by_content(tmp_path, monkeypatch):
     path = write(tmp_path)
     path.write_text(path.read_text().replace('"area": 9', '"area": NaN'))  # which JSON has not
-    monkeypatch.setattr(annotations, "SMALL_FILE", 0)
-    annotations.keep_copies_in(tmp_path / "copies")
+    monkeypatch.setattr(prepared_copies, "SMALL_FILE", 0)
+    prepared_copies.keep_copies_in(tmp_path / "copies")
     try:
         found = read_annotations(path)
         first = read_keypoints(path, found)
-        annotations.forget_files()
+        open_files.forget_files()
         with monkeypatch.context() as patch:
             patch.setattr(keypoint_files, "read_values", None)  # nobody may read the JSON again
-            patch.setattr(annotations, "decode", None)
+            patch.setattr(open_files, "decode", None)
             again = read_annotations(path)
             np.testing.assert_array_equal(read_keypoints(path, again), first)
         assert again.category_keypoints == found.category_keypoints
         assert len([*(tmp_path / "copies").glob("*.keypoints.safetensors")]) == 1
     finally:
-        annotations.keep_copies_in(None)
-        annotations.forget_files()
+        prepared_copies.keep_copies_in(None)
+        open_files.forget_files()
 
 
 def test_dataset_dicts_that_make_no_sense():

@@ -22,8 +22,9 @@ from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
 from yolor_d2.data.options import use_data
 from yolor_d2.data.training_data import TrainingData
-from yolor_d2.datasets.annotations import drop_contents, keep_copies_in
 from yolor_d2.datasets.catalog import register_datasets
+from yolor_d2.datasets.open_files import drop_contents
+from yolor_d2.datasets.prepared_copies import keep_copies_in
 from yolor_d2.doctor.quick import check_datasets, log_findings
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.batch_size import AUTO, GPUTrial, resolve_batch

@@ -142,7 +142,7 @@ class EvaluationMapper:
     Args:
         resize: the resize of the test pipeline.
         channel_order: "RGB" or "BGR".
-        channels: of the images, see `image.read_image`.
+        channels: of the images, see `images.read_image`.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Implicit knowledge: learned tensors that do not depend on the image (paper section 4).
 
 An implicit module is three choices. Its *place* in the network is the caller's (`networks.neck`,
-`networks.head`, `networks.tasks`). Its *operator* says how the implicit tensor g meets the explicit
-feature x (section 4.2, `layers.operators`), its *representation* what g is made of (section 4.1):
+`networks.head`, `networks.branches`). Its *operator* says how the implicit tensor g meets the
+explicit feature x (section 4.2, `layers.operators`), its *representation* what g is made of
+(section 4.1):
 
     operator         result                representation   g
     "add"            x + g                 "vector"         z          (eq. 6)

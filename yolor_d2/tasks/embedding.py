@@ -1,4 +1,4 @@
-"""Embeddings that tell individuals apart, see `networks.tasks.embedding`."""
+"""Embeddings that tell individuals apart, see `networks.branches.embedding`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """What is to be known of a task beside its branch, see `networks.tasks`.
+    """What is to be known of a task beside its branch, see `networks.branches`.
 
     Attributes:
         name: of the branch (tasks.NAME in checkpoints); the node of its keys is
