@@ -132,9 +132,9 @@ class Result(Sequence[Detection]):
         counts: dict[str, int] = {}
         for name in self.names:
             counts[name] = counts.get(name, 0) + 1
-        found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+        counted = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
         height, width = self.size
-        return f"<Result: {found} in {self.path or 'an image'} ({width} x {height})>"
+        return f"<Result: {counted} in {self.path or 'an image'} ({width} x {height})>"
 
     def plot(self, *, labels: bool = True, line_width: int | None = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB copy of the image with boxes, classes and scores, and with masks and
@@ -380,14 +380,14 @@ class Model:
                 waiting.append(ready)
                 yield ready
 
-        for found in self._predictor.stream(prepared()):
+        for instances in self._predictor.stream(prepared()):
             source = waiting.popleft()
-            if isinstance(found, FailedInput):
+            if isinstance(instances, FailedInput):
                 if not skip_unreadable:
-                    raise ImageReadError(found.message)
-                logger.error("%s", found.message)
+                    raise ImageReadError(instances.message)
+                logger.error("%s", instances.message)
                 continue
-            yield self._result(found.to("cpu"), source, threshold, classes)
+            yield self._result(instances.to("cpu"), source, threshold, classes)
 
     def _prepare(self, source: Source, channel_order: str) -> str | np.ndarray:
         """A path, or pixels in the order of the model."""
@@ -417,30 +417,32 @@ class Model:
 
     def _result(
         self,
-        found: Instances,
+        instances: Instances,
         source: str | np.ndarray,
         threshold: float,
         classes: Tensor | None,
     ) -> Result:
-        keep = found.scores >= threshold
+        keep = instances.scores >= threshold
         if classes is not None:
-            keep &= torch.isin(found.pred_classes, classes)
-        found = found[keep]
+            keep &= torch.isin(instances.pred_classes, classes)
+        instances = instances[keep]
         pixels = None
         if not isinstance(source, str):
             flipped = source.shape[2] == 3 and self.cfg.INPUT.FORMAT == "BGR"
             pixels = source[:, :, ::-1] if flipped else source
-        height, width = found.image_size
+        height, width = instances.image_size
         return Result(
-            boxes=found.pred_boxes.tensor.float().numpy(),
-            scores=found.scores.float().numpy(),
-            class_ids=found.pred_classes.numpy(),
+            boxes=instances.pred_boxes.tensor.float().numpy(),
+            scores=instances.scores.float().numpy(),
+            class_ids=instances.pred_classes.numpy(),
             class_names=tuple(self.names),
             size=(height, width),
             path=source if isinstance(source, str) else None,
-            masks=found.pred_masks if found.has("pred_masks") else None,
+            masks=instances.pred_masks if instances.has("pred_masks") else None,
             keypoints=(
-                found.pred_keypoints.float().numpy() if found.has("pred_keypoints") else None
+                instances.pred_keypoints.float().numpy()
+                if instances.has("pred_keypoints")
+                else None
             ),
             skeleton=self._skeleton,
             _pixels=pixels,
@@ -493,10 +495,10 @@ def images_in(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {str(folder)!r}")
-    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
         raise FileNotFoundError(f"no image below {str(folder)!r}")
-    return [str(path) for path in found]
+    return [str(path) for path in files]
 
 
 def find_run_files(source: Path) -> tuple[Path, Path]:
@@ -554,8 +556,8 @@ def load(
             raise FileNotFoundError(f"no such file or folder {str(source)!r}")
         if weights is None and path.suffix.lower() in (".yaml", ".yml"):
             raise ValueError(f"{str(source)!r} is a configuration: load() needs its weights too")
-        config, found = find_run_files(path)
-        weights = found if weights is None else weights
+        config, run_weights = find_run_files(path)
+        weights = run_weights if weights is None else weights
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     given = ["MODEL.DEVICE", str(device), "MODEL.WEIGHTS", str(weights), *overrides]

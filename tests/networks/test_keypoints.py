@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from yolor_d2.layers import FORM_D, Implicit
 from yolor_d2.networks import KeypointBranch
-from yolor_d2.networks.branches import Found
+from yolor_d2.networks.branches import DetectedBoxes
 from yolor_d2.networks.branches.keypoints import (
     COCO_SIGMAS,
     POINT_LOSSES,
@@ -183,7 +183,8 @@ def test_decoded_points_are_in_the_wanted_size_and_not_cut():
     # Cell (0, 0) of the first level, half a cell to the left and above; the last cell of the second
     # level, at (1.5 - 1) * 16 after its corner at 16.
     output[1][1, 1, 1, 1, :, :2] = 0.5
-    found = Found(torch.tensor([0, 39]), torch.zeros(2, 4), ImageView((2, 4), (0.5, 2), (64, 16)))
+    view = ImageView((2, 4), (0.5, 2), (64, 16))
+    found = DetectedBoxes(torch.tensor([0, 39]), torch.zeros(2, 4), view)
     decoded = branch.decode(output, 1, found)
     # ((-4 - 2) / 2, (-4 - 4) * 2) and ((24 - 2) / 2, (24 - 4) * 2)
     assert decoded[0].tolist() == [[-3, -16, 0.5]] * 3
@@ -195,7 +196,7 @@ def test_objects_of_classes_without_points_give_none():
     branch.classes = [2, 5]
     output = [torch.zeros(2, 2, 4, 4, 3, 3), torch.zeros(2, 2, 2, 2, 3, 3)]
     view = ImageView((0, 0), (1, 1), (32, 32))
-    found = Found(torch.arange(3), torch.zeros(3, 4), view, torch.tensor([5, 1, 2]))
+    found = DetectedBoxes(torch.arange(3), torch.zeros(3, 4), view, torch.tensor([5, 1, 2]))
     decoded = branch.decode(output, 0, found)
     assert decoded[:, 0, 2].tolist() == [0.5, 0, 0.5]
     assert (branch.decode(output, 0, found._replace(labels=None))[..., 2] == 0.5).all()

@@ -211,11 +211,11 @@ def decode(path: Path) -> _File:
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:
-            found = msgspec.json.decode(content, type=_File)
+            parsed = msgspec.json.decode(content, type=_File)
         except msgspec.DecodeError:
-            found = None
-    if found is not None and found.images and found.categories:
-        return found
+            parsed = None
+    if parsed is not None and parsed.images and parsed.categories:
+        return parsed
     # What is wrong is said by Python's reader, which also takes numbers that JSON does not know.
     return convert(read_coco(path, annotated=False), path)
 
@@ -417,15 +417,15 @@ def prepared_arrays(
         return make()
     copy, title = copy_path(path, f"{kind}."), kind.capitalize()
     assert copy is not None
-    found = read_arrays(copy, form, ids)
-    if found is not None:
+    values = read_arrays(copy, form, ids)
+    if values is not None:
         logger.info("%s of %s: from the prepared copy %s", title, path, copy)
-        return found
-    found = make()
-    arrays = {name: np.ascontiguousarray(x) for name, x in found.items()}
+        return values
+    values = make()
+    arrays = {name: np.ascontiguousarray(x) for name, x in values.items()}
     content = save({**arrays, "ids": ids}, metadata={"format": form})
     keep_copy(content, copy, f"{title} of {path}")
-    return found
+    return values
 
 
 def read_arrays(path: Path, form: str, ids: np.ndarray) -> dict[str, np.ndarray] | None:
@@ -479,15 +479,15 @@ def read_copy(path: Path) -> Annotations | None:
 def read_large(path: Path) -> Annotations:
     """Annotations of a large file, from its prepared copy if there is one."""
     copy = copy_path(path)
-    found = None if copy is None else read_copy(copy)
-    if found is not None:
+    annotations = None if copy is None else read_copy(copy)
+    if annotations is not None:
         logger.info("Annotations of %s: from the prepared copy %s", path, copy)
-        return found
+        return annotations
     with collector_paused():
-        found = to_arrays(decode(path), path)
+        annotations = to_arrays(decode(path), path)
     if copy is not None:
-        keep_copy(copy_of(found), copy, f"Annotations of {path}")
-    return found
+        keep_copy(copy_of(annotations), copy, f"Annotations of {path}")
+    return annotations
 
 
 # ---- What this process has read

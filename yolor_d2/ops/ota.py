@@ -252,10 +252,10 @@ def match_near(
     for part in torch.arange(len(box)).split(PAIRS_IN_CACHE // BLOCK):
         t, g = box[part], block[part]
         others = sides.index_select(0, g).view(-1, 4, BLOCK).unbind(1)
-        found = iou_of_sides(boxes[t, :, None].unbind(1), others)
-        iou[part] = found
-        largest[t, g] = found.amax(dim=1)
-        least[t, g] = costs_of(t, g, found).amin(dim=1)
+        overlaps = iou_of_sides(boxes[t, :, None].unbind(1), others)
+        iou[part] = overlaps
+        largest[t, g] = overlaps.amax(dim=1)
+        least[t, g] = costs_of(t, g, overlaps).amin(dim=1)
 
     # The largest overlaps are in the blocks with the largest ones.
     most_blocks = min(top_ious, num_blocks)
@@ -273,14 +273,14 @@ def match_near(
     row = block[place] * BLOCK + within
     taker, row = take_cheapest(box[place], row, cost[place, within], order, counts)
     times = torch.bincount(row, minlength=num_rows)
-    found = torch.zeros_like(order).scatter_(0, row, taker)
+    takers = torch.zeros_like(order).scatter_(0, row, taker)
     shared = (times > 1).nonzero()[:, 0]
     shared = torch.cat([shared, shared[:1].expand(-len(shared) % BLOCK)])  # several times is right
     for part in shared.split(max(PAIRS_IN_CACHE // num_boxes // BLOCK, 1) * BLOCK):
         cost = pairwise_iou(boxes, predictions.boxes[part])
         cost = pair_costs(cost, predictions.costs[:, part][labels], iou_weight)
-        found[part] = cost.argmin(dim=0)
-    return Matches(found, times > 0)
+        takers[part] = cost.argmin(dim=0)
+    return Matches(takers, times > 0)
 
 
 def touching_blocks(boxes: Tensor, rows: Tensor, num_blocks: int, padding: int) -> Tensor:
@@ -421,14 +421,14 @@ def choose_by_image(
         if len(rows) == 0:
             continue
         numbers = numbers[numbers < len(objects.labels)]
-        found = match_near(
+        matches = match_near(
             rows,
             Predictions(predictions.boxes[rows], predictions.costs[:, rows]),
             Objects(*(x[numbers] for x in objects)),
             top_ious=top_ious,
             iou_weight=iou_weight,
         )
-        number[rows], taken[rows] = numbers[found.box], found.taken
+        number[rows], taken[rows] = numbers[matches.box], matches.taken
     return number, taken
 
 
@@ -460,7 +460,7 @@ def choose_together(
         numbers = numbers.clamp(max=num_boxes - 1)  # (N', T)
         rows = (first[:, None] + numbers[:, None]).flatten(1)  # (N', R')
         is_own = is_box.repeat(1, per_box)
-        found = match_all(
+        matches = match_all(
             Predictions(predictions.boxes[rows], predictions.costs[:, rows].transpose(0, 1)),
             candidates.valid[rows] & is_own,
             Objects(*(x[numbers] for x in objects)),
@@ -469,8 +469,8 @@ def choose_together(
             iou_weight=iou_weight,
         )
         place = rows.masked_fill(~is_own, num_rows)
-        number = number.scatter(0, place.flatten(), numbers.gather(1, found.box).flatten())
-        taken = taken.scatter(0, place.flatten(), found.taken.flatten())
+        number = number.scatter(0, place.flatten(), numbers.gather(1, matches.box).flatten())
+        taken = taken.scatter(0, place.flatten(), matches.taken.flatten())
     return number[:-1], taken[:-1]
 
 
@@ -493,5 +493,5 @@ def take_rows(
     scaled = boxes[number] / constant(tuple(map(float, strides)), boxes)[level, None]
     centre = scaled[:, :2] - torch.stack([column, row], dim=1)
     box = torch.cat([centre, scaled[:, 2:]], dim=1)
-    found = level, number, image, anchor, row, column, box, labels[number]
-    return Assignment(*found, positives, sizes, valid)
+    indices = level, number, image, anchor, row, column, box, labels[number]
+    return Assignment(*indices, positives, sizes, valid)

@@ -27,7 +27,7 @@ from ...ops.decode import cell_grid
 from ...ops.device import constant
 from ...ops.losses import at_least_float32
 from ...ops.truth import Truth
-from .branch import FileOutput, Found, TaskBranch
+from .branch import DetectedBoxes, FileOutput, TaskBranch
 
 # Of COCO's person: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles.
 COCO_SIGMAS = (
@@ -134,8 +134,8 @@ def keypoint_losses(
     def sum_of_means(values: Tensor, counts: Tensor) -> Tensor:
         """(R, K) values and (R,) how many of a row count."""
         by_level = [x.sum() for x in counts.split(targets.sizes)]
-        share = 1 / torch.stack(by_level).clamp(min=1).to(values.dtype)
-        return (values.sum(dim=1) * share[targets.level]).sum()
+        fraction = 1 / torch.stack(by_level).clamp(min=1).to(values.dtype)
+        return (values.sum(dim=1) * fraction[targets.level]).sum()
 
     num_keypoints = labelled.shape[1]
     return (
@@ -161,7 +161,7 @@ def keypoints_of_rows(levels: Sequence[Tensor], rows: Tensor, strides: Sequence[
     Returns:
         (R, K, 3) x, y in input pixels, score in 0-1; at least float32.
     """
-    found = at_least_float32(levels[0]).new_zeros(len(rows), *levels[0].shape[3:])
+    decoded_points = at_least_float32(levels[0]).new_zeros(len(rows), *levels[0].shape[3:])
     start = 0
     for level, stride in zip(levels, strides):
         anchors, height, width = level.shape[:3]
@@ -174,9 +174,9 @@ def keypoints_of_rows(levels: Sequence[Tensor], rows: Tensor, strides: Sequence[
         corner = cell_grid(height, width, values).view(size, 2)[cell][:, None]
         points = place_points(values[..., :2], corner, stride)
         decoded = torch.cat([points, values[..., 2:].sigmoid()], dim=2)
-        found = torch.where(here[:, None, None], decoded, found)
+        decoded_points = torch.where(here[:, None, None], decoded, decoded_points)
         start += anchors * size
-    return found
+    return decoded_points
 
 
 class KeypointBranch(TaskBranch):
@@ -327,15 +327,15 @@ class KeypointBranch(TaskBranch):
             "loss_visibility": self.visibility_gain * visibility,
         }
 
-    def decode(self, output: list[Tensor], image: int, found: Found) -> Tensor:
+    def decode(self, output: list[Tensor], image: int, detections: DetectedBoxes) -> Tensor:
         """(D, K, 3) x, y in the wanted size, not cut at the border of the image; score in 0-1, and
         0 for objects of classes that have no points."""
-        decoded = keypoints_of_rows([x[image] for x in output], found.rows, self.strides)
-        if self.classes and found.labels is not None:
-            known = constant(tuple(self.classes), found.labels)
-            has_points = (found.labels[:, None] == known).any(dim=1)
+        decoded = keypoints_of_rows([x[image] for x in output], detections.rows, self.strides)
+        if self.classes and detections.labels is not None:
+            known = constant(tuple(self.classes), detections.labels)
+            has_points = (detections.labels[:, None] == known).any(dim=1)
             decoded[..., 2] *= has_points[:, None]
-        return torch.cat([found.view.to_image(decoded[..., :2]), decoded[..., 2:]], dim=2)
+        return torch.cat([detections.view.to_image(decoded[..., :2]), decoded[..., 2:]], dim=2)
 
     def file_outputs(self) -> list[FileOutput]:
         """See `TaskBranch`."""
