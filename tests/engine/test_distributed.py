@@ -8,12 +8,10 @@ batch norm (without SyncBN) takes its statistics over them.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import Process
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
@@ -24,6 +22,7 @@ from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.data.loader import build_train_loader
 from yolor_d2.data.options import use_data
+from yolor_d2.data.training_data import TrainingData
 from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.teacher import add_teacher
@@ -55,18 +54,10 @@ def run(scenario: str, cfg: CfgNode) -> list[tuple[int, str]]:
     config.write_text(cfg.dump(), encoding="utf-8")
     worker = Path(__file__).with_name("distributed_worker.py")
     logs = [folder / f"output_{rank}.txt" for rank in range(WORLD_SIZE)]
-    processes = []
-    for rank, log in enumerate(logs):
-        arguments = [worker, scenario, config, rank, WORLD_SIZE, folder / "store"]
-        with open(log, "wb") as file:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-W", "ignore", *map(str, arguments)],
-                    env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-                    stdout=file,
-                    stderr=file,
-                )
-            )
+    processes = [
+        Process([worker, scenario, config, rank, WORLD_SIZE, folder / "store"], log)
+        for rank, log in enumerate(logs)
+    ]
     try:
         codes = [process.wait(timeout=120) for process in processes]
     finally:
@@ -178,7 +169,7 @@ def test_figures_of_further_tasks_are_those_of_all_processes(shared, tmp_path):
     tasks = shared.MODEL.YOLOR.TASKS
     tasks.CLASSIFICATION.ENABLED = tasks.EMBEDDING.ENABLED = True
     register_datasets(shared)
-    settle_tasks(shared)
+    settle_tasks(shared, TrainingData(shared))
     for code, output in run("plain", shared):
         assert code == 0, output[-4000:]
     rows = (Path(shared.OUTPUT_DIR) / "metrics.json").read_text().splitlines()

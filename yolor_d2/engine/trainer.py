@@ -29,7 +29,8 @@ from ..d2.evaluation import (
 from ..d2.utils import CommonMetricPrinter, EventWriter, comm, setup_logger
 from ..data.accumulation import Accumulation
 from ..data.image_weights import read_class_ap
-from ..data.loader import build_test_loader, build_train_loader, fingerprint
+from ..data.loader import build_test_loader, build_train_loader
+from ..data.training_data import TrainingData
 from ..datasets.catalog import class_names
 from ..evaluation.coco_evaluator import COCOEvaluator
 from ..evaluation.stages import StageTimer
@@ -164,7 +165,7 @@ class Trainer(DefaultTrainer):
         # Asks the file system for every image, which one process is enough for.
         taken = ()
         if self.training_set is not None and comm.is_main_process():
-            taken = fingerprint(cfg, self.training_set)
+            taken = TrainingData(cfg).fingerprint(self.training_set)
         self.fingerprint = FingerprintHook(*taken)
         self._trainer = StepTrainer(
             create_ddp_model(learner, broadcast_buffers=False, **devices),

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .._moved import former_names
-from ..datasets.annotations import Annotations, collector_paused
+from ..datasets.annotations import Annotations
+from ..datasets.coco_json import collector_paused
 from ..files.writing import atomic_write
 from .coco_files import Detections
 from .ranking import group_by_label
@@ -256,7 +257,7 @@ def write_metrics(path: Path, metrics: COCOMetrics, *, annotations: str, results
 def read_kept_metrics(
     path: Path, *, annotations: str, results: str, iou_type: str = "bbox"
 ) -> COCOMetrics | None:
-    """Metrics as `write_metrics` keeps them.
+    """Figures as `write_metrics` has kept them.
 
     Returns:
         None when there are none, when they are about files of other content, or when the file is
