@@ -1,14 +1,12 @@
 """tools/benchmark.py gpu, as far as it goes without a GPU."""
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run as run_python
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
@@ -48,13 +46,8 @@ def dry_run(output, *options) -> int:
 
 @pytest.mark.slow
 def test_a_dry_run_measures_every_part(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "tools/benchmark.py", "gpu", "--dry-run", "--output", str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
+    command = ["tools/benchmark.py", "gpu", "--dry-run", "--output", tmp_path]
+    done = run_python(command, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-4000:]
     table = (tmp_path / "table.md").read_text()
     assert table.startswith("## On a GPU\n\n    yolor-d2 benchmark gpu --output")

@@ -2,11 +2,10 @@
 
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -181,9 +180,7 @@ def test_the_example_gives_masks_and_points_of_the_predictor(export_joint, cfg, 
     )
     files = sorted(map(str, photos.iterdir()))
     words = [str(output), *files, "--json", str(tmp_path / "f.json"), "--draw", str(tmp_path / "d")]
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE), *words], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = processes.run([EXAMPLE, *words], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     entries = json.loads((tmp_path / "f.json").read_text())
     assert [x["image"] for x in entries] == files
