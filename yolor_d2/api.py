@@ -29,7 +29,7 @@ from .files.images import ImageReadError, check_channel_order, read_image
 from .inputs import IMAGE_SUFFIXES
 from .ops.masks import BoxMasks
 from .prediction.kinds import skeleton_of
-from .prediction.outputs import detection_records
+from .prediction.result import detection_records
 from .prediction.sources import kind_of
 from .predictor import BatchPredictor, FailedInput
 from .runs import CONFIG_NAME, find_run

@@ -34,7 +34,7 @@ from yolor_d2.engine.lock import is_locked, locked
 from yolor_d2.engine.processes import first_of_machine_first, wait_for_all
 from yolor_d2.engine.rates import scale_rates
 from yolor_d2.engine.teacher import settle_teacher, teacher_config
-from yolor_d2.report.collect import report_or_log
+from yolor_d2.report.write import report_or_log
 from yolor_d2.runs import (
     TEACHER_CONFIG_NAME,
     refuse_other_run,

@@ -15,7 +15,7 @@ from ..d2.config import CfgNode
 from ..d2.engine import HookBase, hooks
 from ..d2.utils import comm
 from ..datasets.fingerprint import describe_changes
-from ..report.collect import report_or_log
+from ..report.write import report_or_log
 from ..runs import TEACHER_WEIGHTS
 from ..visualize.implicit import draw_tensors, to_image
 

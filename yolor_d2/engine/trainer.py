@@ -36,7 +36,7 @@ from ..evaluation.stages import StageTimer
 from ..files.images import ImageReadError
 from ..modeling.inference import prepare_for_inference
 from ..modeling.teacher import TaughtModel
-from ..report.collect import inference_folder, keep_for_report
+from ..report.files import inference_folder, keep_for_report
 from ..tasks import coco_options, enabled_tasks
 from .console import FOR_FILE, ProgressPrinter
 from .ema import EMAHook

@@ -16,20 +16,10 @@ from ..datasets.annotations import Annotations
 from ..evaluation.coco_files import Detections
 from ..evaluation.coco_metrics import COCOFigures
 from ..evaluation.ranking import group_by_label
-from .errors import (
-    CORRECT,
-    IGNORED,
-    KINDS,
-    Curve,
-    Errors,
-    Found,
-    Truth,
-    confuse,
-    cost_of_errors,
-    count_pairs,
-    curve_of,
-    find_errors,
-)
+from .confusion import confuse, count_pairs
+from .curves import Curve, curve_of
+from .errors import CORRECT, IGNORED, KINDS, Errors, cost_of_errors, find_errors
+from .matching import Found, Truth
 
 # Detections of a class in an image that count.
 MOST_DETECTIONS = 100
