@@ -17,7 +17,8 @@ from yolor_d2.prediction.folders import YoloLabels
 from yolor_d2.prediction.result import Result
 from yolor_d2.prediction.sources import Source
 from yolor_d2.prediction.text_files import CsvFile, JsonFile
-from yolor_d2.visualize.pictures import PALETTE, draw_batches, draw_boxes
+from yolor_d2.visualize.batches import draw_batches
+from yolor_d2.visualize.boxes import PALETTE, draw_boxes
 from yolor_d2.visualize.shapes import (
     MaskCrop,
     Skeleton,

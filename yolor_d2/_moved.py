@@ -40,7 +40,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "data.check.images": ("files.inspection",),
     "data.check.keypoints": ("doctor.keypoints",),
     "data.check.masks": ("doctor.masks",),
-    "data.check.pictures": ("doctor.pictures",),
+    "data.check.pictures": ("doctor.pictures", "visualize.marks"),
     "data.check.quick": ("doctor.quick",),
     "data.check.repair": ("doctor.repair",),
     "data.check.source": ("datasets.source",),

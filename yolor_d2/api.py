@@ -33,7 +33,8 @@ from .prediction.result import detection_records
 from .prediction.sources import kind_of
 from .predictor import BatchPredictor, FailedInput
 from .runs import CONFIG_NAME, find_run
-from .visualize.pictures import draw_boxes, to_rgb, write_image
+from .visualize.boxes import draw_boxes
+from .visualize.pictures import to_rgb, write_image
 from .visualize.shapes import Skeleton, coco_points, crops
 
 if TYPE_CHECKING:

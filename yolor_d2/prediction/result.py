@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.masks import BoxMasks
-from ..visualize.pictures import draw_boxes
+from ..visualize.boxes import draw_boxes
 from ..visualize.shapes import Skeleton, crops, point_records
 from .sources import Source
 
