@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.utils import EventStorage
-from yolor_d2.engine import console
-from yolor_d2.engine.console import FOR_FILE, PROGRESS, ProgressPrinter, take_over_screen
-from yolor_d2.engine.time_left import TimeLeft, TrainingClock
+from yolor_d2.engine.monitoring import console
+from yolor_d2.engine.monitoring.console import FOR_FILE, PROGRESS, ProgressPrinter, take_over_screen
+from yolor_d2.engine.monitoring.time_left import TimeLeft, TrainingClock
 
 
 class Time:

@@ -28,8 +28,8 @@ from ..datasets import annotations as annotation_files
 from ..datasets.fingerprint import take_fingerprint
 from ..doctor.quick import quick_check
 from ..engine import Trainer
+from ..engine.distributed.processes import any_process
 from ..engine.ema import EMAHook
-from ..engine.processes import any_process
 from ..environment import describe_machine
 from .report import Report
 from .start import NUM_CLASSES, write_data_set

@@ -16,8 +16,8 @@ from ..d2.utils import EventStorage, comm
 from ..data.loader import build_training_dataset, count_training_images
 from ..modeling.teacher import TaughtModel
 from ..runs import CONFIG_NAME, find_training
+from .distributed.progress import progress
 from .gpu import suit_gpu
-from .progress import progress
 from .step import StepTrainer, precision_from_config
 from .teacher import add_teacher
 

@@ -15,8 +15,8 @@ from ..d2.config import CfgNode
 from ..d2.engine import TrainerBase
 from ..d2.utils import comm, get_event_storage
 from ..data.accumulation import Accumulation
+from .distributed.progress import progress
 from .feed import Feed
-from .progress import progress
 from .readout import Readout, StepFigures
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -29,12 +29,7 @@ from ..evaluation.coco_metrics import (
 )
 from ..runs import read_metrics
 from .analysis import analyse
-from .files import (
-    FORMAT,
-    RECORD_NAME,
-    inference_folder,
-    to_json,
-)
+from .files import FORMAT, RECORD_NAME, inference_folder, to_json
 from .shapes import add_shapes, kinds_in, read_shapes, take_rows, task_figures
 
 # The units of the numbers in report.json, by key; also those of the page.

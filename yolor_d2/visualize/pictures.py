@@ -10,10 +10,7 @@ import cv2
 import numpy as np
 
 from ..files.writing import atomic_write
-from .labels import (
-    LETTERS,
-    draw_text,
-)
+from .labels import LETTERS, draw_text
 
 # The longer side of small images is enlarged by a whole factor to about this many pixels, at most
 # so many times, so that boxes and labels can be told apart.
