@@ -1,6 +1,7 @@
 # make demo    set up, then train on generated data, evaluate and draw the results
 # make test    set up, then all tests
-# make lint    formatting, lint rules, imports, types
+# make lint    formatting, lint rules, imports, types, spelling, wording
+# make docs    the documents as a site, in site/
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ DEMO := output/demo
 # Raised once for every process by what Detectron2 imports.
 export PYTHONWARNINGS := ignore::FutureWarning:torch.jit._script
 
-.PHONY: venv demo test lint
+.PHONY: venv demo test lint docs
 
 venv: $(VENV)/.ready
 
@@ -52,3 +53,12 @@ lint: venv
 	$(RUN) -m ruff check .
 	$(VENV)/bin/lint-imports
 	$(RUN) -m pyright --pythonpath $(RUN)
+	$(VENV)/bin/codespell
+	$(RUN) docs/check_words.py
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --clean
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(RUN) -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[docs]'
+	@touch $@

@@ -1,4 +1,4 @@
-"""Write docs/config.md from the source of `yolor_d2.config.add_yolor_config`.
+"""Write docs/config.md from the source of the functions that add the keys.
 
 python docs/make_config_page.py
 """
@@ -11,7 +11,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from yolor_d2.config import add_yolor_config
+from yolor_d2.config.network_keys import add_network_keys
+from yolor_d2.config.run_keys import add_run_keys
 from yolor_d2.tasks import TASKS
 
 PAGE = Path(__file__).with_name("config.md")
@@ -49,7 +50,8 @@ def comment_above(lines: list[str], number: int) -> list[str]:
 
 def sections() -> Iterator[tuple[str, str, str]]:
     """Functions that add keys: their source, the name of what they add to, and its key."""
-    yield inspect.getsource(add_yolor_config), "cfg", ""
+    for add in (add_network_keys, add_run_keys):
+        yield inspect.getsource(add), "cfg", ""
     for name, task in TASKS.items():
         yield inspect.getsource(task.add_config), "node", f"MODEL.YOLOR.TASKS.{name.upper()}"
 
@@ -93,7 +95,8 @@ def rows_of(source: str, variable: str, node: str) -> Iterator[str]:
 
 def page() -> str:
     """The whole page; errors as of `rows_of`."""
-    (own, *tasks) = [list(rows_of(*section)) for section in sections()]
+    network, run, *tasks = [list(rows_of(*section)) for section in sections()]
+    own = network + run
     place = own.index(TASKS_PLACE)
     own[place : place + 1] = [TASKS_HEAD, TABLE, *(row for rows in tasks for row in rows)]
     return "\n".join([HEAD, *own]) + "\n"

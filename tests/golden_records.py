@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from yolor_d2 import golden
-from yolor_d2.checkpoint.conversion.names import cfg_block_walk, rename_keys, yaml_leaves, yaml_rows
+from yolor_d2.checkpoint.conversion.cfg_scheme import cfg_block_walk
+from yolor_d2.checkpoint.conversion.names import rename_keys
+from yolor_d2.checkpoint.conversion.yaml_scheme import yaml_leaves, yaml_rows
 from yolor_d2.golden import uniform, weight
 from yolor_d2.layers import Implicit
 from yolor_d2.networks.variants import ANCHORS_640, ANCHORS_640_V5, ANCHORS_1280

@@ -10,15 +10,13 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from yolor_d2.benchmark import cluster
 from yolor_d2.benchmark.cluster import FarFileSystem, grow, measure_start, simulate
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
-from yolor_d2.datasets import annotations
-from yolor_d2.doctor import quick
+from yolor_d2.datasets import prepared_copies
 
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """`measure_start` of so many images, each with two boxes."""
-    monkeypatch.setattr(annotations, "SMALL_FILE", 0)
-    monkeypatch.setattr(quick, "SMALL_FILE", 0)
+    monkeypatch.setattr(prepared_copies, "SMALL_FILE", 0)
     names = []
 
     def measure(images: int, latency: float) -> dict:
@@ -96,7 +94,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     from yolor_d2.commands import execute
 
     monkeypatch.setattr(cluster, "STARTED", (2,))
-    monkeypatch.setattr(annotations, "SMALL_FILE", 0)
+    monkeypatch.setattr(prepared_copies, "SMALL_FILE", 0)
 
     words = ["cluster", "--images", "20", "--boxes", "40", "--file-latency", "0"]
     words += ["--config-file", "quick/ssss_320_cpu.yaml", "--folder", str(tmp_path)]

@@ -104,7 +104,7 @@ def test_the_command_says_device_and_what_it_fitted(toy, tmp_path, monkeypatch, 
     from yolor_d2.commands import train_net
 
     folder = tmp_path / "run"
-    monkeypatch.setattr(lengths, "count_training_images", lambda _: 205)
+    monkeypatch.setattr(lengths.TrainingData, "count_images", lambda _: 205)
     monkeypatch.setattr(train_net, "train_or_evaluate", lambda *_: None)
     words = ["--config-file", "quick/fast_start.yaml", "--train", toy.train_json, toy.train_images]
     words += ["SOLVER.IMS_PER_BATCH", 32, "OUTPUT_DIR", folder, "MODEL.DEVICE", "cpu"]

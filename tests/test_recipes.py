@@ -10,14 +10,14 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from checkpoint.authors_files import STRIPPED, save_authors_file
 
 from yolor_d2 import model_zoo
-from yolor_d2.checkpoint.conversion.convert import parts_of
+from yolor_d2.checkpoint.conversion.parts import parts_of
 from yolor_d2.config import load_config
 from yolor_d2.data.options import use_data
 from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
 from yolor_d2.modeling import YOLOR
 from yolor_d2.networks import build_network, get_variant
-from yolor_d2.networks.variants import scale
+from yolor_d2.networks.variant import scale
 from yolor_d2.ops import LossGains, assign, detection_losses
 
 # Size, translate, scale, mosaics of nine, mixup, pasting, class gain, objectness gain, share of the

@@ -25,7 +25,7 @@ from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.utils.visualizer import Visualizer
 
 from yolor_d2 import model_zoo
-from yolor_d2.checkpoint.conversion.convert import from_meta_arch
+from yolor_d2.checkpoint.conversion.parts import from_meta_arch
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.data.loader import build_test_loader
 from yolor_d2.datasets.catalog import register_datasets

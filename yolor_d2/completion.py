@@ -18,7 +18,8 @@ from . import config_paths
 
 # Set by the shell when it asks for completions.
 ENVIRONMENT_VARIABLE = "_ARGCOMPLETE"
-# A key of this project in `config.add_yolor_config`.
+# A key of this project, in one of these files of the package `config`.
+KEY_FILES = ("network_keys.py", "run_keys.py")
 OWN_KEY = re.compile(r"^    cfg\.([A-Z0-9_.]+) = (?!CfgNode\()", re.MULTILINE)
 # A key of a task in `Task.add_config`, which stands in the file with the name of the task.
 TASKS_NODE = "MODEL.YOLOR.TASKS."
@@ -74,7 +75,9 @@ def list_keys() -> tuple[str, ...]:
 
     package = resources.files(__package__)
     defaults = package.joinpath("_builtin", "defaults.yaml").read_text(encoding="utf-8")
-    own = OWN_KEY.findall(package.joinpath("config", "__init__.py").read_text(encoding="utf-8"))
+    own = []
+    for name in KEY_FILES:
+        own += OWN_KEY.findall(package.joinpath("config", name).read_text(encoding="utf-8"))
     for file in package.joinpath("tasks").iterdir():
         if file.name.endswith(".py"):
             keys = TASK_KEY.findall(file.read_text(encoding="utf-8"))

@@ -60,8 +60,8 @@ def to_array(
         source: a path; (H, W, C) uint8 array; or (C, H, W) tensor with values 0-255.
         channel_order: "RGB" or "BGR", that of arrays and tensors.
         wanted: that of the result.
-        channels: C, see `image.read_image`.
-        limit: most pixels of a file, see `image.read_image`.
+        channels: C, see `images.read_image`.
+        limit: most pixels of a file, see `images.read_image`.
 
     Raises:
         OSError, ValueError: when it is no image.

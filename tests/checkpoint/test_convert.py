@@ -16,11 +16,12 @@ from torch import nn
 
 from yolor_d2 import model_zoo
 from yolor_d2.checkpoint import WeightsFileError, YOLORCheckpointer, convert_checkpoint
-from yolor_d2.checkpoint.conversion.convert import keep_class_rows, parts_of, to_meta_arch
+from yolor_d2.checkpoint.conversion.classes import keep_class_rows
+from yolor_d2.checkpoint.conversion.parts import parts_of, to_meta_arch
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.networks import build_network, get_variant
-from yolor_d2.networks.variants import without_implicit
+from yolor_d2.networks.variant import without_implicit
 
 SMALL = "yolor_ssss_s2d"  # form Y
 # The layout of YOLOR-CSP, narrow and shallow; form D.

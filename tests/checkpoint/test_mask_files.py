@@ -10,8 +10,9 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from checkpoint.authors_files import OF_A_RUN, STRIPPED, save_authors_file, with_anchors
 
 from yolor_d2.checkpoint import YOLORCheckpointer
-from yolor_d2.checkpoint.conversion.convert import parts_of
-from yolor_d2.checkpoint.conversion.names import prototype_names, rename_keys
+from yolor_d2.checkpoint.conversion.names import rename_keys
+from yolor_d2.checkpoint.conversion.parts import parts_of
+from yolor_d2.checkpoint.conversion.yaml_scheme import prototype_names
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
 

@@ -10,14 +10,15 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from checkpoint.authors_files import OF_A_RUN, STRIPPED, save_authors_file, with_anchors
 
 from yolor_d2.checkpoint import YOLORCheckpointer, convert_checkpoint
-from yolor_d2.checkpoint.conversion.convert import parts_of
-from yolor_d2.checkpoint.conversion.names import keypoint_names, rename_keys
+from yolor_d2.checkpoint.conversion.names import rename_keys
+from yolor_d2.checkpoint.conversion.parts import parts_of
+from yolor_d2.checkpoint.conversion.yaml_scheme import keypoint_names
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.layers.fuse import fuse_for_inference
 from yolor_d2.modeling import YOLOR
 from yolor_d2.networks import get_variant
-from yolor_d2.networks.variants import scale
+from yolor_d2.networks.variant import scale
 
 CONFIG = "yolov7_w6_pose.yaml"
 HEAD = 118  # its number in their file, which lacks auxiliary heads

@@ -5,8 +5,10 @@ import zlib
 import pytest
 import torch
 
-from yolor_d2.checkpoint.conversion.convert import parts_of
-from yolor_d2.checkpoint.conversion.names import cfg_names, rename_keys, yaml_names
+from yolor_d2.checkpoint.conversion.cfg_scheme import cfg_names
+from yolor_d2.checkpoint.conversion.names import rename_keys
+from yolor_d2.checkpoint.conversion.parts import parts_of
+from yolor_d2.checkpoint.conversion.yaml_scheme import yaml_names
 from yolor_d2.networks import build_network
 
 # Number and CRC-32 of the sorted lines "name shape" of the reference's state dicts, without its

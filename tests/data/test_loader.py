@@ -20,10 +20,12 @@ from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog
 from yolor_d2.d2.engine import DefaultPredictor
 from yolor_d2.d2.structures import BoxMode
 from yolor_d2.data import dataset as dataset_module
-from yolor_d2.data import loader, options, settings
+from yolor_d2.data import loader, settings, training_data
+from yolor_d2.data import options as data_options
 from yolor_d2.data.batch_shapes import BatchShapes
 from yolor_d2.data.dataset import AugmentConfig
 from yolor_d2.data.sampler import epoch_order
+from yolor_d2.data.training_data import TrainingData
 from yolor_d2.datasets import catalog
 from yolor_d2.files.images import ImageReadError, read_image
 
@@ -67,7 +69,7 @@ def use_coco(cfg, tmp_path):
 
     def use(*annotations, **options):
         files = write_coco(tmp_path / uuid.uuid4().hex, annotations, **options)
-        options.use_data(cfg, files, files)
+        data_options.use_data(cfg, files, files)
         catalog.register_datasets(cfg)
         return cfg
 
@@ -178,7 +180,7 @@ def test_only_squares_of_one_size_are_trained_on(cfg, shortest):
 def test_background_images(cfg, skip_background, count):
     """Two of the 24 toy images have no object: the seventh of each dozen."""
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = skip_background
-    truth = loader.load_training_truth(cfg)
+    truth = TrainingData(cfg).read()
     assert len(truth) == count
     assert (np.diff(truth.starts) == 0).sum() == 24 * (not skip_background) / 12
 
@@ -338,15 +340,15 @@ def test_no_usable_box(use_coco, annotations, skip_background):
     cfg = use_coco(*annotations)
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = skip_background
     with pytest.raises(ValueError, match=r"DATASETS\.TRAIN .*no image has a box"):
-        loader.load_training_truth(cfg)
+        TrainingData(cfg).read()
 
 
 def test_boxes_left_out_are_counted(use_coco, monkeypatch):
     messages = []
-    monkeypatch.setattr(loader.logger, "warning", lambda form, *x: messages.append(form % x))
-    assert len(loader.load_training_truth(use_coco(GOOD, CROWD))) == 2
+    monkeypatch.setattr(training_data.logger, "warning", lambda form, *x: messages.append(form % x))
+    assert len(TrainingData(use_coco(GOOD, CROWD)).read()) == 2
     assert messages == []  # crowd regions are no loss
-    loader.load_training_truth(use_coco(GOOD, CROWD, EMPTY, OUTSIDE))
+    TrainingData(use_coco(GOOD, CROWD, EMPTY, OUTSIDE)).read()
     assert len(messages) == 1 and "2 of 3 boxes are left out" in messages[0]
 
 
@@ -370,9 +372,9 @@ def test_a_class_beyond_the_model_names_the_image(cfg):
     DatasetCatalog.register(name, lambda: [item])
     cfg.DATASETS.TRAIN = (name,)
     with pytest.raises(ValueError, match=r"far\.png.* class 5.*MODEL\.YOLOR\.NUM_CLASSES is 4"):
-        loader.load_training_truth(cfg)
+        TrainingData(cfg).read()
     box["category_id"] = 3  # of 0 ... 3
-    assert loader.load_training_truth(cfg).labels.tolist() == [3]
+    assert TrainingData(cfg).read().labels.tolist() == [3]
 
 
 def test_size_differs_from_the_annotations(use_coco):
@@ -437,7 +439,7 @@ def test_classes_come_from_the_file_in_order_of_their_ids(use_coco):
     assert cfg.MODEL.YOLOR.NUM_CLASSES == 3
     assert cfg.MODEL.YOLOR.CLASS_NAMES == ["alpha", "beta", "gamma"]
     # 3, 7 and 90 become 0, 1 and 2.
-    assert loader.load_training_truth(cfg).labels.tolist() == [0, 1, 2]
+    assert TrainingData(cfg).read().labels.tolist() == [0, 1, 2]
     assert cfg.DATASETS.TRAIN == cfg.DATASETS.TEST
 
 
@@ -446,17 +448,17 @@ def test_files_are_known_from_every_folder(cfg, tmp_path, monkeypatch):
     annotations, images = map(Path, write_coco(tmp_path / uuid.uuid4().hex, [GOOD]))
     monkeypatch.chdir(annotations.parent)
     files = annotations.name, os.path.relpath(images)
-    options.use_data(cfg, files, files)
+    data_options.use_data(cfg, files, files)
     assert cfg.DATASETS.REGISTER[-1][1:] == [str(annotations), str(images)]
 
 
 def test_either_set_may_stay_as_it_is(cfg, tmp_path):
     before = cfg.clone()
-    options.use_data(cfg, None, None)
+    data_options.use_data(cfg, None, None)
     assert cfg == before
     files = write_coco(tmp_path / uuid.uuid4().hex, [GOOD])
     cfg.MODEL.YOLOR.CLASS_NAMES = ["alpha", "beta", "gamma"]  # as the file has them, by id
-    options.use_data(cfg, None, files)
+    data_options.use_data(cfg, None, files)
     assert cfg.DATASETS.TRAIN == before.DATASETS.TRAIN
     assert cfg.DATASETS.TEST != before.DATASETS.TEST
     assert cfg.DATASETS.REGISTER[:-1] == before.DATASETS.REGISTER
@@ -464,7 +466,7 @@ def test_either_set_may_stay_as_it_is(cfg, tmp_path):
 
 def test_a_missing_annotation_file_is_named(cfg, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
-        options.use_data(cfg, (str(tmp_path / "nowhere.json"), str(tmp_path)), None)
+        data_options.use_data(cfg, (str(tmp_path / "nowhere.json"), str(tmp_path)), None)
 
 
 def test_files_of_one_name_in_folders_of_one_name_are_two_data_sets(cfg, tmp_path):
@@ -472,7 +474,7 @@ def test_files_of_one_name_in_folders_of_one_name_are_two_data_sets(cfg, tmp_pat
     folder = uuid.uuid4().hex
     train = write_coco(tmp_path / "train" / folder, [GOOD], count=3)
     val = write_coco(tmp_path / "val" / folder, [GOOD], count=1)
-    options.use_data(cfg, train, val)
+    data_options.use_data(cfg, train, val)
     catalog.register_datasets(cfg)
     assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 3
     assert len(DatasetCatalog.get(cfg.DATASETS.TEST[0])) == 1
@@ -574,10 +576,10 @@ def test_real_data_sets_load(cfg, real_data):
     for name, folder, classes, count in [("bccd", "", 3, 205), ("coco_mini", "train", 80, 27)]:
         root = real_data / name
         files = (str(root / "instances_train.json"), str(root / folder))
-        options.use_data(cfg, files, None)
+        data_options.use_data(cfg, files, None)
         catalog.register_datasets(cfg)
         assert len(cfg.MODEL.YOLOR.CLASS_NAMES) == classes
-        assert len(loader.load_training_truth(cfg)) == count
+        assert len(TrainingData(cfg).read()) == count
         assert len(batches(cfg, 1)[0]) == 2
 
 
@@ -590,19 +592,19 @@ def test_training_and_test_classes_must_be_the_same(cfg, tmp_path):
     files = [(str(tmp_path / f"{name}.json"), str(tmp_path)) for name in "ab"]
 
     with pytest.raises(ValueError, match=r"b\.json.*'dog', 'cat'.*'cat', 'dog'"):
-        options.use_data(cfg, *files)
+        data_options.use_data(cfg, *files)
 
 
 def test_without_test_files_nothing_is_evaluated(cfg):
     (_, *files), *_ = cfg.DATASETS.REGISTER
-    options.use_data(cfg, tuple(files), None)
+    data_options.use_data(cfg, tuple(files), None)
     assert tuple(cfg.DATASETS.TEST) == ()
 
 
 def test_a_file_of_another_kind_is_named(cfg, tmp_path):
     (tmp_path / "labels.json").write_text("[]")
     with pytest.raises(ValueError, match=r"labels\.json.*categories"):
-        options.use_data(cfg, (str(tmp_path / "labels.json"), str(tmp_path)), None)
+        data_options.use_data(cfg, (str(tmp_path / "labels.json"), str(tmp_path)), None)
 
 
 def test_evaluation_takes_very_elongated_images(cfg, tmp_path):

@@ -262,7 +262,7 @@ def test_interrupted_writing_leaves_no_json(tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(toy, "make_scene", interrupt)
+    monkeypatch.setattr("yolor_d2.toy.dataset.make_scene", interrupt)
     with pytest.raises(KeyboardInterrupt):
         toy.write_toy_dataset(tmp_path, **TINY, force=True)
     assert not list(tmp_path.glob("*.json"))

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,11 @@ from yolor_d2.arguments.train_net import parse_args
 from yolor_d2.commands import train_net
 from yolor_d2.d2.data import load_coco_json
 from yolor_d2.data import loader
-from yolor_d2.datasets import annotations as module
-from yolor_d2.datasets import catalog
-from yolor_d2.datasets.annotations import (
-    Strings,
-    keep_copies_in,
-    open_annotations,
-    read_annotations,
-    read_large,
-)
+from yolor_d2.datasets import catalog, open_files, prepared_copies
+from yolor_d2.datasets.annotations import Strings
 from yolor_d2.datasets.ground_truth import GroundTruth
+from yolor_d2.datasets.open_files import open_annotations, read_annotations, read_large
+from yolor_d2.datasets.prepared_copies import keep_copies_in
 from yolor_d2.datasets.source import AnnotationFileError
 from yolor_d2.doctor import quick
 from yolor_d2.engine import Trainer
@@ -52,8 +48,7 @@ def write(tmp_path):
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
     """A folder for prepared copies, of files of any size."""
-    monkeypatch.setattr(module, "SMALL_FILE", 0)
-    monkeypatch.setattr(quick, "SMALL_FILE", 0)
+    monkeypatch.setattr(prepared_copies, "SMALL_FILE", 0)
     folder = tmp_path / "copies"
     keep_copies_in(folder)
     yield folder
@@ -118,7 +113,7 @@ def test_equal_to_detectron2s_reader(tmp_path, data):
         for annotation in item["annotations"]:
             annotation["category_id"] = numbers[annotation["category_id"]]
     expected = GroundTruth.from_items(items)
-    file = module.AnnotationFile(path)
+    file = open_files.AnnotationFile(path)
     assert_same(GroundTruth.from_annotations(file.annotations, "folder"), expected)
     # A large file is read in another way, to the same arrays.
     assert_same(read_large(path), file.annotations)
@@ -187,10 +182,10 @@ def test_packed_texts(texts):
 def test_a_copy_is_found_by_content(write, copies, monkeypatch):
     first = read_annotations(write(content(OBJECT)))
     (copy,) = copies.iterdir()
-    monkeypatch.setattr(module, "decode", None)  # nobody may read the JSON again
+    monkeypatch.setattr(open_files, "decode", None)  # nobody may read the JSON again
     assert_same(read_annotations(write(content(OBJECT), "moved.json")), first)
     monkeypatch.undo()
-    monkeypatch.setattr(module, "SMALL_FILE", 0)
+    monkeypatch.setattr(prepared_copies, "SMALL_FILE", 0)
     other = read_annotations(write(content({**OBJECT, "area": 13})))
     assert other.areas.tolist() == [13]
     assert len([*copies.iterdir()]) == 2 and copy.exists()
@@ -205,18 +200,18 @@ def test_a_damaged_copy_is_made_again(write, copies, damage, caplog):
     if damage == "cut":
         damage = whole[:-5]
     if damage == "version":
-        damage = whole.replace(module.FORMAT.encode(), b"yolor_d2 annotations 0")
+        damage = whole.replace(prepared_copies.FORMAT.encode(), b"yolor_d2 annotations 0")
     copy.write_bytes(damage)
     assert_same(read_large(path), expected)
     assert len(copy.read_bytes()) == len(whole)
-    assert_same(module.read_copy(copy), expected)
+    assert_same(prepared_copies.read_copy(copy), expected)
 
 
 def test_a_copy_that_cannot_be_written_is_none(write, copies, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with caplog.at_level(logging.WARNING, "yolor_d2"):
         assert len(read_large(write(content(OBJECT))).ids) == 1
     assert "No space left" in caplog.text
@@ -236,18 +231,17 @@ def test_a_file_that_changes_is_read_again(write):
 def test_a_file_is_read_once(cfg, toy, tmp_path, monkeypatch, large):
     """For class names, checks, lengths in epochs, training and resuming."""
     if large:
-        monkeypatch.setattr(module, "SMALL_FILE", 0)
-        monkeypatch.setattr(quick, "SMALL_FILE", 0)
+        monkeypatch.setattr(prepared_copies, "SMALL_FILE", 0)
     reads = []
     for name in ("read_coco", "decode"):
-        function = getattr(module, name)
+        function = getattr(open_files, name)
 
         def counted(path, *args, function=function, **options):
             reads.append(Path(path).name)
             return function(path, *args, **options)
 
-        monkeypatch.setattr(module, name, counted)
-    monkeypatch.setattr(module, "_read", {})
+        monkeypatch.setattr(open_files, name, counted)
+    monkeypatch.setattr(open_files, "_read", {})
     # Nothing that leaves files open.
     monkeypatch.setattr(train_net, "default_setup", lambda *_: None)
     monkeypatch.setattr(train_net, "setup_logger", lambda *_, **__: logging.getLogger("yolor_d2"))
@@ -259,7 +253,7 @@ def test_a_file_is_read_once(cfg, toy, tmp_path, monkeypatch, large):
     args = parse_args(["--config-file", str(config), "OUTPUT_DIR", str(tmp_path / "run")])
     made = train_net.read_settings(args)
     train_net.setup(made, args)
-    assert all(file.content is None for _, file in module._read.values())
+    assert all(file.content is None for _, file in open_files._read.values())
     trainer = Trainer(made)
     trainer.load_from(3)
     loader.build_test_loader(made, made.DATASETS.TEST[0])
@@ -299,5 +293,5 @@ def test_content_is_not_kept(write):
     assert len(open_annotations(path).annotations.ids) == 1
     other = write(content(OBJECT), "other.json")
     assert open_annotations(other).content is not None
-    module.drop_contents()
+    open_files.drop_contents()
     assert open_annotations(other).take_content() is None

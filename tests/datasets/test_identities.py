@@ -19,6 +19,7 @@ from yolor_d2.data.dataset import (
     TrainingDataset,
 )
 from yolor_d2.data.loader import build_training_dataset
+from yolor_d2.data.training_data import TrainingData
 from yolor_d2.datasets.annotations import NO_IDENTITY
 from yolor_d2.datasets.catalog import register_coco_file
 from yolor_d2.datasets.ground_truth import GroundTruth, number_identities
@@ -186,14 +187,14 @@ def test_the_key_comes_through_the_registered_data_set(individuals, tmp_path):
 def test_identities_are_counted_for_the_model(individuals, toy_config, tmp_path):
     cfg = toy_config.clone()
     node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
-    settle_tasks(cfg)
+    settle_tasks(cfg, TrainingData(cfg))
     assert node.NUM_IDENTITIES == 0  # the task is off
     node.ENABLED = True
     with pytest.raises(ValueError, match="instance_id"):
-        settle_tasks(cfg)
+        settle_tasks(cfg, TrainingData(cfg))
     register_coco_file(str(tmp_path), str(individuals.train_json), str(individuals.train_images))
     cfg.DATASETS.TRAIN = (str(tmp_path),)
-    settle_tasks(cfg)
+    settle_tasks(cfg, TrainingData(cfg))
     assert node.NUM_IDENTITIES == 6
     assert build_training_dataset(cfg).num_identities == 6
     node.NUM_IDENTITIES = 5

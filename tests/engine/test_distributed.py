@@ -24,6 +24,7 @@ from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.data.loader import build_train_loader
 from yolor_d2.data.options import use_data
+from yolor_d2.data.training_data import TrainingData
 from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.teacher import add_teacher
@@ -178,7 +179,7 @@ def test_figures_of_further_tasks_are_those_of_all_processes(shared, tmp_path):
     tasks = shared.MODEL.YOLOR.TASKS
     tasks.CLASSIFICATION.ENABLED = tasks.EMBEDDING.ENABLED = True
     register_datasets(shared)
-    settle_tasks(shared)
+    settle_tasks(shared, TrainingData(shared))
     for code, output in run("plain", shared):
         assert code == 0, output[-4000:]
     rows = (Path(shared.OUTPUT_DIR) / "metrics.json").read_text().splitlines()

@@ -13,7 +13,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.config import load_config, read_config
 from yolor_d2.data.accumulation import Accumulation
-from yolor_d2.data.loader import count_training_images
+from yolor_d2.data.training_data import TrainingData
 from yolor_d2.engine import lengths
 from yolor_d2.engine.lengths import fit_lengths, iterations_for
 from yolor_d2.engine.schedule import build_lr_scheduler
@@ -24,7 +24,7 @@ BASE = read_config("Base-YOLOR.yaml")
 def translated(cfg, *opts, images: int = 0, monkeypatch=None):
     cfg.merge_from_list(list(opts))
     if images:
-        monkeypatch.setattr(lengths, "count_training_images", lambda _: images)
+        monkeypatch.setattr(TrainingData, "count_images", lambda _: images)
     fit_lengths(cfg)
     return cfg
 
@@ -36,7 +36,7 @@ def fit(monkeypatch):
     def run(name: str, images: int, *opts: object):
         words = [str(x) for x in opts]
         cfg = load_config(name, ["MODEL.DEVICE", "cpu", *words])
-        monkeypatch.setattr(lengths, "count_training_images", lambda _: images)
+        monkeypatch.setattr(TrainingData, "count_images", lambda _: images)
         return cfg, fit_lengths(cfg, words)
 
     return run
@@ -249,9 +249,9 @@ def test_what_does_not_fit_is_said(fit, opts, images, message):
 
 
 def test_images_without_objects_may_be_left_out(cfg, toy):
-    assert count_training_images(cfg) == toy_images(toy)
+    assert TrainingData(cfg).count_images() == toy_images(toy)
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
-    assert count_training_images(cfg) <= toy_images(toy)
+    assert TrainingData(cfg).count_images() <= toy_images(toy)
 
 
 def toy_images(toy) -> int:

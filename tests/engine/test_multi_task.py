@@ -18,6 +18,7 @@ import torch
 from yolor_d2.config import apply_overrides, load_config
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.data.options import use_data
+from yolor_d2.data.training_data import TrainingData
 from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
 from yolor_d2.tasks import settle_tasks
@@ -54,7 +55,7 @@ def config(data: ToyDataset, folder: Path, *opts: str) -> CfgNode:
     use_data(cfg, *files)
     apply_overrides(cfg, ["OUTPUT_DIR", str(folder), *BOTH, *SMALL, *opts])
     register_datasets(cfg)
-    settle_tasks(cfg)
+    settle_tasks(cfg, TrainingData(cfg))
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
     return cfg

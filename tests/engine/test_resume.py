@@ -134,9 +134,9 @@ def test_images_are_drawn_by_weight_after_an_evaluation(cfg, monkeypatch):
     figures = {"AP": 100.0, "AP50": 100.0, "AP-cross": 0.0}
     monkeypatch.setattr(Trainer, "test", staticmethod(lambda cfg, model: {"bbox": figures}))
     _, files = run(cfg)
-    from yolor_d2.datasets.training_set import load_training_truth
+    from yolor_d2.data.training_data import TrainingData
 
-    truth = load_training_truth(cfg)
+    truth = TrainingData(cfg).read()
     crosses = {name for i, name in enumerate(truth.file_names) if 2 in truth.labels[truth.rows(i)]}
     named = [{name for name, _ in batch} for batch in files]
     assert all(names <= crosses for names in named[2:])

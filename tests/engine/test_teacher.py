@@ -132,7 +132,7 @@ def weights_of(cfg: CfgNode, path: Path, **changes: object) -> dict:
 
 def test_weights_that_do_not_fit_are_refused(taught, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "yolor_d2.checkpoint.conversion.convert.advise", lambda *_: ""
+        "yolor_d2.checkpoint.conversion.report.advise", lambda *_: ""
     )  # takes seconds
     path = tmp_path / "teacher.pth"
     taught.MODEL.YOLOR.TEACHER.WEIGHTS = str(path)

@@ -13,7 +13,7 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 import torch
 
 from yolor_d2.checkpoint import YOLORCheckpointer
-from yolor_d2.checkpoint.conversion.convert import parts_of, to_meta_arch
+from yolor_d2.checkpoint.conversion.parts import parts_of, to_meta_arch
 from yolor_d2.d2.checkpoint import DetectionCheckpointer
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import HookBase

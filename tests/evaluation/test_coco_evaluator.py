@@ -27,7 +27,7 @@ from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog, register_coco_instances
 from yolor_d2.d2.structures import Boxes, BoxMode, Instances
 from yolor_d2.datasets import coco_file as dataset_file
-from yolor_d2.datasets.annotations import hash_file
+from yolor_d2.datasets.prepared_copies import hash_file
 from yolor_d2.evaluation import coco_evaluator
 from yolor_d2.evaluation.coco_evaluator import COCOEvaluator
 from yolor_d2.evaluation.coco_metrics import FIGURES_NAME, evaluate_boxes, hash_content

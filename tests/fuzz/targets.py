@@ -29,10 +29,10 @@ from yolor_d2.checkpoint.formats.load import read_weights
 from yolor_d2.config import read_config
 from yolor_d2.d2.structures import BoxMode
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
-from yolor_d2.datasets.annotations import read_annotations
 from yolor_d2.datasets.formats import read_labelled
 from yolor_d2.datasets.ground_truth import GroundTruth
 from yolor_d2.datasets.keypoints import read_keypoints
+from yolor_d2.datasets.open_files import read_annotations
 from yolor_d2.datasets.polygons import read_polygons
 from yolor_d2.datasets.source import read_coco
 from yolor_d2.doctor import Source, check_sources

@@ -9,14 +9,17 @@ from modeling.test_meta_arch import LOSSES, ONE_BOX, build, build_finder, find, 
 
 from yolor_d2.d2.structures import Keypoints
 from yolor_d2.engine.freeze import freeze
-from yolor_d2.networks.branches.keypoints import keypoints_of_rows
+from yolor_d2.networks.branches.keypoints import correct_points, keypoints_of_rows
 from yolor_d2.ops import decode
 from yolor_d2.ops.padding import Placement
 from yolor_d2.tasks import pack_fields
 
 NODE = "MODEL.YOLOR.TASKS.KEYPOINTS"
 POINTS = (f"{NODE}.ENABLED", True, f"{NODE}.NUM_KEYPOINTS", 2, f"{NODE}.LAYERS", 1)
-POSE = (*POINTS, f"{NODE}.LAYOUT", "yolov7", f"{NODE}.LOSS", "oks", f"{NODE}.IMPLICIT", "add")
+POSE = (
+    *(*POINTS, f"{NODE}.LAYOUT", "yolov7", f"{NODE}.LOSS", "oks", f"{NODE}.IMPLICIT", "add"),
+    *(f"{NODE}.REFINEMENTS", 0, f"{NODE}.DEPTHWISE", True, f"{NODE}.ORIGIN", "cell"),
+)
 
 
 def pointed(points, *args, **options):
@@ -43,11 +46,14 @@ TWO = [[[26.0, 30.0, 2.0], [40.0, 41.0, 1.0]]]
 def test_every_step_gives_the_same_losses_and_reaches_every_parameter(options, batch):
     model = build(*options)
     losses = model(batch)
-    assert list(losses) == [*LOSSES, "loss_keypoints", "loss_visibility"]
+    names = ["loss_keypoints", "loss_visibility", "loss_refinement"]
+    assert list(losses) == [*LOSSES, *names[: 2 + (options is POINTS)]]
     assert all(loss.shape == () and loss.isfinite() for loss in losses.values())
     has_points = any((x["instances"].has("gt_keypoints") and
                       x["instances"].gt_keypoints.tensor.any()) for x in batch)  # fmt: skip
-    assert (losses["loss_keypoints"] > 0) == (losses["loss_visibility"] > 0) == has_points
+    assert [losses[name] > 0 for name in names if name in losses] == [has_points] * (
+        len(losses) - 3
+    )
     sum(losses.values()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert all(p.grad.isfinite().all() for p in model.parameters())
@@ -57,7 +63,7 @@ def test_gains_and_the_batch_weigh_the_losses():
     batch = [pointed(TWO, ONE_BOX)]
     first, second = (
         build(*POINTS),
-        build(*POINTS, f"{NODE}.GAIN", 0.03, f"{NODE}.VISIBILITY_GAIN", 1),
+        build(*POINTS, f"{NODE}.GAIN", 0.06, f"{NODE}.VISIBILITY_GAIN", 1),
     )
     for model in (first, second):
         model.eval()  # of the norms alone
@@ -97,7 +103,8 @@ def test_what_training_lacks_is_named():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("LAYERS", -1), ("GAIN", -0.5), ("VISIBILITY_GAIN", -1.0)]
+    ("key", "value"),
+    [("LAYERS", -1), ("GAIN", -0.5), ("VISIBILITY_GAIN", -1.0), ("REFINEMENTS", -1)],
 )
 def test_values_out_of_range_are_named(key, value):
     with pytest.raises(ValueError, match=rf"TASKS\.KEYPOINTS\.{key} is {value}"):
@@ -118,8 +125,13 @@ def test_keypoints_are_those_of_the_rows_of_the_kept_boxes(options):
         pixels = model.preprocess(batch).tensor
         levels, outputs = model.run(pixels, batch.geometry.window)
         rows = decode(levels, model.anchors, model.strides)[0]
-        maps = [x[0] for x in outputs["keypoints"]]
+        maps = [x[0] for x in outputs["keypoints"][: len(levels)]]
         points = keypoints_of_rows(maps, torch.arange(len(rows)), model.strides)
+        if options is POINTS:
+            near = outputs["keypoints"][-1]
+            moved = correct_points(points[None, ..., :2], near, model.strides[0], 2)[0]
+            assert not torch.allclose(moved, points[..., :2])
+            points = torch.cat([moved, points[..., 2:]], dim=2)
     (placement,) = batch.images.placements
     boxes = placement.from_canvas(rows[:, :4]).clamp(0, 64)
     points[..., 0] -= placement.offset[1]
@@ -148,7 +160,7 @@ def test_on_a_frozen_rest_the_branch_learns_alone():
     assert len(trained) == len(list(model.tasks.parameters()))
     optimizer = torch.optim.Adam(trained, lr=0.01)
     losses = []
-    for _ in range(10):
+    for _ in range(30):
         loss = model(batch)["loss_keypoints"]
         optimizer.zero_grad()
         loss.backward()

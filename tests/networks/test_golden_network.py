@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from yolor_d2.checkpoint import convert_checkpoint
-from yolor_d2.checkpoint.conversion.convert import parts_of
+from yolor_d2.checkpoint.conversion.parts import parts_of
 from yolor_d2.golden import FLOAT32_FACTOR, image, load_record, network_weights
 from yolor_d2.layers.fuse import fuse_for_inference
 from yolor_d2.networks import build_network

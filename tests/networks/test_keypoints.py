@@ -12,14 +12,19 @@ from yolor_d2.networks import KeypointBranch
 from yolor_d2.networks.branches import Found
 from yolor_d2.networks.branches.keypoints import (
     COCO_SIGMAS,
+    NEARBY,
     POINT_LOSSES,
+    correct_points,
     keypoint_losses,
     keypoints_of_rows,
+    nearby_loss,
     scaled_errors,
     sigmas_of,
 )
-from yolor_d2.ops import assign
+from yolor_d2.ops import assign, decode, xyxy_to_cxcywh
+from yolor_d2.ops.ota import boxes_by_image
 from yolor_d2.ops.padding import ImageView
+from yolor_d2.ops.truth import Truth
 
 WIDTHS, STRIDES = [4, 6], [8, 16]
 LOG2 = math.log(2)
@@ -245,6 +250,8 @@ def test_the_authors_layout_joins_all_channels_and_cuts_them_anew():
     ("options", "message"),
     [
         ({"num_keypoints": 0}, r"KEYPOINTS\.NUM_KEYPOINTS is 0"),
+        ({"origin": "here"}, r"KEYPOINTS\.ORIGIN is 'here', expected one of \['box', 'cell'\]"),
+        ({"origin": "box", "layout": "yolov7"}, r"ORIGIN is 'box', expected 'cell' with LAYOUT"),
         ({"layout": "yolov8"}, r"KEYPOINTS\.LAYOUT is 'yolov8', expected one of \['', 'yolov7'\]"),
         ({"loss": "l1"}, r"KEYPOINTS\.LOSS is 'l1', expected one of \['huber', 'oks'\]"),
         ({"sigmas": [0.1]}, r"KEYPOINTS\.SIGMAS is \[0\.1\].*each of 3 points"),
@@ -253,3 +260,134 @@ def test_the_authors_layout_joins_all_channels_and_cuts_them_anew():
 def test_values_that_are_not_possible_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+# ---- The map that corrects points
+
+
+def truth_of(points, boxes, valid=None):
+    """Of one image; points (M, K, 3)."""
+    image = torch.zeros(len(boxes), dtype=torch.int64)
+    valid = torch.ones(len(boxes), dtype=torch.bool) if valid is None else torch.tensor(valid)
+    by_image = boxes_by_image(image, 1, len(boxes))
+    fields = {"keypoints": torch.tensor(points).float()}
+    return Truth(image, torch.tensor(boxes).float(), image, valid, by_image, fields)
+
+
+def perfect_map(points, size, stride):
+    """(1, 2 K, H, W) that leads from every cell to (K, 2) points."""
+    y, x = torch.meshgrid(*(torch.arange(s) + 0.5 for s in size), indexing="ij")
+    centres = torch.stack([x, y])  # (2, H, W)
+    return torch.cat([xy[:, None, None] / stride - centres for xy in points])[None]
+
+
+def test_a_right_map_costs_nothing_and_leads_to_the_points():
+    points = torch.tensor([[13.0, 21.5], [60.0, 3.0]])
+    near = perfect_map(points, (6, 9), 8)
+    known = torch.cat([points, torch.full((2, 1), 2.0)], dim=1)[None].tolist()
+    truth = truth_of(known, [[36.0, 12.0, 50.0, 20.0]])
+    assert nearby_loss(near, truth, 8, (0.1, 0.1)).item() == pytest.approx(0, abs=1e-6)
+    # From anywhere between the centres of cells, of any number of detections.
+    found = torch.rand(1, 7, 2, 2) * torch.tensor([64.0, 40.0]) + 4
+    torch.testing.assert_close(correct_points(found, near, 8, 1), points.expand(1, 7, 2, 2))
+    # Beyond them the nearest ones are asked, which say the way from themselves.
+    moved = correct_points(torch.tensor([[[[-6.0, 20.0], [60.0, 4.0]]]]), near, 8, 1)
+    torch.testing.assert_close(moved[0, 0, 0], torch.tensor([13.0 - 10, 21.5]))
+    moved = correct_points(torch.tensor([[[[-6.0, 20.0], [60.0, 4.0]]]]), near, 8, 3)
+    torch.testing.assert_close(moved[0, 0, 0], points[0])
+
+
+def test_images_and_points_have_maps_of_their_own():
+    torch.manual_seed(0)
+    near, points = torch.randn(2, 6, 5, 7), torch.rand(2, 4, 3, 2) * 60 - 5
+    together = correct_points(points, near, 8, 2)
+    for n in range(2):
+        for k in range(3):
+            own = near[n : n + 1, 2 * k : 2 * k + 2]
+            one = correct_points(points[n : n + 1, :, k : k + 1], own, 8, 2)
+            torch.testing.assert_close(together[n, :, k], one[0, :, 0])
+    grid = 2 * points.permute(0, 2, 1, 3).flatten(0, 1)[:, None] / torch.tensor([56.0, 40.0]) - 1
+    wanted = torch.nn.functional.grid_sample(
+        near.view(6, 2, 5, 7), grid, padding_mode="border", align_corners=False
+    )
+    wanted = points + 8 * wanted[:, :, 0].view(2, 3, 2, 4).permute(0, 3, 1, 2)
+    torch.testing.assert_close(correct_points(points, near, 8, 1), wanted)
+
+
+def test_the_loss_of_the_map_by_hand():
+    # The point lies in the middle of cell (0, 1) of 4 x 4; 25 cells around it, of which 12 lie on
+    # the map: columns 0 to 2, rows 0 to 3. s = 4 cells, sigma 0.5: e = d^2 / 4.
+    near = torch.zeros(1, 4, 4, 4)
+    near[0, :2] = math.inf  # of another point, which is not labelled
+    near[0, 2:, :, 3] = math.inf  # too far away
+    near.requires_grad_()
+    truth = truth_of([[[20, 20, 0], [4, 12, 1]]], [[8.0, 8.0, 16.0, 16.0]])
+    loss = nearby_loss(near, truth, 8, (0.5, 0.5), "oks")
+    cost = [1 - math.exp(-(x**2 + y**2) / 4) for x in range(3) for y in range(-1, 3)]
+    assert NEARBY == 2 and loss.item() == pytest.approx(sum(cost) / 12)
+    loss.backward()
+    assert near.grad.isfinite().all() and not near.grad[0, :2].any()
+    assert near.grad[0, 2:].abs().sum(dim=0).nonzero().shape == (11, 2)  # all but the point's own
+
+
+@pytest.mark.parametrize("truth", [
+    truth_of([[[20, 20, 0]]], [[8.0, 8.0, 16.0, 16.0]]),
+    truth_of([[[20, 20, 2]]], [[8.0, 8.0, 0.0, 0.0]], valid=[False]),
+    truth_of(torch.zeros(0, 1, 3).numpy(), torch.zeros(0, 4).numpy()),
+], ids=["not labelled", "no object", "none"])  # fmt: skip
+def test_without_points_the_map_learns_nothing(truth):
+    near = torch.full((1, 2, 4, 4), math.inf, requires_grad=True)
+    loss = nearby_loss(near, truth, 8, (0.1,))
+    loss.backward()
+    assert loss.item() == 0 and torch.equal(near.grad, torch.zeros_like(near))
+
+
+def test_the_branch_with_the_map():
+    x = features()
+    branch, plain = build(refinements=1).eval(), build().eval()
+    assert set(branch.by_data) == {*plain.by_data, "near.2.weight", "near.2.bias"}
+    plain.load_state_dict({k: v for k, v in branch.state_dict().items() if k in plain.state_dict()})
+    output, levels = branch(x, None), plain(x, None)
+    assert output[-1].shape == (2, 6, 4, 4) and len(output) == 3
+    assert all(torch.equal(a, b) for a, b in zip(output, levels))
+    rows, view = torch.tensor([3, 37]), ImageView((0, 0), (1, 1), (32, 32))
+    found = Found(rows, torch.zeros(2, 4), view)
+    with torch.no_grad():
+        for image in range(2):
+            before, after = plain.decode(levels, image, found), branch.decode(output, image, found)
+            near = output[-1][image : image + 1]
+            wanted = correct_points(before[None, ..., :2], near, 8, 1)[0]
+            torch.testing.assert_close(after[..., :2], wanted)
+            assert torch.equal(after[..., 2], before[..., 2])
+        points, scores = branch.export(output)
+        torch.testing.assert_close(points[1, rows], branch.decode(output, 1, found)[..., :2])
+        assert torch.equal(scores, plain.export(levels)[1])
+
+
+def test_points_as_seen_from_the_box():
+    anchors = torch.tensor([[[16.0, 8.0], [8.0, 24.0]], [[40.0, 40.0], [64.0, 32.0]]])
+    branch, plain = build(origin="box", anchors=anchors).eval(), build().eval()
+    plain.load_state_dict(branch.state_dict())
+    x = features()
+    logits = [torch.randn(2, 2, s, s, 6, requires_grad=True) for s in (4, 2)]
+    raw = plain(x, None)
+    shared, output = branch.share(logits, branch(x, None))
+    assert all(a is b for a, b in zip(shared, logits))
+    boxes = xyxy_to_cxcywh(decode(logits, anchors, STRIDES)[..., :4])[1]  # (R, 4)
+    rows = torch.arange(len(boxes))
+    found = Found(rows, boxes, ImageView((0, 0), (1, 1), (32, 32)))
+    points = branch.decode(output, 1, found)
+    told = torch.cat([level[1].flatten(0, 2) for level in raw])  # (R, K, 3)
+    wanted = boxes[:, None, :2] + 0.25 * told[..., :2] * boxes[:, None, 2:]
+    torch.testing.assert_close(points[..., :2], wanted, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(points[..., 2], told[..., 2].sigmoid())
+    # Boxes learn nothing from the points.
+    sum(level.sum() for level in output).backward()
+    assert all(level.grad is None for level in logits)
+    assert branch.predict[0].weight.grad.any()
+
+
+def test_whole_convolutions():
+    branch = build(layers=2, depthwise=False)
+    assert [conv.conv.groups for conv in branch.convs[0]] == [1, 1]
+    assert [conv.conv.groups for conv in build(layers=2).convs[0]] == [4, 1, 4, 1, 4]

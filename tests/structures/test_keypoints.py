@@ -18,19 +18,20 @@ from rectangles import tile_of
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.structures import BoxMode
+from yolor_d2.data import training_data
 from yolor_d2.data.augmentation.image import Sample, flip_horizontal, flip_vertical, mixup
 from yolor_d2.data.augmentation.paste_in import CutObject, Cutouts, paste_in
 from yolor_d2.data.augmentation.warp import Warp, random_warp, render, translation
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
 from yolor_d2.data.loader import build_training_dataset
-from yolor_d2.datasets import annotations, catalog
+from yolor_d2.data.training_data import check_layout
+from yolor_d2.datasets import catalog, open_files, prepared_copies
 from yolor_d2.datasets import keypoints as keypoint_files
-from yolor_d2.datasets.annotations import read_annotations
 from yolor_d2.datasets.fingerprint import describe_changes, take_fingerprint
 from yolor_d2.datasets.ground_truth import GroundTruth
 from yolor_d2.datasets.keypoints import layout_of_categories, read_keypoints
+from yolor_d2.datasets.open_files import read_annotations
 from yolor_d2.datasets.source import AnnotationFileError
-from yolor_d2.datasets.training_set import check_layout
 from yolor_d2.structures.keypoints import (
     cut_keypoints,
     flip_order,
@@ -253,22 +254,22 @@ def test_a_file_without_any(tmp_path):
 def test_a_prepared_copy_is_found_by_content(tmp_path, monkeypatch):
     path = write(tmp_path)
     path.write_text(path.read_text().replace('"area": 9', '"area": NaN'))  # which JSON has not
-    monkeypatch.setattr(annotations, "SMALL_FILE", 0)
-    annotations.keep_copies_in(tmp_path / "copies")
+    monkeypatch.setattr(prepared_copies, "SMALL_FILE", 0)
+    prepared_copies.keep_copies_in(tmp_path / "copies")
     try:
         found = read_annotations(path)
         first = read_keypoints(path, found)
-        annotations.forget_files()
+        open_files.forget_files()
         with monkeypatch.context() as patch:
             patch.setattr(keypoint_files, "read_values", None)  # nobody may read the JSON again
-            patch.setattr(annotations, "decode", None)
+            patch.setattr(open_files, "decode", None)
             again = read_annotations(path)
             np.testing.assert_array_equal(read_keypoints(path, again), first)
         assert again.category_keypoints == found.category_keypoints
         assert len([*(tmp_path / "copies").glob("*.keypoints.safetensors")]) == 1
     finally:
-        annotations.keep_copies_in(None)
-        annotations.forget_files()
+        prepared_copies.keep_copies_in(None)
+        open_files.forget_files()
 
 
 def test_dataset_dicts_that_make_no_sense():
@@ -687,7 +688,6 @@ def test_boxes_of_masks_draw_nothing_else(tmp_path):
 
 def test_instances_carry_what_is_asked_for(cfg, tmp_path, monkeypatch):
     from yolor_d2 import toy
-    from yolor_d2.data import loader
     from yolor_d2.data.options import use_data
     from yolor_d2.datasets.catalog import register_datasets
 
@@ -697,7 +697,7 @@ def test_instances_carry_what_is_asked_for(cfg, tmp_path, monkeypatch):
     use_data(cfg, (str(data.train_json), str(data.train_images)), None)
     register_datasets(cfg)
     plain = build_training_dataset(cfg)
-    monkeypatch.setattr(loader, "ground_truth_needed", lambda _: {"polygons", "keypoints"})
+    monkeypatch.setattr(training_data, "ground_truth_needed", lambda _: {"polygons", "keypoints"})
     dataset = build_training_dataset(cfg)
     assert dataset.flip_order.tolist() == ORDER.tolist()
     known = 0
@@ -725,7 +725,6 @@ def test_instances_carry_what_is_asked_for(cfg, tmp_path, monkeypatch):
 
 
 def test_what_is_needed_must_be_there(cfg, monkeypatch):
-    from yolor_d2.data import loader
 
     truth = build_training_dataset(cfg).truth
     with pytest.raises(ValueError, match=r"with_keypoints is True.*keypoints=True"):
@@ -733,10 +732,10 @@ def test_what_is_needed_must_be_there(cfg, monkeypatch):
     boxes = AugmentConfig(box_from_mask=True)
     with pytest.raises(ValueError, match=r"box_from_mask True.*polygons=True"):
         TrainingDataset(truth, size=64, seed=0, augment=boxes)
-    monkeypatch.setattr(loader, "ground_truth_needed", lambda _: {"keypoints"})
+    monkeypatch.setattr(training_data, "ground_truth_needed", lambda _: {"keypoints"})
     with pytest.raises(ValueError, match=r"no object of DATASETS\.TRAIN .* has keypoints"):
         build_training_dataset(cfg)
-    monkeypatch.setattr(loader, "ground_truth_needed", lambda _: {"polygons"})
+    monkeypatch.setattr(training_data, "ground_truth_needed", lambda _: {"polygons"})
     none = lambda path, found: Polygons.empty(len(found.ids))  # noqa: E731
     monkeypatch.setattr("yolor_d2.datasets.catalog.read_polygons", none)
     with pytest.raises(ValueError, match=r"no object of DATASETS\.TRAIN .* has a mask"):
@@ -762,6 +761,7 @@ def test_a_set_without_masks_keeps_its_boxes(cfg, monkeypatch, caplog):
 def test_a_run_takes_what_points_there_are_from_its_data(tmp_path):
     from yolor_d2.config import load_config
     from yolor_d2.data.options import use_data
+    from yolor_d2.data.training_data import TrainingData
     from yolor_d2.datasets.catalog import register_datasets
     from yolor_d2.tasks import forget_data, settle_tasks
     from yolor_d2.toy import write_toy_dataset
@@ -774,7 +774,7 @@ def test_a_run_takes_what_points_there_are_from_its_data(tmp_path):
     node.ENABLED = True
     use_data(cfg, *2 * [(str(toy.train_json), str(toy.train_images))])
     register_datasets(cfg)
-    settle_tasks(cfg)
+    settle_tasks(cfg, TrainingData(cfg))
     assert node.NUM_KEYPOINTS == 3 and node.NAMES == ["tip", "left_end", "right_end"]
     assert node.FLIP_PAIRS == [["left_end", "right_end"]] and len(node.SKELETON) == 3
     assert node.CLASSES == [1, 2]  # triangles and crosses, of four classes

@@ -18,10 +18,10 @@ from yolor_d2.d2.structures import BoxMode
 from yolor_d2.data.augmentation.image import Sample, flip_horizontal, flip_vertical, mixup
 from yolor_d2.data.augmentation.warp import Warp, random_warp, render, translation
 from yolor_d2.data.dataset import AugmentConfig, TrainingDataset
-from yolor_d2.datasets import annotations, catalog
+from yolor_d2.datasets import catalog, prepared_copies
 from yolor_d2.datasets import polygons as polygon_files
-from yolor_d2.datasets.annotations import read_annotations
 from yolor_d2.datasets.ground_truth import GroundTruth
+from yolor_d2.datasets.open_files import read_annotations
 from yolor_d2.datasets.polygons import read_polygons
 from yolor_d2.structures.polygons import PolygonList, Polygons
 
@@ -201,8 +201,8 @@ def test_numbers_that_json_does_not_know(path):
 
 
 def test_a_prepared_copy_is_found_by_content(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(annotations, "SMALL_FILE", 0)
-    annotations.keep_copies_in(tmp_path / "copies")
+    monkeypatch.setattr(prepared_copies, "SMALL_FILE", 0)
+    prepared_copies.keep_copies_in(tmp_path / "copies")
     try:
         found = read_annotations(path)
         first = read_polygons(path, found)
@@ -218,7 +218,7 @@ def test_a_prepared_copy_is_found_by_content(path, tmp_path, monkeypatch):
         copy.write_bytes(b"garbage")
         assert as_lists(read_polygons(path, found)) == as_lists(first)
     finally:
-        annotations.keep_copies_in(None)
+        prepared_copies.keep_copies_in(None)
 
 
 def test_dataset_dicts_have_the_same(path):

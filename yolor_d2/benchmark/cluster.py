@@ -24,8 +24,9 @@ from ..checkpoint import YOLORCheckpointer
 from ..config import load_config
 from ..d2.data import register_coco_instances
 from ..data.loader import build_training_dataset
-from ..datasets import annotations as annotation_files
 from ..datasets.fingerprint import take_fingerprint
+from ..datasets.open_files import forget_files
+from ..datasets.prepared_copies import keep_copies_in
 from ..doctor.quick import quick_check
 from ..engine import Trainer
 from ..engine.distributed.processes import any_process
@@ -100,7 +101,7 @@ def measure_start(folder: Path, images: int, boxes: int, latency: float) -> dict
     beyond that; the file system is so far away."""
     path, root = write_data_set(folder, images, boxes, polygons=False)
     shutil.rmtree(folder / "copies", ignore_errors=True)  # of an earlier measurement
-    annotation_files.keep_copies_in(folder / "copies")
+    keep_copies_in(folder / "copies")
     name = f"cluster/{images}"
     register_coco_instances(name, {}, str(path), str(root))
     cfg = load_config("quick/ssss_320_cpu.yaml")
@@ -109,7 +110,7 @@ def measure_start(folder: Path, images: int, boxes: int, latency: float) -> dict
     far = FarFileSystem(folder, latency)
     with far.mounted():
         for kind in ("first of a machine", "each other process"):
-            annotation_files.forget_files()
+            forget_files()
             found[kind] = timed(lambda: build_training_dataset(cfg), far)
         dataset = build_training_dataset(cfg)
 
@@ -118,7 +119,7 @@ def measure_start(folder: Path, images: int, boxes: int, latency: float) -> dict
             take_fingerprint(dataset, [], [str(root)])
 
         found["process 0 beyond that"] = timed(beyond, far)
-    annotation_files.keep_copies_in(None)
+    keep_copies_in(None)
     return found
 
 

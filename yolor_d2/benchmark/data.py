@@ -18,6 +18,7 @@ from ..config import load_config
 from ..d2.config import CfgNode
 from ..data.loader import build_train_loader, build_training_dataset
 from ..data.options import use_data
+from ..data.training_data import TrainingData
 from ..datasets.catalog import register_datasets
 from ..environment import describe_machine
 from ..tasks import TASKS, settle_tasks
@@ -93,7 +94,7 @@ def with_tasks(cfg: CfgNode, names: Sequence[str]) -> CfgNode:
         if name not in TASKS:
             raise ValueError(f"--tasks: no task {name!r}, there are {', '.join(TASKS)}")
         cfg.MODEL.YOLOR.TASKS[name.upper()].ENABLED = True
-    settle_tasks(cfg)
+    settle_tasks(cfg, TrainingData(cfg))
     return cfg
 
 

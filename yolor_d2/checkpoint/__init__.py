@@ -1,7 +1,8 @@
 """Checkpoints, and weights of other programs."""
 
 from .checkpointer import BEST_NAME, FINAL_NAME, YOLORCheckpointer
-from .conversion.convert import ConversionReport, convert_checkpoint
+from .conversion.convert import convert_checkpoint
+from .conversion.report import ConversionReport
 from .formats.load import ForeignWeights, WeightsFileError, read_weights
 
 __all__ = [

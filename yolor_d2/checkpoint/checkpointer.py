@@ -15,20 +15,15 @@ from ..d2.checkpoint import DetectionCheckpointer
 from ..files.writing import atomic_write
 from ..inputs import require_weights_or_address
 from ..wording import counted
-from .conversion.convert import (
-    check_anchors,
-    convert_weights,
-    has_own_parts,
-    log_report,
-    parts_of,
-    take_branch,
-    to_meta_arch,
-)
+from .conversion.branches import take_branch
+from .conversion.convert import convert_weights
 from .conversion.names import COUNTER
+from .conversion.parts import has_own_parts, parts_of, to_meta_arch
+from .conversion.report import check_anchors, log_report
 from .files import LAST_NAME, find_not_finite, find_resumable, prune_checkpoints, remove_temporaries
 from .formats.load import ForeignWeights, read_weights
 
-# Names of the tensors of further tasks, see `networks.tasks`.
+# Names of the tensors of further tasks, see `networks.branches`.
 TASKS_PREFIX = "tasks."
 
 # Weights for use: those of the best evaluation, and those at the end of the run. They hold nothing

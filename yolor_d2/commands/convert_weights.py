@@ -10,7 +10,8 @@ import sys
 import safetensors.torch
 import torch
 
-from yolor_d2.checkpoint.conversion.convert import convert_file, to_meta_arch
+from yolor_d2.checkpoint.conversion.convert import convert_file
+from yolor_d2.checkpoint.conversion.parts import to_meta_arch
 from yolor_d2.config import load_config
 from yolor_d2.files.writing import atomic_write
 from yolor_d2.modeling.backbone import variant_from_config

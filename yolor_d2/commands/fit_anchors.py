@@ -16,8 +16,8 @@ from yolor_d2.d2.config import CfgNode
 from yolor_d2.data.dataset import TrainingDataset
 from yolor_d2.data.options import use_data
 from yolor_d2.data.settings import training_size
+from yolor_d2.data.training_data import TrainingData
 from yolor_d2.datasets.catalog import register_datasets
-from yolor_d2.datasets.training_set import load_training_truth
 from yolor_d2.modeling.backbone import variant_from_config
 from yolor_d2.ops.anchors import best_possible_recall, fit_anchors, fitness
 
@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
     if count < 1 or count % num_levels:
         raise ValueError(f"--count is {count}, expected a multiple of the {num_levels} levels")
     size = training_size(cfg)
-    sizes = TrainingDataset(load_training_truth(cfg), size=size, seed=0).box_sizes()
+    sizes = TrainingDataset(TrainingData(cfg).read(), size=size, seed=0).box_sizes()
     max_ratio = cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO
     print(describe("now", sizes, before, max_ratio))
     found = fit_anchors(

@@ -20,6 +20,7 @@ from ..ablation import SCALES, Measured, difference, format_costs, format_table,
 from ..config import apply_overrides, read_config
 from ..d2.config import CfgNode
 from ..data.options import use_data
+from ..data.training_data import TrainingData
 from ..datasets.catalog import register_datasets
 from ..files.writing import atomic_write
 from ..modeling.backbone import task_inputs, variant_from_config
@@ -179,7 +180,7 @@ def main(args: argparse.Namespace) -> None:
         if files[0] is not None:
             use_data(cfg, *files)
             register_datasets(cfg)
-            settle_tasks(cfg)
+            settle_tasks(cfg, TrainingData(cfg))
         apply_overrides(cfg, args.opts)
         configs.append(cfg)
     measured = [Measured(measure(cfg)) for cfg in configs]

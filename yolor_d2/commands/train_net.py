@@ -14,10 +14,11 @@ from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_setup
 from yolor_d2.d2.evaluation import verify_results
 from yolor_d2.d2.utils import comm, setup_logger
-from yolor_d2.data.loader import prepare_polygons
 from yolor_d2.data.options import use_data
-from yolor_d2.datasets.annotations import drop_contents, keep_copies_in
+from yolor_d2.data.training_data import TrainingData
 from yolor_d2.datasets.catalog import register_datasets
+from yolor_d2.datasets.open_files import drop_contents
+from yolor_d2.datasets.prepared_copies import keep_copies_in
 from yolor_d2.doctor.quick import check_datasets, log_findings
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.batch_size import AUTO, GPUTrial, resolve_batch
@@ -103,8 +104,10 @@ def setup(cfg: CfgNode, args: argparse.Namespace, notes: Sequence[str] = ()) -> 
     with first_of_machine_first():
         findings = check_datasets(cfg, train=not args.eval_only) if comm.is_main_process() else []
         if not args.eval_only:
-            settle_tasks(cfg)
-            prepare_polygons(cfg)
+            data = TrainingData(cfg)
+            settle_tasks(cfg, data)
+            if comm.get_world_size() > 1:  # each process is going to read them
+                data.prepare_copies()
             notes += scale_rates(cfg, args.opts) + fit_lengths(cfg, args.opts)
             notes += settle_teacher(cfg, resume=args.resume)
     drop_contents()

@@ -42,7 +42,7 @@ PASTE_STREAM = 4
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training samples vary; see INPUT.AUGMENT in `config.add_yolor_config`.
+    """How training samples vary; see INPUT.AUGMENT in `config.run_keys`.
 
     Attributes:
         mosaic: probability of a mosaic.
@@ -50,8 +50,8 @@ class AugmentConfig:
         first_plain_position: samples from this position on are no mosaics; None for never.
         mixup: probability that a mosaic is blended with another one.
         paste_in: probability that objects of other images are pasted, see `paste_in`.
-        scale, translate, degrees, shear, perspective: see `warp.random_warp`.
-        hsv: see `augment.random_hsv`.
+        scale, translate, degrees, shear, perspective: see `augmentation.warp.random_warp`.
+        hsv: see `augmentation.image.random_hsv`.
         flip: probability of a horizontal flip.
         flip_vertical: probability of a vertical flip.
         box_from_mask: whether the box of a cut or turned object is that of what is left of its
@@ -119,7 +119,7 @@ class TrainingDataset(Dataset):
         augment: how samples vary.
         channel_order: "RGB" or "BGR".
         shapes: size of the samples; None makes squares of `size`.
-        channels: of the images, see `image.read_image`.
+        channels: of the images, see `images.read_image`.
         padding: where an image that is no part of a mosaic lies in its frame: as at inference,
             without the margin.
         with_polygons: whether samples carry the polygons of `truth`, as `gt_masks`.

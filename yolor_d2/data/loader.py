@@ -8,34 +8,21 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
-import torch
-from tabulate import tabulate
 from torch.utils.data import DataLoader
 
 from ..d2.config import CfgNode
 from ..d2.data import (
-    MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
 )
 from ..d2.utils import comm
 from ..datasets.catalog import (
     check_classes,
-    class_names,
-    count_images,
-    keypoint_layout,
     load_test_items,
 )
-from ..datasets.fingerprint import take_fingerprint
-from ..datasets.ground_truth import GroundTruth
-from ..datasets.training_set import load_training_truth
 from ..files.images import limit_pixels, read_image
-from ..modeling.backbone import variant_from_config
 from ..modeling.images import padding_from_config
-from ..ops.anchors import best_possible_recall
-from ..structures.keypoints import flip_order
-from ..tasks import enabled_tasks, ground_truth_needed
-from ..wording import counted
+from ..tasks import enabled_tasks
 from ..workers import shield_worker
 from .accumulation import Accumulation
 from .dataset import TrainingDataset, check_image_size
@@ -48,129 +35,33 @@ from .settings import (
     build_cache,
     training_size,
 )
+from .training_data import TrainingData
 
 logger = logging.getLogger(__name__)
 
-# Training warns when a smaller share of the boxes than this matches an anchor.
-LEAST_RECALL = 0.98
 
+def build_training_dataset(cfg: CfgNode, data: TrainingData | None = None) -> TrainingDataset:
+    """The samples of DATASETS.TRAIN as INPUT wants them.
 
-def needs_polygons(cfg: CfgNode) -> bool:
-    """Whether training reads the polygons of objects: for a task, or to move them."""
-    augment = cfg.INPUT.AUGMENT
-    moved = augment.PASTE_IN > 0 or augment.BOX_FROM_MASK
-    return moved or "polygons" in ground_truth_needed(cfg)
-
-
-def log_counts(cfg: CfgNode, truth: GroundTruth) -> None:
-    """Write how many images there are, and objects of each class."""
-    names = class_names(cfg, cfg.DATASETS.TRAIN)
-    counts = np.bincount(truth.labels, minlength=len(names)).tolist()
-    cells = [cell for pair in [*zip(names, counts), ("all", len(truth.labels))] for cell in pair]
-    rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
-    table = tabulate(rows, ["class", "objects"] * min(3, len(names) + 1), tablefmt="pipe")
-    logger.info("DATASETS.TRAIN: %s\n%s", counted(len(truth), "image"), table)
-
-
-def prepare_polygons(cfg: CfgNode) -> None:
-    """Have prepared copies made of polygons and keypoints of DATASETS.TRAIN, if they are needed and
-    several processes are going to read them."""
-    if comm.get_world_size() > 1:
-        polygons, keypoints = needs_polygons(cfg), "keypoints" in ground_truth_needed(cfg)
-        if polygons or keypoints:
-            load_training_truth(cfg, polygons, keypoints)
-
-
-def count_outlined(cfg: CfgNode, truth: GroundTruth) -> None:
-    """Write how many objects have polygons and keypoints, if they are needed; warn if none has.
-
-    Raises:
-        ValueError: when no object has what a task needs.
+    Args:
+        cfg: the configuration.
+        data: of it; None reads them.
     """
-    names, needed, augment = list(cfg.DATASETS.TRAIN), ground_truth_needed(cfg), cfg.INPUT.AUGMENT
-    if truth.polygons is not None:
-        count = np.count_nonzero(truth.polygons.counts)
-        if count:
-            logger.info("%d of %d objects have polygons", count, len(truth.labels))
-        elif "polygons" in needed:
-            raise ValueError(f"no object of DATASETS.TRAIN {names} has a mask ('segmentation')")
-        elif augment.PASTE_IN:
-            logger.warning(
-                "INPUT.AUGMENT.PASTE_IN is %s, but no object of DATASETS.TRAIN %s has polygons "
-                "('segmentation'): nothing is pasted",
-                *(augment.PASTE_IN, names),
-            )
-        else:
-            logger.warning(
-                "INPUT.AUGMENT.BOX_FROM_MASK is True, but no object of DATASETS.TRAIN %s has "
-                "polygons ('segmentation'): boxes stay as they are",
-                names,
-            )
-    if truth.keypoints is not None:
-        count = np.count_nonzero((truth.keypoints[..., 2] > 0).any(axis=1))
-        if not count:
-            raise ValueError(f"no object of DATASETS.TRAIN {names} has keypoints ('keypoints')")
-        points, pairs = keypoint_layout(names)
-        logger.info(
-            "%d of %d objects have keypoints: %s; mirrored images exchange %s",
-            *(count, len(truth.labels), ", ".join(points) or truth.keypoints.shape[1]),
-            ", ".join(f"{a} and {b}" for a, b in pairs) or "none",
-        )
-
-
-def warn_of_anchors(cfg: CfgNode, dataset: TrainingDataset) -> None:
-    """Say so if many boxes match no anchor, and so cannot be learned."""
-    anchors = torch.tensor(variant_from_config(cfg).anchors).flatten(0, 1)
-    sizes = dataset.box_sizes()
-    recall = best_possible_recall(sizes, anchors, cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO)
-    if recall < LEAST_RECALL:
-        logger.warning(
-            "%.1f %% of the %d boxes match an anchor (MODEL.YOLOR.ANCHORS); the others cannot be "
-            "learned. Anchors that fit: yolor-d2 anchors --config-file %s/config.yaml",
-            *(100 * recall, len(sizes), cfg.OUTPUT_DIR),
-        )
-
-
-def count_training_images(cfg: CfgNode) -> int:
-    """Images of DATASETS.TRAIN that an epoch consists of."""
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        return len(load_training_truth(cfg))
-    return sum(map(count_images, cfg.DATASETS.TRAIN))
-
-
-def fingerprint(cfg: CfgNode, dataset: TrainingDataset) -> tuple[dict, Sequence[str]]:
-    """What a run is trained on, see `fingerprint.take_fingerprint`, and the names of its images."""
-    roots = [MetadataCatalog.get(name).get("image_root") for name in cfg.DATASETS.TRAIN]
-    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or []
-    taken = take_fingerprint(dataset, names, [root for root in roots if root])
-    return taken, dataset.truth.file_names
-
-
-def mirrored(cfg: CfgNode) -> np.ndarray | None:
-    """Which keypoints of DATASETS.TRAIN a mirror exchanges; None where they have no names."""
-    names, pairs = keypoint_layout(cfg.DATASETS.TRAIN)
-    return flip_order(names, pairs) if names else None
-
-
-def build_training_dataset(cfg: CfgNode) -> TrainingDataset:
-    """The samples of DATASETS.TRAIN as INPUT wants them."""
     limit_pixels(cfg.INPUT.MAX_PIXELS)
-    seed = max(cfg.SEED, 0)
-    needed = ground_truth_needed(cfg)
-    truth = load_training_truth(cfg, needs_polygons(cfg), "keypoints" in needed)
-    log_counts(cfg, truth)
-    count_outlined(cfg, truth)
+    data = TrainingData(cfg) if data is None else data
+    data.log_contents()
+    needed, seed = data.needed, max(cfg.SEED, 0)
     dataset = TrainingDataset(
-        truth,
+        data.truth,
         size=training_size(cfg),
         seed=seed,
         augment=augment_config(cfg),
         channel_order=cfg.INPUT.FORMAT,
-        channels=len(cfg.MODEL.PIXEL_MEAN),
+        channels=data.channels,
         padding=padding_from_config(cfg),
         with_polygons="polygons" in needed,
         with_keypoints="keypoints" in needed,
-        flip_order=mirrored(cfg) if "keypoints" in needed else None,
+        flip_order=data.flip_order if "keypoints" in needed else None,
     )
     for task, _ in enabled_tasks(cfg):
         task.check_data(cfg, dataset)
@@ -218,8 +109,9 @@ def build_train_loader(
     # Threads of OpenCV inside worker processes fight for the same cores.
     cv2.setNumThreads(0)
     if dataset is None:
-        dataset = build_training_dataset(cfg)
-        warn_of_anchors(cfg, dataset)
+        data = TrainingData(cfg)
+        dataset = build_training_dataset(cfg, data)
+        data.check_anchors(dataset)
     size, order = epoch_orders(cfg, dataset, class_ap)
     batches = Accumulation.from_config(cfg).batches_before(start_iter)
     sampler = PositionSampler(
@@ -250,7 +142,7 @@ class EvaluationMapper:
     Args:
         resize: the resize of the test pipeline.
         channel_order: "RGB" or "BGR".
-        channels: of the images, see `image.read_image`.
+        channels: of the images, see `images.read_image`.
     """
 
     def __init__(

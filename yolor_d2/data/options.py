@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .._builtin.config import CfgNode
+from ..d2.config import CfgNode
 from ..datasets.catalog import read_class_names, registered_files
 from ..datasets.formats.convert import convert_to_coco
 from ..datasets.formats.read import has_split

@@ -17,10 +17,11 @@ from ..d2.data import (
 from ..inputs import require_registered
 from ..structures.keypoints import pairs_by_names
 from ..wording import did_you_mean
-from .annotations import IDENTITY_KEY, Annotations, open_annotations, read_annotations
+from .annotations import IDENTITY_KEY, Annotations
 from .entries import check_category_names
 from .ground_truth import GroundTruth
 from .keypoints import read_keypoints, read_layout
+from .open_files import open_annotations, read_annotations
 from .polygons import read_polygons
 from .source import AnnotationFileError
 
@@ -184,7 +185,7 @@ def load_ground_truth(
 
     Args:
         name: of the data set.
-        channels: of the images, see `image.read_image`.
+        channels: of the images, see `images.read_image`.
         polygons: whether those of the objects are needed.
         keypoints: the same.
 

@@ -72,7 +72,7 @@ class GroundTruth:
         Args:
             annotations: what the file says.
             image_root: folder of the images.
-            channels: of the images, see `image.read_image`.
+            channels: of the images, see `images.read_image`.
             polygons: of the objects of the file, if they are needed.
             keypoints: the same.
         """
@@ -108,7 +108,7 @@ class GroundTruth:
 
         Args:
             items: with "annotations" or without; an image is read if its size is not given.
-            channels: of the images, see `image.read_image`.
+            channels: of the images, see `images.read_image`.
             polygons: whether they are needed, of objects that have some.
             keypoints: the same.
             num_keypoints: of each object; None is that of the first that has some.

@@ -19,7 +19,9 @@ from ..structures.keypoints import (
     read_points,
     skeleton_fault,
 )
-from .annotations import Annotations, collector_paused, prepared_arrays, read_values
+from .annotations import Annotations
+from .coco_json import collector_paused, read_values
+from .prepared_copies import prepared_arrays
 from .source import AnnotationFileError
 
 # What a prepared copy says it is; the number changes with its form.

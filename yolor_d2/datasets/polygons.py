@@ -15,7 +15,9 @@ import numpy as np
 
 from ..structures.polygons import MALFORMED, PolygonList, Polygons
 from ..wording import counted
-from .annotations import Annotations, collector_paused, prepared_arrays, read_values
+from .annotations import Annotations
+from .coco_json import collector_paused, read_values
+from .prepared_copies import prepared_arrays
 
 logger = logging.getLogger(__name__)
 

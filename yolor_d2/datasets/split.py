@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .annotations import hash_file
+from .prepared_copies import hash_file
 
 PARTS = ("train", "val", "test")
 

@@ -154,7 +154,7 @@ def draw_findings(
         sources: checked.
         folder: of the pictures; made if it does not exist.
         count: most pictures for each source.
-        channels: see `image.read_image`.
+        channels: see `images.read_image`.
 
     Returns:
         The files.

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..d2.config import CfgNode
 from ..d2.data import MetadataCatalog
-from ..datasets.annotations import SMALL_FILE, open_annotations
 from ..datasets.entries import check_entries
 from ..datasets.findings import ERROR, WARNING, Finding, count_severities
+from ..datasets.open_files import open_annotations
+from ..datasets.prepared_copies import is_large
 from ..datasets.source import Source, read_coco
 from ..files.images import file_sizes
 from ..files.inspection import inspect_image
@@ -103,7 +104,7 @@ def read_content(path: Path, *, annotated: bool) -> tuple[dict, bool]:
     content = file.take_content()
     if content is not None and (content["annotations"] or not annotated):
         return content, True
-    if path.stat().st_size <= SMALL_FILE:
+    if not is_large(path):
         return read_coco(path, annotated=annotated), True
     annotations = file.annotations
     places = sample(len(annotations.image_ids), FROM_LARGE)

@@ -13,7 +13,8 @@ from ..config import read_config
 from ..config.node import WORDS
 from ..d2.config import CfgNode
 from ..d2.utils import EventStorage, comm
-from ..data.loader import build_training_dataset, count_training_images
+from ..data.loader import build_training_dataset
+from ..data.training_data import TrainingData
 from ..modeling.teacher import TaughtModel
 from ..runs import CONFIG_NAME, find_training
 from .distributed.progress import progress
@@ -184,7 +185,7 @@ def resolve_batch(cfg: CfgNode, *, resume: bool, trial: Callable[[CfgNode], GPUT
     if comm.is_main_process():
         with progress.during("search for the batch size"):
             nominal = cfg.SOLVER.NOMINAL_BATCH
-            most = -(-(nominal or count_training_images(cfg)) // world_size)
+            most = -(-(nominal or TrainingData(cfg).count_images()) // world_size)
             try:
                 tried = trial(cfg)
                 limit = tried.limit()

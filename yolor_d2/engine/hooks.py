@@ -270,7 +270,7 @@ class FingerprintHook(HookBase):
     """Saves what the run is trained on, and says what has changed when it goes on.
 
     Args:
-        fingerprint: see `data.fingerprint`; None in all processes but the one that saves.
+        fingerprint: see `datasets.fingerprint`; None in all processes but the one that saves.
         names: of the images.
     """
 
@@ -311,7 +311,7 @@ class ImageWeightHook(HookBase):
 
 
 class ReportHook(HookBase):
-    """Writes the report of the evaluation at the end of the training, see `evaluation.report`.
+    """Writes the report of the evaluation at the end of the training, see `report.write`.
 
     To be placed last.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..d2.config import CfgNode
 from ..data.accumulation import Accumulation
-from ..data.loader import count_training_images
+from ..data.training_data import TrainingData
 
 # Each length in epochs, and the key that it sets.
 LENGTHS = {
@@ -58,7 +58,7 @@ def fit_lengths(cfg: CfgNode, opts: Sequence[str] = ()) -> list[str]:
     if given & {"SOLVER.EMA.DECAY", "SOLVER.EMA.RAMP"}:
         cfg.SOLVER.EMA.MAX_SHARE = 0.0
     check_epochs(cfg, given)
-    images = count_training_images(cfg)
+    images = TrainingData(cfg).count_images()
     notes = translate_epochs(cfg, images, by_hand="SOLVER.MAX_EPOCHS" in given)
     return notes + shorten_average(cfg) + find_surprises(cfg, images)
 

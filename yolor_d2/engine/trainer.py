@@ -19,7 +19,8 @@ from ..d2.evaluation import verify_results
 from ..d2.utils import CommonMetricPrinter, EventWriter, comm, setup_logger
 from ..data.accumulation import Accumulation
 from ..data.image_weights import read_class_ap
-from ..data.loader import build_train_loader, fingerprint
+from ..data.loader import build_train_loader
+from ..data.training_data import TrainingData
 from ..datasets.catalog import class_names
 from ..modeling.teacher import TaughtModel
 from .distributed.interrupt import Interrupted, InterruptHook
@@ -92,7 +93,7 @@ class Trainer(TrainerParts):
         # Asks the file system for every image, which one process is enough for.
         taken = ()
         if self.training_set is not None and comm.is_main_process():
-            taken = fingerprint(cfg, self.training_set)
+            taken = TrainingData(cfg).fingerprint(self.training_set)
         self.fingerprint = FingerprintHook(*taken)
         self._trainer = StepTrainer(
             create_ddp_model(learner, broadcast_buffers=False, **devices),

@@ -19,8 +19,10 @@ from ..d2.data import MetadataCatalog
 from ..d2.evaluation import DatasetEvaluator
 from ..d2.structures import Instances
 from ..d2.utils import comm
-from ..datasets.annotations import Annotations, collector_paused, hash_file
+from ..datasets.annotations import Annotations
 from ..datasets.coco_file import write_dataset_file
+from ..datasets.coco_json import collector_paused
+from ..datasets.prepared_copies import hash_file
 from ..files.writing import atomic_write
 from .coco_files import RESULTS_NAME, Detections, find_places, read_truth
 from .coco_metrics import METRICS, COCOFigures, evaluate, figures_name, write_figures

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ..datasets.annotations import Annotations, read_annotations
+from ..datasets.annotations import Annotations
+from ..datasets.open_files import read_annotations
 
 # Detections beside an evaluation.
 RESULTS_NAME = "coco_instances_results.json"

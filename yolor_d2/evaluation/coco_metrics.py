@@ -14,7 +14,8 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..datasets.annotations import Annotations, collector_paused
+from ..datasets.annotations import Annotations
+from ..datasets.coco_json import collector_paused
 from ..files.writing import atomic_write
 from .coco_files import Detections
 from .ranking import group_by_label

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from faster_coco_eval.core import mask as coco_mask
 
-from ..datasets.annotations import Annotations, collector_paused
+from ..datasets.annotations import Annotations
+from ..datasets.coco_json import collector_paused
 from ..datasets.source import read_coco
 from ..networks.branches.keypoints import sigmas_of
 from ..ops.masks import BoxMasks, encode_mask

@@ -3,7 +3,7 @@
 One module serves all formats. It does what `modeling.YOLOR` does at inference (normalise, network,
 `ops.decode`, suppression), but for what no file needs to know: sizes of single images, and
 `Instances`. What files hold of further tasks their branches say, see
-`networks.tasks.TaskBranch.file_outputs`.
+`networks.branches.TaskBranch.file_outputs`.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def inspect_image(path: str, *, decode: bool = True, channels: int = 3) -> Image
     Args:
         path: of the file.
         decode: read all of it; otherwise its header alone, which shows no later damage.
-        channels: that the network takes, see `image.read_image`.
+        channels: that the network takes, see `images.read_image`.
     """
     fault = find_file_fault(path)
     if fault is not None:

@@ -86,10 +86,12 @@ def task_inputs(cfg: CfgNode, channels: Sequence[int], strides: Sequence[int]) -
         channels, strides: of the neck's outputs, fine to coarse.
     """
     row = variant_from_config(cfg)
+    anchors = anchors_tensor(row.anchors, len(strides))
     return TaskInputs(
         channels=channels,
         strides=strides,
-        num_anchors=anchors_tensor(row.anchors, len(strides)).shape[1],
+        num_anchors=anchors.shape[1],
+        anchors=anchors,
         num_classes=cfg.MODEL.YOLOR.NUM_CLASSES,
         form=row.form,
         options=row.implicit_options,

@@ -348,7 +348,7 @@ class YOLOR(nn.Module):
         truth: Truth,
         outputs: Mapping[str, Any] = {},
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Assignment and losses of a batch, see `ops.losses` and `networks.tasks`.
+        """Assignment and losses of a batch, see `ops.losses` and `networks.branches`.
 
         Compiled, or on a GPU, no shape depends on a value: with the network before it this is one
         graph.

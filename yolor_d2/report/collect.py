@@ -17,7 +17,8 @@ from .. import __version__
 from ..config import get_yolor_cfg, list_keys
 from ..d2.config import CfgNode
 from ..d2.data import MetadataCatalog
-from ..datasets.annotations import Annotations, hash_file
+from ..datasets.annotations import Annotations
+from ..datasets.prepared_copies import hash_file
 from ..environment import describe_machine
 from ..evaluation.coco_files import RESULTS_NAME, Detections, read_json, read_results, read_truth
 from ..evaluation.coco_metrics import (

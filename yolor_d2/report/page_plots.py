@@ -97,7 +97,7 @@ def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, li
     """Title, legend (place among the colours, name) and plot of each kind of curve.
 
     Args:
-        runs: name and curves of each, see `report.training_curves`.
+        runs: name and curves of each, see `collect.training_curves`.
     """
     plots = []
     for key, title, y_label, log in (

@@ -1,7 +1,7 @@
 """Tasks beside detection (paper section 5.4; docs/multi_task.md): a row each.
 
-A task is two files: its branch, targets, loss and decoding in `networks/tasks/`, on plain tensors,
-and here what Detectron2 has to do with it. Nothing else knows a task by its name.
+A task is two files: its branch, targets, loss and decoding in `networks/branches/`, on plain
+tensors, and here what Detectron2 has to do with it. Nothing else knows a task by its name.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .task import Task
 if TYPE_CHECKING:
     from ..d2.config import CfgNode
     from ..d2.structures import Instances
+    from ..data.training_data import TrainingData
 
 # By name, in the order of their losses.
 TASKS: dict[str, Task] = {
@@ -73,10 +74,10 @@ def coco_options(cfg: CfgNode) -> dict[str, dict[str, Any]]:
     return {task.figures: task.coco_options(cfg) for task, _ in enabled_tasks(cfg) if task.figures}
 
 
-def settle_tasks(cfg: CfgNode) -> None:
+def settle_tasks(cfg: CfgNode, data: TrainingData) -> None:
     """Before a training: set what its data decide, see `Task.settle`."""
     for task, _ in enabled_tasks(cfg):
-        task.settle(cfg)
+        task.settle(cfg, data)
 
 
 def forget_data(cfg: CfgNode) -> None:

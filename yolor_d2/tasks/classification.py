@@ -1,4 +1,4 @@
-"""Multi-label classification of images, see `networks.tasks.classification`."""
+"""Multi-label classification of images, see `networks.branches.classification`."""
 
 from __future__ import annotations
 

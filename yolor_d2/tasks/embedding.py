@@ -1,4 +1,4 @@
-"""Embeddings that tell individuals apart, see `networks.tasks.embedding`."""
+"""Embeddings that tell individuals apart, see `networks.branches.embedding`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..d2.config import CfgNode
     from ..d2.structures import Instances
     from ..data.dataset import TrainingDataset
+    from ..data.training_data import TrainingData
 
 
 class EmbeddingTask(Task):
@@ -86,15 +87,14 @@ class EmbeddingTask(Task):
 
         return [EmbeddingEvaluator.from_dataset(dataset_name)]
 
-    def settle(self, cfg: CfgNode) -> None:
+    def settle(self, cfg: CfgNode, data: TrainingData) -> None:
         from ..datasets.annotations import IDENTITY_KEY
         from ..datasets.ground_truth import known_identities
-        from ..datasets.training_set import load_training_truth
 
         node = cfg.MODEL.YOLOR.TASKS.EMBEDDING
         if node.NUM_IDENTITIES:
             return
-        node.NUM_IDENTITIES = len(known_identities(load_training_truth(cfg).identities))
+        node.NUM_IDENTITIES = len(known_identities(data.read().identities))
         if node.NUM_IDENTITIES == 0:
             raise ValueError(
                 f"MODEL.YOLOR.TASKS.EMBEDDING.ENABLED is True, but no object of DATASETS.TRAIN "

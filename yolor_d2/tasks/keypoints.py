@@ -1,4 +1,4 @@
-"""Keypoints of objects, see `networks.tasks.keypoints`."""
+"""Keypoints of objects, see `networks.branches.keypoints`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..d2.config import CfgNode
     from ..d2.structures import Instances
     from ..data.dataset import TrainingDataset
+    from ..data.training_data import TrainingData
 
 
 def to_canvas(points: Tensor, placement: Placement) -> Tensor:
@@ -72,17 +73,25 @@ class KeypointsTask(Task):
     name: ClassVar = "keypoints"
     ground_truth: ClassVar = ("keypoints",)
     figures: ClassVar = "keypoints"
-    least_values: ClassVar = {"LAYERS": 0, "NUM_KEYPOINTS": 0, "GAIN": 0, "VISIBILITY_GAIN": 0}
-    # Objects of a few cells need no more, and depthwise convolutions are slow on a CPU.
-    toy_values: ClassVar = {"LAYERS": 1}
+    least_values: ClassVar = {
+        "LAYERS": 0,
+        "NUM_KEYPOINTS": 0,
+        "GAIN": 0,
+        "REFINEMENTS": 0,
+        "REFINEMENT_GAIN": 0,
+        "VISIBILITY_GAIN": 0,
+    }
 
     def add_config(self, node: CfgNode) -> None:
         # Named points of each object, such as corners or joints, as in YOLOv7's pose network.
         node.ENABLED = False
         # Implicit operator in the branch, before its last convolution, "none" or such as "add".
         node.IMPLICIT = "none"
-        # Pairs of a depthwise and a 1x1 convolution on each level.
-        node.LAYERS = 5
+        # 3x3 convolutions on each level.
+        node.LAYERS = 1
+        # Whether LAYERS are pairs of a depthwise and a 1x1 convolution, as the authors' 5 are,
+        # which learn more slowly.
+        node.DEPTHWISE = False
         # Points of an object; 0 lets yolor-d2 train take the number from the training set.
         node.NUM_KEYPOINTS = 0
         # Their names, the pairs of names that a mirror exchanges, and those between which lines are
@@ -101,13 +110,21 @@ class KeypointsTask(Task):
         # which teaches little until points are nearly right.
         node.LOSS = "huber"
         # Weight of the loss of the points. The authors' is 0.1, for "oks"; "huber" is large where
-        # points are far off, and with as much detection learns worse (docs/multi_task.md).
-        node.GAIN = 0.01
+        # points are far off.
+        node.GAIN = 0.02
+        # How often points are corrected by a map of the finest level, which says from every cell
+        # near a point where it lies; 0, the authors', is without it.
+        node.REFINEMENTS = 2
+        # Weight of the loss of that map.
+        node.REFINEMENT_GAIN = 0.18
         # Weight of the loss of their scores, that is of which points are labelled.
         node.VISIBILITY_GAIN = 0.01
         # Which channels belong to which anchor: "" its own, "yolov7" as the authors' weights need
         # them.
         node.LAYOUT = ""
+        # What points are relative to: "box", the middle and sides of the anchor's box, or "cell",
+        # the authors', the cell and its size.
+        node.ORIGIN = "box"
 
     def build(self, node: CfgNode, inputs: TaskInputs) -> KeypointBranch:
         branch = KeypointBranch(
@@ -116,13 +133,18 @@ class KeypointsTask(Task):
             num_anchors=inputs.num_anchors,
             num_keypoints=node.NUM_KEYPOINTS,
             layers=node.LAYERS,
+            depthwise=node.DEPTHWISE,
             implicit=node.IMPLICIT,
             options=inputs.options,
             sigmas=node.SIGMAS,
             loss=node.LOSS,
             gain=node.GAIN,
+            refinements=node.REFINEMENTS,
+            refinement_gain=node.REFINEMENT_GAIN,
             visibility_gain=node.VISIBILITY_GAIN,
             layout=node.LAYOUT,
+            origin=node.ORIGIN,
+            anchors=inputs.anchors,
             form=inputs.form,
         )
         branch.flip_order = exchanged(node)
@@ -178,14 +200,11 @@ class KeypointsTask(Task):
         node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
         return {"kpt_oks_sigmas": list(sigmas_of(node.NUM_KEYPOINTS, node.SIGMAS))}
 
-    def settle(self, cfg: CfgNode) -> None:
-        from ..datasets.catalog import keypoint_layout, keypoint_lines
-        from ..datasets.training_set import load_training_truth
-
+    def settle(self, cfg: CfgNode, data: TrainingData) -> None:
         node = cfg.MODEL.YOLOR.TASKS.KEYPOINTS
         if node.NUM_KEYPOINTS:
             return
-        truth = load_training_truth(cfg, keypoints=True)
+        truth = data.read(keypoints=True)
         keypoints = truth.keypoints
         node.NUM_KEYPOINTS = 0 if keypoints is None else keypoints.shape[1]
         if node.NUM_KEYPOINTS == 0:
@@ -198,10 +217,11 @@ class KeypointsTask(Task):
         classes = np.unique(truth.labels[(keypoints[..., 2] > 0).any(axis=1)]).tolist()
         node.CLASSES = classes if len(classes) < cfg.MODEL.YOLOR.NUM_CLASSES else []
         if not node.NAMES:
-            names, pairs = keypoint_layout(cfg.DATASETS.TRAIN)
-            if len(names) == node.NUM_KEYPOINTS:
-                node.NAMES, node.FLIP_PAIRS = names, [list(pair) for pair in pairs]
-                node.SKELETON = [list(line) for line in keypoint_lines(cfg.DATASETS.TRAIN)]
+            layout = data.keypoints
+            if len(layout.names) == node.NUM_KEYPOINTS:
+                node.NAMES = list(layout.names)
+                node.FLIP_PAIRS = [list(pair) for pair in layout.pairs]
+                node.SKELETON = [list(line) for line in layout.connections]
 
     def forget_data(self, node: CfgNode) -> None:
         node.NUM_KEYPOINTS = 0

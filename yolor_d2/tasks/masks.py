@@ -1,4 +1,4 @@
-"""Instance masks, see `networks.tasks.masks`."""
+"""Instance masks, see `networks.branches.masks`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MasksTask(Task):
         # Positives of an image that the loss looks at, at most: it bounds memory on a GPU.
         node.POSITIVES = 256
         # Weight of the loss.
-        node.GAIN = 0.05
+        node.GAIN = 0.1
 
     def build(self, node: CfgNode, inputs: TaskInputs) -> MaskBranch:
         return MaskBranch(

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from ..d2.evaluation import DatasetEvaluator
     from ..d2.structures import Instances
     from ..data.dataset import TrainingDataset
+    from ..data.training_data import TrainingData
 
 
 class Task:
-    """What is to be known of a task beside its branch, see `networks.tasks`.
+    """What is to be known of a task beside its branch, see `networks.branches`.
 
     Attributes:
         name: of the branch (tasks.NAME in checkpoints); the node of its keys is
@@ -114,7 +115,7 @@ class Task:
 
     # ---- What depends on the training data
 
-    def settle(self, cfg: CfgNode) -> None:
+    def settle(self, cfg: CfgNode, data: TrainingData) -> None:
         """Set keys that the training data decide, where they are not given.
 
         Raises:

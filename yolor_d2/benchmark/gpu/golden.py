@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from ...checkpoint.conversion.convert import parts_of
+from ...checkpoint.conversion.parts import parts_of
 from ...golden import FLOAT32_FACTOR, image, load_record, network_weights
 from ...networks import YOLORNetwork, build_network
 from .common import Findings, Setting, tf32

@@ -9,7 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 
 from ...networks import VARIANTS, build_network
-from .names import CONSTANTS, COUNTER, KEYPOINTS, PROTOTYPES, cfg_names, rename_keys, yaml_names
+from .cfg_scheme import cfg_names
+from .names import CONSTANTS, COUNTER, rename_keys
+from .yaml_scheme import KEYPOINTS, PROTOTYPES, yaml_names
 
 Shapes = Mapping[str, Sequence[int]]
 

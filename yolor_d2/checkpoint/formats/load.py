@@ -21,14 +21,8 @@ from torch import Tensor
 from ..errors import WeightsFileError, name_file, shorten
 from . import darknet
 from .pickle_reader import Inert
-from .torch_file import (
-    BoundedReader,
-    LegacyTorchFile,
-    StoredTensor,
-    TorchZip,
-    as_plain_tensor,
-    read_tensors,
-)
+from .torch_file import BoundedReader, LegacyTorchFile, TorchZip, as_plain_tensor, read_tensors
+from .torch_pickle import StoredTensor
 
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"

@@ -16,7 +16,7 @@ class LabelFault(NamedTuple):
 
     Attributes:
         kind: "label_malformed", "labels_missing" or "label_without_image", see
-            `check.findings.KINDS`.
+            `findings.KINDS`.
         file: path of the label file, with the number of the line.
         message: what is there, and what was expected.
     """

@@ -29,8 +29,7 @@ PROGRESS = "is_progress"
 FOR_FILE = "is_for_file"
 # Whose information is for the log file alone: what a runtime says of itself, and tables of figures.
 FILE_ONLY = ("detectron2", "yolor_d2._builtin", "yolor_d2.evaluation")
-# What of it the screen has nevertheless: where the report lies, and how far an evaluation is.
-SHOWN = ("yolor_d2.report.write",)
+# What of it the screen has nevertheless: how far an evaluation is.
 SHOWN_BEGINNING = "Inference done "
 # An evaluation is run for its tables, and for what they were computed with.
 EVALUATION = ("yolor_d2.evaluation", "yolor_d2._builtin.evaluation", "detectron2.evaluation")
@@ -71,7 +70,7 @@ class ScreenHandler(logging.Handler):
             return True
         if self.evaluates and is_below(record.name, EVALUATION):
             return True
-        return not is_below(record.name, FILE_ONLY) or is_below(record.name, SHOWN)
+        return not is_below(record.name, FILE_ONLY)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -23,6 +23,7 @@ class TaskInputs:
         channels: width of each feature of the neck, fine to coarse.
         strides: input pixels per cell of each level.
         num_anchors: anchors A per cell.
+        anchors: (L, A, 2) their widths and heights in input pixels.
         num_classes: classes K of the detector.
         form: norm and activation of convolutions.
         options: what all implicit knowledge shares.
@@ -31,6 +32,7 @@ class TaskInputs:
     channels: Sequence[int]
     strides: Sequence[int]
     num_anchors: int
+    anchors: Tensor
     num_classes: int
     form: BlockForm
     options: ImplicitOptions = field(default_factory=ImplicitOptions)

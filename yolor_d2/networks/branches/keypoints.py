@@ -3,9 +3,10 @@
 Branch, decoding and the loss "oks" are those of the authors' pose network (YOLOv7, branch `pose`,
 after YOLO-Pose, arXiv 2204.06806): every anchor of every cell says where the points of its object
 lie, from its cell on, and the loss is 1 - OKS, the similarity by which COCO evaluates keypoints.
-What is ours: implicit knowledge in the branch, any number of points and of layers, the loss
-"huber", and that objects of which no point is labelled take part in neither loss (theirs learn that
-nothing is visible).
+What is ours: implicit knowledge in the branch, any number of points and of layers, whole
+convolutions, points as seen from the box, the loss "huber", the map that corrects points
+(`nearby_loss`, `correct_points`), and that objects of which no point is labelled take part in no
+loss (theirs learn that nothing is visible).
 
 Sigmas say how far off a point of a kind may be, as a share of the object's size. For 17 points they
 are those that COCO has published, in the order of its "person"; for any other number 0.1 each, a
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from ...layers import BlockForm, ConvNormAct, ImplicitOptions, build_implicit, widened
 from ...ops.assign import Assignment
-from ...ops.decode import cell_grid
+from ...ops.decode import cell_grid, decode_offsets
 from ...ops.device import constant
 from ...ops.losses import at_least_float32
 from ...ops.truth import Truth
@@ -35,8 +36,15 @@ COCO_SIGMAS = (
     *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
 )
 OTHER_SIGMA = 0.1
-# Values of `KeypointBranch.layout`.
+# How many cells of the finest level on every side of a point learn where it lies: the correction
+# has to reach it from wherever it was thought to be, mostly within two cells.
+NEARBY = 2
+# Shares of a box for an output of 1, of points as seen from it. With 1 the learning rates of other
+# layers make points jump about at first, which detection suffers from (docs/multi_task.md).
+BOX_SHARE = 0.25
+# Values of `KeypointBranch.layout` and `origin`.
 LAYOUTS = ("", "yolov7")
+ORIGINS = ("box", "cell")
 
 
 def sigmas_of(num_keypoints: int, given: Sequence[float] = ()) -> tuple[float, ...]:
@@ -144,6 +152,87 @@ def keypoint_losses(
     )
 
 
+def nearby_loss(
+    near: Tensor,
+    truth: Truth,
+    stride: int,
+    sigmas: Sequence[float],
+    loss: str = "huber",
+) -> Tensor:
+    """Unweighted loss of the map that corrects points, at the cells around each labelled point.
+
+    Args:
+        near: (N, 2 K, H, W) x, y from the centre of each cell to the nearest point of either kind,
+            in cells.
+        truth: objects of the batch, with the field "keypoints", see `keypoint_losses`.
+        stride: input pixels per cell.
+        sigmas: K.
+        loss: a name of `POINT_LOSSES`.
+
+    Returns:
+        0-dim, at least float32: the mean of what these cells cost; without any 0, with gradients of
+        0.
+    """
+    # Naming convention: (M = objects, K = points, S = cells around a point)
+    near = at_least_float32(near)
+    height, width = near.shape[2:]
+    keypoints = truth.fields["keypoints"].to(near.dtype)
+    places = keypoints[..., :2] / stride
+    side = torch.arange(-NEARBY, NEARBY + 1, device=near.device)
+    around = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).view(-1, 2)
+    cells = places.floor().long()[:, None] + around[:, None]  # (M, S, K, 2)
+    limit = constant((width, height), cells)
+    counts = ((cells >= 0) & (cells < limit)).all(dim=3)
+    counts = counts & ((keypoints[..., 2] > 0) & truth.valid[:, None])[:, None]
+    x, y = torch.where(counts[..., None], cells, 0).unbind(dim=3)
+    number = torch.arange(keypoints.shape[1], device=near.device)
+    # Cells that do not count read one that may hold anything, be it infinite.
+    by_point = near.unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2)  # (N, K, H, W, 2)
+    found = by_point[truth.image[:, None, None], number, y, x]
+    found = found.masked_fill(~counts[..., None], 0.0)
+    wanted = (places[:, None] - cells - 0.5).masked_fill(~counts[..., None], 0.0)
+    areas = truth.boxes[:, 2:].prod(dim=1).to(near.dtype) / stride**2
+    areas = areas[:, None].expand(counts.shape[:2]).flatten()
+    errors = scaled_errors(
+        found.flatten(0, 1), wanted.flatten(0, 1), areas, constant(tuple(sigmas), near)
+    ).view(counts.shape)
+    terms = POINT_LOSSES[loss](errors).masked_fill(~counts, 0.0)
+    return terms.sum() / counts.sum().clamp(min=1)
+
+
+def correct_points(points: Tensor, near: Tensor, stride: int, times: int) -> Tensor:
+    """Move points by what a map says at the place where they are, again and again.
+
+    Written in operators that exported files may hold; between the centres of cells the map is
+    bilinear.
+
+    Args:
+        points: (N, R, K, 2) in input pixels.
+        near: (N, 2 K, H, W), see `nearby_loss`.
+        stride: input pixels per cell.
+        times: how often.
+    """
+    near = at_least_float32(near)
+    images, _, height, width = near.shape
+    kinds = points.shape[2]
+    cells = near.unflatten(1, (kinds, 2)).permute(0, 1, 3, 4, 2).reshape(-1, 2)
+    first = torch.arange(images, device=near.device)[:, None] * kinds
+    first = (first + torch.arange(kinds, device=near.device))[:, None] * (height * width)
+    for _ in range(times):
+        x, y = (points / stride - 0.5).unbind(dim=3)  # (N, R, K)
+        x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+        left, top = x.floor(), y.floor()
+        right, low = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+        shift = torch.zeros_like(points)
+        for column, across in ((left, 1 - (x - left)), (right, x - left)):
+            for row, down in ((top, 1 - (y - top)), (low, y - top)):
+                place = first + row.long() * width + column.long()
+                values = cells.index_select(0, place.flatten()).view(points.shape)
+                shift = shift + values * (across * down)[..., None]
+        points = points + shift * stride
+    return points
+
+
 def place_points(offsets: Tensor, corner: Tensor, stride: int) -> Tensor:
     """(..., 2) points in input pixels, from outputs of the branch and the (..., 2) cell that each
     belongs to."""
@@ -182,20 +271,27 @@ def keypoints_of_rows(levels: Sequence[Tensor], rows: Tensor, strides: Sequence[
 class KeypointBranch(TaskBranch):
     """K points for every anchor of every cell.
 
-    On each level `layers` times a depthwise 3x3 and a 1x1 convolution, then a depthwise 3x3 one,
-    all as wide as the feature and with norm and activation; implicit; a plain 1x1 convolution.
+    On each level `layers` times a 3x3 convolution; or so many times a depthwise 3x3 and a 1x1
+    convolution, then a depthwise 3x3 one. All are as wide as the feature and have norm and
+    activation. Then implicit; a plain 1x1 convolution.
 
     Args:
         in_channels: width of each input feature, fine to coarse.
         strides: input pixels per cell of each level.
         num_anchors: anchors A per cell.
         num_keypoints: points K of an object, at least 1.
-        layers: pairs of convolutions; the authors have 5.
+        layers: convolutions, or pairs of them; the authors have 5 pairs.
+        depthwise: whether they are such pairs, as the authors' are.
         implicit: implicit knowledge, see `layers.parse_implicit`; the authors' branch has none.
         options: what all implicit knowledge shares.
         sigmas: see `sigmas_of`.
         loss: a name of `POINT_LOSSES`; the authors have "oks".
         gain: weight of the loss of the points; the authors have 0.1.
+        refinements: how often points are corrected by a map of the finest level, which says from
+            every cell near a point where that point lies; 0, as the authors have it, is without
+            this map. What a point looks like is learned from far fewer objects so than where it
+            lies as seen from the middle of an object.
+        refinement_gain: weight of the loss of that map.
         visibility_gain: weight of the loss of the scores; the authors have the gain of classes,
             0.3 * 1 / 80 * 3 / 4 for their network.
         layout: which channels belong to which anchor. "": those of its own. "yolov7": as in the
@@ -204,6 +300,10 @@ class KeypointBranch(TaskBranch):
             anchor's box lies among the channels of detection, those of the others among channels
             of points. Nothing but these weights asks for it; objectness then starts at 0.5 for all
             anchors but the first.
+        origin: what the outputs are relative to. "cell": the cell and its size, as the authors'.
+            "box": the middle and the sides of the anchor's box, as detection has it at this moment;
+            it learns nothing from that.
+        anchors: (L, A, 2) widths and heights in input pixels, for the origin "box".
         form: norm and activation of the convolutions.
 
     Raises:
@@ -218,13 +318,18 @@ class KeypointBranch(TaskBranch):
         num_anchors: int,
         num_keypoints: int,
         layers: int = 5,
+        depthwise: bool = True,
         implicit: str = "none",
         options: ImplicitOptions = ImplicitOptions(),
         sigmas: Sequence[float] = (),
         loss: str = "huber",
         gain: float = 0.1,
+        refinements: int = 0,
+        refinement_gain: float = 0.1,
         visibility_gain: float = 0.01,
         layout: str = "",
+        origin: str = "cell",
+        anchors: Tensor | None = None,
         form: BlockForm,
     ):
         super().__init__(gain)
@@ -233,11 +338,26 @@ class KeypointBranch(TaskBranch):
                 f"MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS is {num_keypoints}, expected at least "
                 "1 (yolor-d2 train takes it from the training data)"
             )
-        for key, value, known in (("LAYOUT", layout, LAYOUTS), ("LOSS", loss, POINT_LOSSES)):
+        choices = (
+            ("LAYOUT", layout, LAYOUTS),
+            ("LOSS", loss, POINT_LOSSES),
+            ("ORIGIN", origin, ORIGINS),
+        )
+        for key, value, known in choices:
             if value not in known:
                 raise ValueError(
                     f"MODEL.YOLOR.TASKS.KEYPOINTS.{key} is {value!r}, expected one of {list(known)}"
                 )
+        if layout and origin != "cell":
+            raise ValueError(
+                f"MODEL.YOLOR.TASKS.KEYPOINTS.ORIGIN is {origin!r}, expected 'cell' with LAYOUT "
+                f"{layout!r}"
+            )
+        if origin == "box" and anchors is None:
+            raise ValueError("points relative to boxes need the anchors")
+        self.origin = origin
+        self.anchors: Tensor | None
+        self.register_buffer("anchors", anchors, persistent=False)
         self.strides = list(strides)
         self.num_anchors = num_anchors
         self.num_keypoints = num_keypoints
@@ -250,15 +370,18 @@ class KeypointBranch(TaskBranch):
         # Classes whose objects have points; none for all.
         self.classes: list[int] = []
 
-        def depthwise(channels: int) -> ConvNormAct:
-            return ConvNormAct(channels, channels, 3, groups=channels, form=form)
+        def spatial(channels: int) -> ConvNormAct:
+            groups = channels if depthwise else 1
+            return ConvNormAct(channels, channels, 3, groups=groups, form=form)
 
         def convs(channels: int) -> nn.Sequential:
+            if not depthwise:
+                return nn.Sequential(*(spatial(channels) for _ in range(layers)))
             pairs = [
-                (depthwise(channels), ConvNormAct(channels, channels, form=form))
+                (spatial(channels), ConvNormAct(channels, channels, form=form))
                 for _ in range(layers)
             ]
-            return nn.Sequential(*(conv for pair in pairs for conv in pair), depthwise(channels))
+            return nn.Sequential(*(conv for pair in pairs for conv in pair), spatial(channels))
 
         self.convs = nn.ModuleList(map(convs, in_channels))
         self.implicit = nn.ModuleList(
@@ -268,8 +391,19 @@ class KeypointBranch(TaskBranch):
             nn.Conv2d(widened(module, channels), num_anchors * num_keypoints * 3, 1)
             for module, channels in zip(self.implicit, in_channels)
         )
+        self.refinements = refinements
+        self.refinement_gain = refinement_gain
+        self.near: nn.Sequential | None = None
+        if refinements:
+            channels = in_channels[0]
+            self.near = nn.Sequential(
+                ConvNormAct(channels, channels, 3, form=form),
+                ConvNormAct(channels, channels, 3, form=form),
+                nn.Conv2d(channels, 2 * num_keypoints, 1),
+            )
+            self.by_data = ("near.2.weight", "near.2.bias")
         if not layout:  # else detection depends on the number of points too
-            self.by_data = tuple(
+            self.by_data += tuple(
                 f"predict.{i}.{name}"
                 for i in range(len(self.predict))
                 for name in ("weight", "bias")
@@ -281,10 +415,11 @@ class KeypointBranch(TaskBranch):
             yield [implicit, predict]
 
     def forward(self, features: Sequence[Tensor], windows: Tensor) -> list[Tensor]:
-        """Features (N, Ci, Hi, Wi) to (N, A, Hi, Wi, K, 3), fine to coarse.
+        """Features (N, Ci, Hi, Wi) to (N, A, Hi, Wi, K, 3), fine to coarse, and with `refinements`
+        one more map, see `nearby_loss`.
 
         The last axis is tx, ty, tv: the point lies at (2 t - 0.5 + cell) * stride, any distance
-        away; its score is the sigmoid of tv.
+        away; its score is the sigmoid of tv. With the origin "box" it becomes so in `share`.
         """
         levels = [
             predict(implicit(convs(x)))
@@ -293,16 +428,40 @@ class KeypointBranch(TaskBranch):
             )
         ]
         shape = self.num_anchors, self.num_keypoints, 3
-        return [x.unflatten(1, shape).permute(0, 1, 4, 5, 2, 3) for x in levels]
+        output = [x.unflatten(1, shape).permute(0, 1, 4, 5, 2, 3) for x in levels]
+        return output if self.near is None else [*output, self.near(features[0])]
+
+    def split(self, output: list[Tensor]) -> tuple[list[Tensor], Tensor | None]:
+        """The levels of an output, and the map that corrects points."""
+        return (output, None) if self.near is None else (output[:-1], output[-1])
 
     def share(
         self, levels: list[Tensor], output: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """See `TaskBranch` and `layout`; auxiliary heads keep their own channels."""
+        if self.origin == "box":
+            assert self.anchors is not None
+            own, _ = self.split(output)
+            placed = zip(levels, own, self.anchors, self.strides)
+            return levels, [self.from_boxes(*x) for x in placed] + output[len(own) :]
         if not self.layout:
             return levels, output
-        mixed = [self.mix(*pair) for pair in zip(levels, output)]
-        return [x for x, _ in mixed] + levels[len(output) :], [x for _, x in mixed]
+        own, _ = self.split(output)
+        mixed = [self.mix(*pair) for pair in zip(levels, own)]
+        count = len(own)
+        return (
+            [x for x, _ in mixed] + levels[count:],
+            [x for _, x in mixed] + output[count:],
+        )
+
+    def from_boxes(self, logits: Tensor, points: Tensor, anchors: Tensor, stride: int) -> Tensor:
+        """Points (N, A, H, W, K, 3) as seen from the boxes of logits (N, A, H, W, 5 + classes) to
+        points as seen from cells."""
+        sizes = (anchors / stride).view(-1, 1, 1, 2)
+        centres, sizes = decode_offsets(at_least_float32(logits[..., :4].detach()), sizes)
+        offsets = at_least_float32(points[..., :2]) * (BOX_SHARE * sizes)[..., None, :]
+        offsets = offsets + centres[..., None, :]
+        return torch.cat([(offsets + 0.5) / 2, at_least_float32(points[..., 2:])], dim=-1)
 
     def mix(self, logits: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """(N, A, H, W, 5 + classes) logits and (N, A, H, W, K, 3) points, cut anew."""
@@ -317,25 +476,38 @@ class KeypointBranch(TaskBranch):
         )
 
     def losses(self, output: list[Tensor], truth: Truth, targets: Assignment) -> dict[str, Tensor]:
-        """See `TaskBranch`: "loss_keypoints", "loss_visibility"; `truth` has the field
-        "keypoints", see `keypoint_losses`."""
+        """See `TaskBranch`: "loss_keypoints", "loss_visibility" and, of the map that corrects
+        points, "loss_refinement"; `truth` has the field "keypoints", see `keypoint_losses`."""
+        levels, near = self.split(output)
         points, visibility = keypoint_losses(
-            output, targets, truth.fields["keypoints"], self.strides, self.sigmas, self.loss
+            levels, targets, truth.fields["keypoints"], self.strides, self.sigmas, self.loss
         )
-        return {
+        losses = {
             "loss_keypoints": self.gain * points,
             "loss_visibility": self.visibility_gain * visibility,
         }
+        if near is not None:
+            nearby = nearby_loss(near, truth, self.strides[0], self.sigmas, self.loss)
+            losses["loss_refinement"] = self.refinement_gain * nearby
+        return losses
 
     def decode(self, output: list[Tensor], image: int, found: Found) -> Tensor:
         """(D, K, 3) x, y in the wanted size, not cut at the border of the image; score in 0-1, and
         0 for objects of classes that have no points."""
-        decoded = keypoints_of_rows([x[image] for x in output], found.rows, self.strides)
+        levels, near = self.split(output)
+        decoded = keypoints_of_rows([x[image] for x in levels], found.rows, self.strides)
+        if near is not None:
+            points = self.correct(decoded[None, ..., :2], near[image : image + 1])
+            decoded = torch.cat([points[0], decoded[..., 2:]], dim=2)
         if self.classes and found.labels is not None:
             known = constant(tuple(self.classes), found.labels)
             has_points = (found.labels[:, None] == known).any(dim=1)
             decoded[..., 2] *= has_points[:, None]
         return torch.cat([found.view.to_image(decoded[..., :2]), decoded[..., 2:]], dim=2)
+
+    def correct(self, points: Tensor, near: Tensor) -> Tensor:
+        """See `correct_points`."""
+        return correct_points(points, near, self.strides[0], self.refinements)
 
     def file_outputs(self) -> list[FileOutput]:
         """See `TaskBranch`."""
@@ -346,11 +518,15 @@ class KeypointBranch(TaskBranch):
 
     def export(self, output: list[Tensor]) -> list[Tensor]:
         """(N, R, K, 2) points in pixels of the canvas, and (N, R, K) scores."""
+        levels, near = self.split(output)
         points, scores = [], []
-        for level, stride in zip(output, self.strides):
+        for level, stride in zip(levels, self.strides):
             level = at_least_float32(level)  # (N, A, H, W, K, 3)
             height, width = level.shape[2:4]
             corner = cell_grid(height, width, level)[:, :, None]
             points.append(place_points(level[..., :2], corner, stride).flatten(1, 3))
             scores.append(level[..., 2].sigmoid().flatten(1, 3))
-        return [torch.cat(points, dim=1), torch.cat(scores, dim=1)]
+        placed = torch.cat(points, dim=1)
+        if near is not None:
+            placed = self.correct(placed, near)
+        return [placed, torch.cat(scores, dim=1)]
