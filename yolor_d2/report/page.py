@@ -109,7 +109,7 @@ def render_report(report: dict) -> str:
         heat=heat,
         nothing=NOTHING,
         most_shown=MOST_SHOWN,
-        shares=shares.tolist() if heat is None else None,
+        fractions=shares.tolist() if heat is None else None,
         training=plot_training([("", report["training"])]),
         pictures={
             name: [embed_picture(picture, root, report) for picture in pictures]
