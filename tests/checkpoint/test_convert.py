@@ -3,12 +3,12 @@
 import json
 import logging
 import math
-import subprocess
 import sys
 import types
 from dataclasses import replace
 
 import numpy as np
+import processes
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -325,8 +325,7 @@ def test_trained_weights_of_the_zoo():
 
 
 def convert(*args):
-    command = [sys.executable, "-W", "ignore", "tools/convert_weights.py", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return processes.run(["tools/convert_weights.py", *args], cwd=processes.REPOSITORY)
 
 
 def test_the_command_writes_what_detectron2_loads(tmp_path):

@@ -17,7 +17,7 @@ from yolor_d2.engine import Trainer
 from yolor_d2.engine.monitoring import loggers
 from yolor_d2.engine.monitoring.loggers import (
     IDENTITY_NAME,
-    FigureWriter,
+    MetricWriter,
     build_loggers,
     check_loggers,
 )
@@ -63,7 +63,7 @@ def test_nothing_is_imported_for_runs_without_loggers(cfg, monkeypatch):
     assert build_loggers(cfg, lambda: True) == []
 
 
-class Failing(FigureWriter):
+class Failing(MetricWriter):
     name = "failing"
 
     def open(self) -> None:

@@ -43,8 +43,8 @@ from .hooks import (
     writers_last,
 )
 from .ignored_keys import check_ignored_keys
-from .monitoring.console import ProgressPrinter, describe_figures, shorten_error
-from .monitoring.loggers import FigureWriter, build_loggers, check_loggers
+from .monitoring.console import ProgressPrinter, describe_metrics, shorten_error
+from .monitoring.loggers import MetricWriter, build_loggers, check_loggers
 from .monitoring.time_left import TrainingClock
 from .parts import TrainerParts
 from .random_state import RandomStateHook, preserved_random_state
@@ -139,7 +139,7 @@ class Trainer(TrainerParts):
         self.printer = ProgressPrinter(
             self.clock, None if self.training_set is None else self.epochs_after
         )
-        self.loggers: list[FigureWriter] = []
+        self.loggers: list[MetricWriter] = []
         self.checkpoints: CheckpointHook | None = None
         self.early_stopping: EarlyStoppingHook | None = None
         self.register_hooks(self.build_hooks())
@@ -263,8 +263,8 @@ class Trainer(TrainerParts):
         if comm.is_main_process():
             seconds = self.clock.apart["evaluation"][-1]
             names = ", ".join(self.cfg.DATASETS.TEST)
-            figures = describe_figures(results)
-            logger.info("Evaluation of %s: %s (took %.1f s)", names, figures, seconds)
+            metrics = describe_metrics(results)
+            logger.info("Evaluation of %s: %s (took %.1f s)", names, metrics, seconds)
         value = fitness(results) if comm.is_main_process() else None
         if value is not None:
             self.storage.put_scalar(FITNESS, value, smoothing_hint=False)

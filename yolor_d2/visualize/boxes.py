@@ -22,14 +22,14 @@ PALETTE = (
 )
 # Lines in pixels: in a picture whose longer side is `labels.PICTURE_SIDE`, growing like letters; at
 # most this share of the shorter side of a box, so that they do not hide it.
-LINE, LINE_SHARE = 2, 0.05
+LINE, LINE_FRACTION = 2, 0.05
 
 
 def line_widths(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """(M,) widths in pixels, at least 1, of the lines of boxes (M, 4) xyxy in a picture."""
     wanted = LINE * (max(height, width) / PICTURE_SIDE) ** GROWTH
     shorter = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
-    return np.rint(np.minimum(wanted, LINE_SHARE * shorter)).clip(1).astype(np.int64)
+    return np.rint(np.minimum(wanted, LINE_FRACTION * shorter)).clip(1).astype(np.int64)
 
 
 def draw_outline(canvas: np.ndarray, box: Sequence[int], colour: Colour, width: int) -> None:

@@ -124,15 +124,15 @@ def take_over_screen(loggers: Iterable[logging.Logger], *, evaluates: bool) -> N
         loggers: of the runtime and of this project.
         evaluates: see `ScreenHandler`.
     """
-    for found in loggers:
-        for handler in [*found.handlers]:
+    for owner in loggers:
+        for handler in [*owner.handlers]:
             if isinstance(handler, ScreenHandler):
                 handler.evaluates = evaluates
             elif isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
                 ours = ScreenHandler(evaluates=evaluates)
                 ours.setFormatter(handler.formatter)
-                found.removeHandler(handler)
-                found.addHandler(ours)
+                owner.removeHandler(handler)
+                owner.addHandler(ours)
                 ScreenHandler.in_use = True
 
 
@@ -223,7 +223,7 @@ def shorten_error(record: logging.LogRecord) -> bool:
     return True
 
 
-def describe_figures(results: dict) -> str:
+def describe_metrics(results: dict) -> str:
     """The first figures of each task in one line; in percent, as evaluators give them."""
     several = results and all(
         isinstance(value, dict) for tasks in results.values() for value in tasks.values()
@@ -231,7 +231,7 @@ def describe_figures(results: dict) -> str:
     by_name = results if several else {"": results}
     parts = []
     for name, tasks in by_name.items():
-        for task, figures in tasks.items():
-            shown = [f"{key} {value:.2f} %" for key, value in list(figures.items())[:2]]
+        for task, metrics in tasks.items():
+            shown = [f"{key} {value:.2f} %" for key, value in list(metrics.items())[:2]]
             parts.append(f"{' '.join(filter(None, (name, task)))} {', '.join(shown)}")
     return "; ".join(parts) or "no figures, as there is no ground truth"
