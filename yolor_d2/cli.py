@@ -50,7 +50,7 @@ COMMANDS = {
     "split": Command("split", "split a data set to train on and to evaluate with"),
     "anchors": Command("fit_anchors", "fit anchors to the boxes of a data set"),
     "samples": Command("visualize_data", "draw what training sees"),
-    "train": Command("train_net", "train a model, or go on with a run"),
+    "train": Command("train_net", "train a model, or resume a run"),
     "eval": Command("train_net", "evaluate a model", ("--eval-only",)),
     "report": Command("report", "show what a model gets wrong, or compare two runs"),
     "show": Command("show_run", "draw curves and detections of a run"),

@@ -76,7 +76,7 @@ def find_base(config_file: str | Path, base: str) -> Path | str:
     Args:
         config_file: path of the configuration.
         base: a path from its folder, or from anywhere; else a name of the model zoo. An address is
-            returned as it is.
+            returned unchanged.
     """
     if "://" in base:
         return base

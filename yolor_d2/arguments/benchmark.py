@@ -102,10 +102,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
-    """Images per second of an evaluation in COCO's figures, and where its time goes.
+    """Images per second of an evaluation in COCO's metrics, and where its time goes.
 
     The way is that of `yolor-d2 eval`: loader, model as MODEL.INFERENCE wants it,
-    evaluator, figures. Images are read in this process, so that their CPU time is known.
+    evaluator, metrics. Images are read in this process, so that their CPU time is known.
     --generated measures evaluator and report alone, beside pycocotools and Detectron2's evaluator.
     """
     add_run(parser)
@@ -113,7 +113,7 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
         "--generated",
         type=int,
         metavar="IMAGES",
-        help="no model: COCO's figures and report of so many generated images",
+        help="no model: COCO's metrics and report of so many generated images",
     )
     parser.add_argument("--detections", type=int, default=100, help="in each generated image (100)")
     add_dataset(parser, "val", "COCO annotations and images")
@@ -125,7 +125,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
     The file is one of yolor-d2 export, for the same configuration. Both get the same
     images of noise, 0-255, and do what the file does: to decoded rows, or to detections where
-    suppression is in the file. Eager means the model as MODEL.INFERENCE wants it.
+    NMS is in the file. Eager means the model as MODEL.INFERENCE wants it.
     """
     add_run(parser)
     parser.add_argument("--onnx", type=Path, required=True, help="the exported file")
@@ -137,7 +137,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 def add_gpu(parser: argparse.ArgumentParser) -> None:
     """Check and measure everything that needs a GPU, part by part.
 
-    The parts share eight minutes: none begins a measurement beyond its share, and each names
+    The parts share eight minutes: none begins a measurement beyond its time limit, and each names
     what it had no time for. A part that fails is recorded, and the next one runs. Under
     --output each part leaves a JSON file before the next one begins, and table.md has all
     tables, such as docs/benchmarks.md shows. The exit status is 1 if a part has failed.
@@ -180,7 +180,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_nms(parser: argparse.ArgumentParser) -> None:
-    """Time of suppression on generated rows, beside torchvision's on the best 30,000 candidates.
+    """Time of NMS on generated rows, beside torchvision's on the best 30,000 candidates.
 
     Two cases. "trained": few rows are sure, and those of few classes, as behind a trained
     network. "all": every row passes the threshold with one class, as many as there can be. The
@@ -201,7 +201,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     The stages are those of `BatchPredictor`, one image after the other in one thread. Then all
     files go through `BatchPredictor`, whose threads read ahead, and in turn through a loop that
     reads a file and calls Detectron2's `DefaultPredictor`, which computes the plain model.
-    Without MODEL.WEIGHTS the weights are random, so that suppression has next to nothing to do,
+    Without MODEL.WEIGHTS the weights are random, so that NMS has next to nothing to do,
     see `nms`.
     """
     add_run(parser)

@@ -30,7 +30,7 @@ NO_CONFIGURATION = """\
 no configuration: which model, and how to train it? docs/models.md has them all
   on your data:      yolor-d2 train --config-file quick/fast_start.yaml \
 --train train.json images/ --val val.json images/
-  go on with a run:  yolor-d2 train output/mine --resume"""
+  resume a run:      yolor-d2 train output/mine --resume"""
 NO_MODEL = (
     "no model: give the folder of a run, such as output/mine, or --config-file NAME --weights FILE"
 )
@@ -138,7 +138,7 @@ def use_run(
     if given is not None and run is None:
         if args.config_file is not None:
             parser.error(f"{given!r} is no run, a folder with config.yaml, and no option is for it")
-        args.config_file = given  # a configuration, or nothing, which is told later
+        args.config_file = given  # a configuration, or nothing, which is reported later
     if run is None and args.config_file is not None:
         run = find_run(args.config_file)
         args.config_file = args.config_file if run is None else str(run.config)

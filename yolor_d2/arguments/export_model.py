@@ -50,9 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", choices=list(FORMATS.values()), help="default: that of the name"
     )
-    parser.add_argument(
-        "--no-nms", action="store_true", help="leave suppression to the user of the file"
-    )
+    parser.add_argument("--no-nms", action="store_true", help="leave NMS to the user of the file")
     parser.add_argument(
         "--threshold",
         dest="score_threshold",
@@ -103,7 +101,7 @@ def default_output(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     """A file beside the weights of a run, named like them."""
     weights = overridden_weights(args.opts)
     if args.run is None and not is_model(args.config_file):
-        return Path("model.onnx")  # there is no such configuration, which is told later
+        return Path("model.onnx")  # there is no such configuration, which is reported later
     if args.run is None or not weights:
         parser.error("--output is missing: the file to write")
     suffixes = {name: suffix for suffix, name in FORMATS.items()}

@@ -83,7 +83,7 @@ class CommandParser(argparse.ArgumentParser):
     def parse_intermixed_args(self, args: Sequence[str] | None = None, namespace: Any = None):
         return self.parse_args(args, namespace)
 
-    # ---- What the command knows
+    # ---- Options of the command
 
     def takes_keys(self) -> bool:
         return any(action.dest == "opts" for action in self._actions)

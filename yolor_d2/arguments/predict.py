@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_paths(parser, "--input", type=str, default=[], help="the same")
     add_keys(parser, "weights", "size", "device", "iou")
     add_outputs(parser.add_argument_group("what is written"))
-    parser.add_argument("--resume", action="store_true", help="go on where it was interrupted")
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
     parser.add_argument(
         "--overwrite", action="store_true", help="start anew, whatever another command has written"
     )

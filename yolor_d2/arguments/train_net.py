@@ -34,12 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of Detectron2's own scripts, and the data sets."""
     parser = new_parser(__doc__)
     parser.trains, parser.folder, parser.batch_key = True, "OUTPUT_DIR", "SOLVER.IMS_PER_BATCH"
-    add_run(parser, "folder of a run to go on with, or to evaluate")
+    add_run(parser, "folder of a run to resume or to evaluate")
     add_dataset(parser, "train", "COCO annotations and images to train on")
     add_dataset(parser, "val", "COCO annotations and images to evaluate on")
     add_keys(parser, "weights", "epochs", "batch", "size", "device")
     folder = parser.add_mutually_exclusive_group()
-    folder.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
+    folder.add_argument("--resume", action="store_true", help="resume the run in OUTPUT_DIR")
     folder.add_argument(
         "--overwrite", action="store_true", help="delete the run in OUTPUT_DIR and train anew"
     )
@@ -79,7 +79,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     if anew and given is not None and args.run is not None and not folder_given:
         parser.error(
-            f"{given!r} is a run: --resume goes on with it, --overwrite deletes it and trains "
+            f"{given!r} is a run: --resume continues it, --overwrite deletes it and trains "
             "anew, OUTPUT_DIR and another folder train anew beside it"
         )
     return args

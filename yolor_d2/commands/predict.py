@@ -112,7 +112,7 @@ def begin_state(
     path = state_file(args)
     if path is None:
         if args.resume:
-            raise ValueError("--resume goes on with files and folders, not with devices")
+            raise ValueError("--resume applies to files and folders, not to devices")
         return None, False
     arguments = state.describe_arguments(vars(args), sources, cfg.dump(), cfg.MODEL.WEIGHTS)
     progress = state.State(path, arguments)
@@ -175,7 +175,7 @@ def main(args: argparse.Namespace) -> int:
                 return say_stopped(stop, stopped.where, None if live else progress)
             finally:
                 if live and progress is not None:
-                    progress.save(finished=True)  # nobody can go on with it
+                    progress.save(finished=True)  # it cannot be resumed
     except OSError as error:
         if error.errno not in NO_SPACE or progress is None or live:
             raise

@@ -81,7 +81,7 @@ class AugmentConfig:
 
 
 def check_image_size(item: dict, image: np.ndarray) -> None:
-    """Compare an image with what its annotation file says of it.
+    """Compare an image with its entry in the annotation file.
 
     Raises:
         ImageReadError: when the sizes differ, naming the file.
@@ -204,7 +204,7 @@ class TrainingDataset(Dataset):
         return torch.from_numpy(scaled.astype(np.float32))
 
     def read_file(self, path: str) -> np.ndarray:
-        """(H, W, C) of an image as it is."""
+        """(H, W, C) of the original image."""
         return read_image(path) if self.channels == 3 else read_image(path, channels=self.channels)
 
     def read_pixels(self, index: int) -> np.ndarray:

@@ -244,7 +244,7 @@ class Finding:
 
     Attributes:
         kind: key of `KINDS`.
-        message: what is there, and what was expected.
+        message: the present value, and what was expected.
         source: data set, such as "train".
         file: the file that it concerns: of the image, else of the annotations.
         image_id, annotation_id, category_id: as the file has them, where they are known.

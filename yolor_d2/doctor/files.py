@@ -136,7 +136,7 @@ def check_content(
     height, width = fact.size
     check_size(source, place, fact)
     if fact.named and fact.named != fact.format:
-        message = f"the content is {fact.format}, the name says {fact.named}"
+        message = f"the content is {fact.format}, the file name suggests {fact.named}"
         source.report("image_mislabelled", message, "images", place)
     if fact.orientation != 1 and channels in (1, 3):
         message = f"EXIF orientation {fact.orientation}; shown as {width} x {height}"

@@ -1,4 +1,4 @@
-"""Pictures of what was found."""
+"""Pictures of the findings."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def predict(
     """What rows predict; arguments as in `assign_ota`."""
     places = torch.arange(len(rows.image), device=rows.image.device)
     if rows.valid is None:
-        # Each cell once: rows of one cell are to have equal costs to the last bit.
+        # Each cell once: rows of one cell must have bit-identical costs.
         rows, places = unique_cells(levels, rows)
     logits = logits_at(levels, rows)
     stride = constant(tuple(map(float, strides)), logits)

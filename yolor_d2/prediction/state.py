@@ -113,7 +113,7 @@ class State:
         return None
 
     def begin(self, outputs: Sequence[Path], *, resume: bool, overwrite: bool) -> bool:
-        """Decide whether the command goes on with what is there.
+        """Decide whether the command resumes the existing output.
 
         Args:
             outputs: files and folders that it writes.
@@ -125,7 +125,7 @@ class State:
 
         Raises:
             ValueError: when what is there is of another command line, or not finished.
-            FileExistsError: when nobody knows how to go on with it.
+            FileExistsError: when it cannot be resumed.
         """
         if overwrite:
             return False

@@ -103,7 +103,7 @@ class KeypointsTask(Task):
         # Numbers of the classes whose objects have points; those of others get scores of 0. [] is
         # all of them; yolor-d2 train takes them from the training set.
         node.CLASSES = []
-        # How far off each point may be as a share of the object's size (COCO's OKS), in the loss
+        # How far off each point may be as a fraction of the object's size (COCO's OKS), in the loss
         # and in the evaluation. [] takes COCO's for 17 points, 0.1 each for any other number.
         node.SIGMAS = []
         # What a point costs: "huber", which pulls at it from anywhere, or "oks", the authors',

@@ -156,7 +156,7 @@ def write_toy_dataset(
 ) -> ToyDataset:
     """Write the data set, or find it already written.
 
-    A complete data set of the same parameters is kept as it is, an incomplete one is written anew.
+    A complete data set of the same parameters is kept unchanged, an incomplete one is written anew.
 
     Args:
         root: folder that receives instances_train.json, instances_val.json, train/ and val/.
