@@ -22,12 +22,12 @@ def refused(path: Path, text: str) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("The metrics of\nthe run.", [(1, "figures")]),
+        ("The figures of\nthe run.", [(1, "figures")]),
         ("One\ntwo what\nwas  found.", [(2, "what was found")]),
-        ("As figure 8 shows, and `figures` and [a](metrics.md).", []),
+        ("As figure 8 shows, and `figures` and [a](figures.md).", []),
         ("Non-maximum\nsuppression.", []),
-        ("Boxes before NMS.", [(1, "suppression")]),
-        ("These boxes share a class; a fraction of them.", [(1, "a fraction")]),
+        ("Boxes before suppression.", [(1, "suppression")]),
+        ("These boxes share a class; a share of them.", [(1, "a share")]),
         ("    yolor-d2 train  # go on after a break", [(1, "go on after")]),
     ],
 )
@@ -37,8 +37,8 @@ def test_what_is_refused_in_a_document(text, expected, tmp_path):
 
 def test_only_the_prose_of_a_module_is_read(tmp_path):
     module = '''"""Reads the
-metrics."""
-metrics = {"figures": 1}  # the way
+figures."""
+figures = {"figures": 1}  # the way
 down = f"{figures} is the way" " up"
 # the way
 other = 1

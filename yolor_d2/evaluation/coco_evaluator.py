@@ -287,8 +287,8 @@ class COCOEvaluator(DatasetEvaluator):
             file.write(end)
         return digest.hexdigest()
 
-    def values(self, done: COCOMetrics) -> dict[str, float]:
-        """Metrics in percent, which are also written to the log.
+    def summarise(self, done: COCOMetrics) -> dict[str, float]:
+        """Figures in percent, which are also written to the log.
 
         Raises:
             ValueError: when the names of the classes are not as many as the categories.
