@@ -41,24 +41,24 @@ def build_parser() -> argparse.ArgumentParser:
     folder = parser.add_mutually_exclusive_group()
     folder.add_argument("--resume", action="store_true", help="resume the run in OUTPUT_DIR")
     folder.add_argument(
-        "--overwrite", action="store_true", help="delete the run in OUTPUT_DIR and train anew"
+        "--overwrite", action="store_true", help="delete the run in OUTPUT_DIR and train again"
     )
     parser.add_argument(
         "--keep-last",
         type=int,
         metavar="N",
-        help="numbered checkpoints to keep, the newest ones (SOLVER.KEEP_LAST); 0 keeps all",
+        help="number of newest checkpoints to keep (SOLVER.KEEP_LAST); 0 keeps all",
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of each machine")
-    parser.add_argument("--num-machines", type=int, default=1, help="machines that train together")
+    parser.add_argument("--num-machines", type=int, default=1, help="number of machines")
     parser.add_argument(
         "--machine-rank", type=int, default=0, help="number of this machine, from 0"
     )
     parser.add_argument(
         "--dist-url",
         default="auto",
-        help="where processes meet, as tcp://HOST:PORT of the machine 0; auto is a free port of "
+        help="rendezvous address, tcp://HOST:PORT of machine 0; auto is a free port of "
         "this machine",
     )
     add_overrides(parser)

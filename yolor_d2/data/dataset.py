@@ -196,8 +196,8 @@ class TrainingDataset(Dataset):
         return self.original_sizes * (self.size / self.original_sizes.max(axis=1, keepdims=True))
 
     def box_sizes(self) -> torch.Tensor:
-        """(M, 2) float32 widths and heights of all boxes, in pixels of the images as they are
-        read."""
+        """(M, 2) float32 widths and heights of all boxes, in pixels of the original
+        images."""
         scale = self.size / self.original_sizes.max(axis=1)  # by image
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         scaled = sides * np.repeat(scale, np.diff(self.starts))[:, None]

@@ -118,7 +118,7 @@ def size_steps(cfg: CfgNode) -> tuple[tuple[int, float], ...]:
     if not is_list or sorted(set(ends)) != ends:
         raise ValueError(
             f"INPUT.SIZE_STEPS is {steps}, expected pairs [fraction of the run, fraction of the "
-            "size] of numbers between 0 and 1, with rising fractions of the run, such as [[0.5, 0.7]]"
+            "size] of numbers between 0 and 1, rising in the run, such as [[0.5, 0.7]]"
         )
     batches = Accumulation.from_config(cfg).batches_before(cfg.SOLVER.MAX_ITER)
     return tuple((round(end * batches), float(share)) for end, share in steps)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# A data set with errors cannot be trained on as it is, or its ground truth says what cannot be;
-# warnings are most likely mistakes; notices are what one should know.
+# A data set with errors cannot be trained on, or its ground truth is impossible; warnings are most
+# likely mistakes; notices are worth knowing.
 ERROR, WARNING, NOTICE = SEVERITIES = ("error", "warning", "notice")
 
 

@@ -61,7 +61,7 @@ def report_missing(source: Source, missing: dict[int, str], looked_at: int) -> N
 
     Args:
         source: of the images.
-        missing: what is there in place of the file, by place of the image.
+        missing: the cause why the file is missing, by place of the image.
         looked_at: images whose file was looked for.
     """
     folders: dict[str, dict[str, str]] = {}

@@ -21,7 +21,7 @@ from .masks import check_masks
 
 @dataclass
 class Report:
-    """What was found.
+    """Findings and statistics of the checked data sets.
 
     Attributes:
         sources: with their findings.

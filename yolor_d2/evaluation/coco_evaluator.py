@@ -288,7 +288,7 @@ class COCOEvaluator(DatasetEvaluator):
         return digest.hexdigest()
 
     def summarise(self, done: COCOMetrics) -> dict[str, float]:
-        """Figures in percent, which are also written to the log.
+        """Metrics in percent, which are also written to the log.
 
         Raises:
             ValueError: when the names of the classes are not as many as the categories.

@@ -40,8 +40,8 @@ class TestTimeAugmentation(nn.Module):
     """A model that looks at every image several times, with the inputs and outputs of `YOLOR`.
 
     The published augmented views are the image itself, 0.83 of its size mirrored, and 0.67. Rows of
-    all augmented views are taken back to the image and suppressed together; what further tasks say
-    of a detection is taken from its view, and of the image from all of them, see
+    all augmented views are taken back to the image and suppressed together; what further tasks
+    predict for a detection comes from its view, and for the image from all of them, see
     `tasks.Task.join_views`.
 
     Args:
@@ -133,7 +133,7 @@ class TestTimeAugmentation(nn.Module):
         if not self.model.tasks:
             return
         size, boxes = result["instances"].image_size, result["instances"].pred_boxes.tensor
-        # By views: what a task says of each, of the detections that come from there.
+        # By augmented view: what a task predicts for it, for the detections that come from there.
         said: dict[str, list[Any]] = {name: [] for name in self.model.tasks}
         chosen, start = [], 0
         for look in looks:

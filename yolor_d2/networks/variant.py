@@ -37,7 +37,7 @@ class Variant:
         feature_alignment: implicit knowledge on the neck's outputs, see `layers.parse_implicit`.
         prediction_refinement: implicit knowledge on the head's outputs.
         top_down: implicit knowledge on the maps of the neck's top-down path.
-        bottom_up: implicit knowledge on the maps of the neck's way up.
+        bottom_up: implicit knowledge on the maps of the neck's bottom-up path.
         implicit_options: what all implicit knowledge shares.
     """
 

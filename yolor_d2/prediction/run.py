@@ -190,7 +190,7 @@ class Run:
             if not self.frames(video, tracker, writer):
                 raise ImageReadError(f"video {source.shown!r} has no frame that can be read")
         except ImageReadError as error:
-            self.fail(str(error))  # what was found before stays
+            self.fail(str(error))  # earlier results stay
         except Stopped:
             if writer is not None:
                 writer.finish()  # so far it can be played

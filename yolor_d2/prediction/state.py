@@ -124,7 +124,7 @@ class State:
             True when everything has been done already.
 
         Raises:
-            ValueError: when what is there is of another command line, or not finished.
+            ValueError: when the output is of another command line, or not finished.
             FileExistsError: when it cannot be resumed.
         """
         if overwrite:

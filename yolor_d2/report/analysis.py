@@ -1,7 +1,7 @@
-"""From annotations and detections to the content of a report: figures, curves, errors, images.
+"""From annotations and detections to the content of a report: metrics, curves, errors, images.
 
 Everything at one threshold is at an IoU of 0.5, and counts at most 100 detections of a class in an
-image, as COCO does. All figures are in percent; scores, and the thresholds on them, in 0-1.
+image, as COCO does. All metrics are in percent; scores, and the thresholds on them, in 0-1.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def build_scenes(data: Annotations, detections: Detections) -> Scenes:
 
 
 def analyse(data: Annotations, detections: Detections, figures: COCOMetrics) -> dict:
-    """All that a report says about detections.
+    """Content of a report on detections.
 
     Args:
         data: annotations of the data set.
-        detections: what was found there.
-        figures: COCO's, of both.
+        detections: the predictions there.
+        metrics: COCO's, of both.
 
     Returns:
         See docs/report.md; NaN where nothing counts.

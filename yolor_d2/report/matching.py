@@ -61,7 +61,7 @@ class Pairs:
     Attributes:
         found: (P,) number of the detection, rising.
         truth: (P,) number of the object, rising for one detection.
-        overlaps: (P,) IoU; with a crowd region the share of the detection that lies inside.
+        overlaps: (P,) IoU; with a crowd region the fraction of the detection that lies inside.
     """
 
     found: np.ndarray

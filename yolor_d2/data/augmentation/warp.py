@@ -268,7 +268,7 @@ def render(
         warp: from the canvas to the output.
         out_size: (H, W) of the output.
         channels: of the images.
-        box_from_mask: whether the boxes of objects that have polygons are those of what is seen of
+        box_from_mask: whether the boxes of objects that have polygons enclose the visible part of
             these.
 
     Returns:

@@ -224,7 +224,7 @@ def shorten_error(record: logging.LogRecord) -> bool:
 
 
 def describe_statistics(results: dict) -> str:
-    """The first figures of each task in one line; in percent, as evaluators give them."""
+    """The first metrics of each task in one line; in percent, as evaluators give them."""
     several = results and all(
         isinstance(value, dict) for tasks in results.values() for value in tasks.values()
     )
@@ -234,4 +234,4 @@ def describe_statistics(results: dict) -> str:
         for task, figures in tasks.items():
             shown = [f"{key} {value:.2f} %" for key, value in list(figures.items())[:2]]
             parts.append(f"{' '.join(filter(None, (name, task)))} {', '.join(shown)}")
-    return "; ".join(parts) or "no figures, as there is no ground truth"
+    return "; ".join(parts) or "no metrics, as there is no ground truth"
