@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--threshold",
         dest="score_threshold",
         type=float,
-        help="minimum score in the file; default: MODEL.YOLOR.CLASS_SCORE_THRESHOLDS where they are "
+        help="minimum score; default: MODEL.YOLOR.CLASS_SCORE_THRESHOLDS where they are "
         f"set, else MODEL.YOLOR.SCORE_THRESHOLD if given here, else {DEFAULT_THRESHOLD}",
     )
     parser.add_argument(

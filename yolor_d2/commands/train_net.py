@@ -74,7 +74,7 @@ def choose_folder(cfg: CfgNode, args: argparse.Namespace, notes: list[str]) -> N
     elsewhere = given is not None and run is not None and run.resolve() != Path(given).resolve()
     if elsewhere and args.resume:
         notes.append(
-            f"--resume goes on in OUTPUT_DIR {given!r}, as the command line says, not in "
+            f"--resume continues in OUTPUT_DIR {given!r}, as the command line says, not in "
             f"{str(run)!r}, where the configuration of a run lies"
         )
     elif run is not None and not elsewhere and run.resolve() != Path(cfg.OUTPUT_DIR).resolve():

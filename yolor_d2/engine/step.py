@@ -87,7 +87,7 @@ class StepTrainer(TrainerBase):
             self.grad_scaler = torch.amp.GradScaler(self.device.type)
         self.reads_late = self.device.type == "cuda"
         self.unread: list[Readout] = []
-        self.figures: list[StepMetrics] = []
+        self.metrics: list[StepMetrics] = []
         self.feed = self.build_feed(data_loader)
 
     def build_feed(self, data_loader: Iterable) -> Feed:
@@ -189,7 +189,7 @@ class StepTrainer(TrainerBase):
             FloatingPointError: see `Readout.read`.
         """
         while len(self.unread) > but:
-            self.figures.append(self.unread.pop(0).read())
+            self.metrics.append(self.unread.pop(0).read())
         if comm.get_world_size() == 1:
             self.write_metrics()
 
@@ -204,17 +204,17 @@ class StepTrainer(TrainerBase):
     def write_metrics(self) -> None:
         """Put the losses, their means over batches and processes, the time that loading took,
         positives, the norm of the gradients, and learning rates and momentum of each step."""
-        own, self.figures = self.figures, []
+        own, self.metrics = self.metrics, []
         if not own:
             return  # nor have the others
         storage = get_event_storage()
         everywhere = comm.gather(own)
-        for number, figures in enumerate(own):
-            iteration = figures.iteration
+        for number, metrics in enumerate(own):
+            iteration = metrics.iteration
             # Of this process, and the longest of all processes.
-            storage.put_scalar("rank_data_time", figures.seconds, cur_iter=iteration)
+            storage.put_scalar("rank_data_time", metrics.seconds, cur_iter=iteration)
             if comm.is_main_process():
-                self.write_step([found[number] for found in everywhere])
+                self.write_step([part[number] for part in everywhere])
 
     def write_step(self, everywhere: list[StepMetrics]) -> None:
         """Put the metrics of one iteration, of all processes."""

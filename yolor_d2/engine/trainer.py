@@ -43,7 +43,7 @@ from .hooks import (
     writers_last,
 )
 from .ignored_keys import check_ignored_keys
-from .monitoring.console import ProgressPrinter, describe_statistics, shorten_error
+from .monitoring.console import ProgressPrinter, describe_metrics, shorten_error
 from .monitoring.loggers import MetricWriter, build_loggers, check_loggers
 from .monitoring.time_left import TrainingClock
 from .parts import TrainerParts
@@ -263,8 +263,8 @@ class Trainer(TrainerParts):
         if comm.is_main_process():
             seconds = self.clock.apart["evaluation"][-1]
             names = ", ".join(self.cfg.DATASETS.TEST)
-            figures = describe_statistics(results)
-            logger.info("Evaluation of %s: %s (took %.1f s)", names, figures, seconds)
+            metrics = describe_metrics(results)
+            logger.info("Evaluation of %s: %s (took %.1f s)", names, metrics, seconds)
         value = fitness(results) if comm.is_main_process() else None
         if value is not None:
             self.storage.put_scalar(FITNESS, value, smoothing_hint=False)

@@ -75,7 +75,7 @@ def write_record(folder: Path, **content: object) -> None:
     write_json(path, {**(old if isinstance(old, dict) else {}), **content})
 
 
-def keep_for_report(cfg: CfgNode, dataset: str, figures: dict, speed: dict | None) -> None:
+def keep_for_report(cfg: CfgNode, dataset: str, metrics: dict, speed: dict | None) -> None:
     """Keep what an evaluation found beside its detections, which are the rest of a report.
 
     Args:
@@ -91,7 +91,7 @@ def keep_for_report(cfg: CfgNode, dataset: str, figures: dict, speed: dict | Non
         device = torch.cuda.get_device_name() if gpu else on_cpu
         speed = {**speed, "device": f"{device}, {cfg.MODEL.INFERENCE.DTYPE}", "workers": workers}
     try:
-        write_record(inference_folder(cfg, dataset), figures=figures, speed=speed, weights=None)
+        write_record(inference_folder(cfg, dataset), figures=metrics, speed=speed, weights=None)
     except OSError as error:  # a full disk, say: the metrics themselves are not lost
         logger.error("Metrics and speed cannot be kept for the report: %s", error)
 

@@ -133,10 +133,10 @@ def _is_complete(json_path: Path, folder: Path, info: dict) -> bool:
     except ValueError:
         logger.warning("%s is not valid JSON; the data set is written anew", json_path)
         return False
-    found = content.get("info") if isinstance(content, dict) else None
-    if found != info:
+    written = content.get("info") if isinstance(content, dict) else None
+    if written != info:
         raise FileExistsError(
-            f"{json_path} holds another data set: its info is {found}, wanted is {info}; "
+            f"{json_path} holds another data set: its info is {written}, wanted is {info}; "
             "choose another folder or force"
         )
     return all((folder / image["file_name"]).is_file() for image in content["images"])

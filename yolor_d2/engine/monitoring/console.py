@@ -223,7 +223,7 @@ def shorten_error(record: logging.LogRecord) -> bool:
     return True
 
 
-def describe_statistics(results: dict) -> str:
+def describe_metrics(results: dict) -> str:
     """The first metrics of each task in one line; in percent, as evaluators give them."""
     several = results and all(
         isinstance(value, dict) for tasks in results.values() for value in tasks.values()
@@ -231,7 +231,7 @@ def describe_statistics(results: dict) -> str:
     by_name = results if several else {"": results}
     parts = []
     for name, tasks in by_name.items():
-        for task, figures in tasks.items():
-            shown = [f"{key} {value:.2f} %" for key, value in list(figures.items())[:2]]
+        for task, metrics in tasks.items():
+            shown = [f"{key} {value:.2f} %" for key, value in list(metrics.items())[:2]]
             parts.append(f"{' '.join(filter(None, (name, task)))} {', '.join(shown)}")
     return "; ".join(parts) or "no metrics, as there is no ground truth"

@@ -26,7 +26,7 @@ class Tolerance:
     """
 
     pixels: float = 0.01
-    share: float = 1e-4
+    fraction: float = 1e-4
     score: float = 1e-4
     overlap: float = 1e-3
     number: float = 1e-3
@@ -34,12 +34,12 @@ class Tolerance:
 
     def of_boxes(self, boxes: Tensor) -> Tensor:
         """(...,) pixels that each box (..., 4) may be off."""
-        return self.pixels + self.share * (boxes[..., 2:] - boxes[..., :2]).amax(dim=-1)
+        return self.pixels + self.fraction * (boxes[..., 2:] - boxes[..., :2]).amax(dim=-1)
 
     def of_output(self, unit: str, expected: Tensor) -> Tensor:
         """What each number of an output of a further task may be off, see `FileOutput.unit`."""
         if unit == "pixels":
-            return self.pixels + self.share * expected.abs()
+            return self.pixels + self.fraction * expected.abs()
         least = self.score if unit == "score" else self.number * float(expected.abs().max())
         return torch.full_like(expected, least)
 
@@ -47,4 +47,6 @@ class Tolerance:
 # Of files whose network computes in float16: its steps are 5e-4 of a number, which add up over the
 # layers. Measured in docs/export.md. Images without NMS have rows of every size, hence the
 # relative tolerance.
-HALF_TOLERANCE = Tolerance(pixels=1.0, share=0.02, score=0.02, overlap=0.05, number=0.05, masks=0.1)
+HALF_TOLERANCE = Tolerance(
+    pixels=1.0, fraction=0.02, score=0.02, overlap=0.05, number=0.05, masks=0.1
+)
