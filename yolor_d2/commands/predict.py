@@ -122,7 +122,7 @@ def begin_state(
     path = state_file(args)
     if path is None:
         if args.resume:
-            raise ValueError("--resume goes on with files and folders, not with devices")
+            raise ValueError("--resume applies to files and folders, not to devices")
         return None, False
     arguments = state.describe_arguments(vars(args), sources, cfg.dump(), cfg.MODEL.WEIGHTS)
     progress = state.State(path, arguments)
@@ -185,11 +185,11 @@ def main(args: argparse.Namespace) -> int:
                 return say_stopped(stop, stopped.where, None if live else progress)
             finally:
                 if live and progress is not None:
-                    progress.save(finished=True)  # nobody can go on with it
+                    progress.save(finished=True)  # it cannot be resumed
     except OSError as error:
         if error.errno not in NO_SPACE or progress is None or live:
             raise
-        text = f"{error.strerror}; --resume goes on when there is room"
+        text = f"{error.strerror}; --resume continues when there is room"
         raise OSError(error.errno, text, error.filename) from error
     if progress is not None:
         progress.save(finished=True, failures=run.failures)
@@ -200,7 +200,7 @@ def main(args: argparse.Namespace) -> int:
 def say_stopped(stop: state.StopSignals, where: str, progress: state.State | None) -> int:
     """Tell that a signal ended the command, and whether it can go on; returns the exit status."""
     assert stop.received is not None
-    hint = "" if progress is None else "; --resume goes on"
+    hint = "" if progress is None else "; --resume continues"
     name = stop.received.name
     logger.info("Stopped by %s %s: what is written is whole%s", name, where, hint)
     return 128 + stop.received

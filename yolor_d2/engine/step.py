@@ -94,7 +94,7 @@ class StepTrainer(TrainerBase):
         return Feed(data_loader, getattr(self.bare, "stage", None), self.device)
 
     def reset_data_loader(self, data_loader_builder: Callable[[], Iterable]) -> None:
-        """Go on with another loader; the old one is given up first."""
+        """Switch to another loader; the old one is closed first."""
         del self.data_loader, self.feed
         self.data_loader = data_loader_builder()
         self.feed = self.build_feed(self.data_loader)
@@ -194,7 +194,7 @@ class StepTrainer(TrainerBase):
             self.write_metrics()
 
     def settle(self) -> None:
-        """Read and write all figures; to be called by all processes, in the same iteration."""
+        """Read and write all metrics; to be called by all processes, in the same iteration."""
         self.read_all()
         if comm.get_world_size() > 1:
             self.write_metrics()
@@ -214,10 +214,10 @@ class StepTrainer(TrainerBase):
             # Of this process, and the longest of all processes.
             storage.put_scalar("rank_data_time", metrics.seconds, cur_iter=iteration)
             if comm.is_main_process():
-                self.write_step([own_part[number] for own_part in everywhere])
+                self.write_step([part[number] for part in everywhere])
 
     def write_step(self, everywhere: list[StepMetrics]) -> None:
-        """Put the figures of one iteration, of all processes."""
+        """Put the metrics of one iteration, of all processes."""
         storage, own = get_event_storage(), everywhere[0]
         parts = [part for x in everywhere for part in x.losses]
         means = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}

@@ -190,7 +190,7 @@ class Run:
             if not self.frames(video, tracker, writer):
                 raise ImageReadError(f"video {source.shown!r} has no frame that can be read")
         except ImageReadError as error:
-            self.fail(str(error))  # what was found before stays
+            self.fail(str(error))  # earlier results stay
         except Stopped:
             if writer is not None:
                 writer.finish()  # so far it can be played
@@ -220,8 +220,8 @@ class Run:
 
         def frames() -> Iterator[np.ndarray]:
             left = None if most is None else max(most - taken, 0)
-            with contextlib.closing(video.frames(self.video.stride, after)) as found:
-                for frame in islice(found, left):
+            with contextlib.closing(video.frames(self.video.stride, after)) as read_frames:
+                for frame in islice(read_frames, left):
                     waiting.append(frame)
                     yield frame.pixels
 
@@ -230,14 +230,14 @@ class Run:
         part_begin = time.monotonic()
         options = {"unit": "frame", "desc": Path(source.shown).name, "leave": False}
         with tqdm(total=total, initial=taken, **options) as bar:
-            for found in self.prediction.detect(frames()):
+            for instances in self.prediction.detect(frames()):
                 frame = waiting.popleft()
-                if isinstance(found, FailedInput):
+                if isinstance(instances, FailedInput):
                     raise ImageReadError(
-                        f"frame {frame.number} of {source.shown!r}: {found.message}"
+                        f"frame {frame.number} of {source.shown!r}: {instances.message}"
                     )
                 read = partial(attrgetter("pixels"), frame)
-                result = self.result(source, found, read, frame, tracker)
+                result = self.result(source, instances, read, frame, tracker)
                 self.write(result)
                 if writer is not None:
                     writer.add(frame, result.drawn(**self.video.style))

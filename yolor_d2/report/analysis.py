@@ -1,7 +1,7 @@
-"""From annotations and detections to the content of a report: figures, curves, errors, images.
+"""From annotations and detections to the content of a report: metrics, curves, errors, images.
 
 Everything at one threshold is at an IoU of 0.5, and counts at most 100 detections of a class in an
-image, as COCO does. All figures are in percent; scores, and the thresholds on them, in 0-1.
+image, as COCO does. All metrics are in percent; scores, and the thresholds on them, in 0-1.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Scenes:
     def objects_of(self, image: int) -> slice:
         return slice(int(self.data.starts[image]), int(self.data.starts[image + 1]))
 
-    def found_in(self, image: int) -> slice:
+    def predictions_of(self, image: int) -> slice:
         return slice(int(self.ends[image]), int(self.ends[image + 1]))
 
 
@@ -82,12 +82,12 @@ def build_scenes(data: Annotations, detections: Detections) -> Scenes:
 
 
 def analyse(data: Annotations, detections: Detections, metrics: COCOMetrics) -> dict:
-    """All that a report says about detections.
+    """Content of a report on detections.
 
     Args:
         data: annotations of the data set.
-        detections: what was found there.
-        figures: COCO's, of both.
+        detections: the predictions there.
+        metrics: COCO's, of both.
 
     Returns:
         See docs/report.md; NaN where nothing counts.
@@ -276,7 +276,7 @@ def choose_pictures(
     known = [i for i, image in enumerate(images) if not math.isnan(image["f1"])]
 
     def exactness(i: int) -> float:
-        some = scenes.found_in(i)
+        some = scenes.predictions_of(i)
         correct = passing[some] & (scenes.errors.kinds[some] == CORRECT)
         return float(scenes.errors.overlaps[some][correct].mean()) if correct.any() else 0.0
 
@@ -300,7 +300,7 @@ def describe_picture(scenes: Scenes, number: int, image: dict, passing: np.ndarr
     has its "row" in the annotations, or among all detections."""
     names = {CORRECT: "correct", IGNORED: "ignored", **KINDS}
     truth, predictions, errors = scenes.truth, scenes.predictions, scenes.errors
-    objects, rows = scenes.objects_of(number), scenes.found_in(number)
+    objects, rows = scenes.objects_of(number), scenes.predictions_of(number)
     shown = np.arange(rows.start, rows.stop)[passing[rows]]
     hit = set(errors.targets[shown[errors.kinds[shown] == CORRECT]].tolist())
     height, width = (None if x < 0 else x for x in scenes.data.sizes[number].tolist())

@@ -44,7 +44,7 @@ UNITS = {
     "box": "x, y, width, height in pixels",
     "milliseconds": "milliseconds per image",
 }
-# Names of figures whose curves are shown.
+# Names of metrics whose curves are shown.
 PRECISION = re.compile(r"(.*/)?(bbox/AP(50|75)?|(segm|keypoints)/AP)")
 # Points of each curve of the training.
 MOST_POINTS = 400

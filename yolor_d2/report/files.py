@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 # What report.json says it is; the number changes with its form.
 FORMAT = "yolor_d2 report 2"
 REPORT_NAME = "report"
-# Beside the detections: figures of all evaluators, speed, and what was evaluated.
+# Beside the detections: metrics of all evaluators, speed, and what was evaluated.
 RECORD_NAME = "evaluation.json"
 
 
@@ -68,7 +68,7 @@ def write_record(folder: Path, **content: object) -> None:
 
     Args:
         folder: see `inference_folder`.
-        content: "figures" by task, "speed" of `StageTimer.summary`, "weights".
+        content: "figures" (metrics) by task, "speed" of `StageTimer.summary`, "weights".
     """
     path = folder / RECORD_NAME
     old = read_json(path) if path.is_file() else {}
@@ -81,7 +81,7 @@ def keep_for_report(cfg: CfgNode, dataset: str, metrics: dict, speed: dict | Non
     Args:
         cfg: of the run.
         dataset: name of the data set.
-        figures: by task.
+        metrics: by task.
         speed: see `StageTimer.summary`.
     """
     if speed is not None:
@@ -92,8 +92,8 @@ def keep_for_report(cfg: CfgNode, dataset: str, metrics: dict, speed: dict | Non
         speed = {**speed, "device": f"{device}, {cfg.MODEL.INFERENCE.DTYPE}", "workers": workers}
     try:
         write_record(inference_folder(cfg, dataset), figures=metrics, speed=speed, weights=None)
-    except OSError as error:  # a full disk, say: the figures themselves are not lost
-        logger.error("Figures and speed cannot be kept for the report: %s", error)
+    except OSError as error:  # a full disk, say: the metrics themselves are not lost
+        logger.error("Metrics and speed cannot be kept for the report: %s", error)
 
 
 def read_report(path: Path) -> dict:

@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 
 # Longer side of the embedded pictures, in pixels, and their JPEG quality.
 PICTURE_SIZE, PICTURE_QUALITY = 512, 80
-# Figures of tasks that are no merit of a model: what chance, or the class alone, would have.
+# Metrics of tasks that are no merit of a model: what chance, or the class alone, would have.
 REFERENCES = ("chance_", "class_")
-# Tasks whose figures are COCO's, like those of boxes, for people.
+# Tasks whose metrics are COCO's, like those of boxes, for people.
 SHAPES = {"segm": "masks", "keypoints": "keypoints"}
 
 
@@ -57,7 +57,7 @@ def environment() -> Environment:
     )
     templates.filters.update(number=number, signed=signed, error_name=error_name)
     templates.globals.update(verdict=verdict, difference=difference)
-    # Figures of single classes, as the evaluators name them.
+    # Metrics of single classes, as the evaluators name them.
     templates.tests["in_class"] = lambda name: name.startswith("AP-")
     templates.tests["reference"] = lambda name: name.startswith(REFERENCES)
     return templates

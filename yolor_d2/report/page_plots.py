@@ -49,8 +49,8 @@ def plot_curves(report: dict, shown: Sequence[tuple[int, str]]) -> list[tuple[st
     for key, title, text in (
         ("precision_by_recall", "Precision over recall", "COCO's, at IoU 0.5: the area is AP50."),
         ("f1", "F1 over score", "The dot is the best threshold of all classes together."),
-        ("precision", "Precision over score", "The share of detections that is correct."),
-        ("recall", "Recall over score", "The share of objects that is found."),
+        ("precision", "Precision over score", "The fraction of detections that are correct."),
+        ("recall", "Recall over score", "The fraction of objects that are detected."),
     ):
         axis = curves["recall"] if key == "precision_by_recall" else curves["score"]
         lines: list[Line] = [
@@ -77,7 +77,7 @@ def axes_of(curve: str) -> dict[str, Any]:
 
 
 def row_fractions(matrix: Sequence[Sequence[int]]) -> np.ndarray:
-    """Each entry as a share of its row."""
+    """Each entry as a fraction of its row."""
     counts = np.array(matrix, dtype=np.float64)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
@@ -110,7 +110,7 @@ def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, li
             for run, training in runs
             if training is not None
             for name, points in training[key].items()
-            # Of two runs only what can be told apart.
+            # Of two runs only curves that can be distinguished.
             if len(runs) == 1 or name in ("total_loss", "lr", "bbox/AP")
         ][:NUM_COLOURS]
         if not series:

@@ -55,7 +55,7 @@ def launch(work: Callable[[Any], Any], options: Any) -> Any:
 
     Raises:
         ValueError: when the environment or options contradict each other.
-        RuntimeError: when several processes are asked for and Detectron2 is not installed.
+        RuntimeError: when several processes are requested and Detectron2 is not installed.
         SystemExit: when a signal has stopped the processes that this function has started.
     """
     place = from_environment(os.environ)

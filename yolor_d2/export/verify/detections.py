@@ -1,8 +1,8 @@
 """Rows and detections of a file beside the rows of the model.
 
-Rows without suppression must be equal up to rounding. After suppression two right answers may
+Rows without NMS must be equal up to rounding. After NMS two right answers may
 differ: where two boxes score alike or overlap just about as much as is allowed, rounding decides.
-So the file's detections must be what suppression may give, up to a tolerance, for the model's own
+So the file's detections must be what NMS may give, up to a tolerance, for the model's own
 rows:
 
 - each is one of the model's rows with a class whose score passes;
@@ -65,7 +65,7 @@ def compare_detections(
     """Compare the detections of one image; see `compare` and the head of this file.
 
     Args:
-        model: whose settings of suppression count.
+        model: whose settings of NMS count.
         rows: (R, 5 + K) of the model itself.
         found: boxes, scores and labels of the file.
         tolerance: what rounding may do.

@@ -28,10 +28,10 @@ def compare(
     """Compare what a file computes with the model.
 
     Args:
-        model: whose settings of suppression count.
+        model: whose settings of NMS count.
         case: the images and what the model makes of them.
-        found_arrays: the outputs of the file.
-        suppress: whether suppression is in the file.
+        actual_arrays: the outputs of the file.
+        suppress: whether NMS is in the file.
         tolerance: what rounding may do.
 
     Returns:
@@ -62,7 +62,7 @@ def compare_rows_of_batch(
     further: Sequence[TaskTensor],
     tolerance: Tolerance,
 ) -> dict:
-    """Of a file without suppression, see `compare`."""
+    """Of a file without NMS, see `compare`."""
     rows = case.computed.rows
     result = compare_rows(outputs[0], rows, tolerance)
     apart = {x.about.name: x.largest_difference() for x in further}
@@ -84,7 +84,7 @@ def compare_detections_of_batch(
     further: Sequence[TaskTensor],
     tolerance: Tolerance,
 ) -> dict:
-    """Of a file with suppression, see `compare`."""
+    """Of a file with NMS, see `compare`."""
     parts = []
     apart = {x.about.name: 0.0 if x.about.by_row else x.largest_difference() for x in further}
     for image, rows in enumerate(case.computed.rows):

@@ -17,11 +17,11 @@ class Tolerance:
     """What rounding may do.
 
     Attributes:
-        pixels: of a box's sides, plus this share of its longer side:
+        pixels: of a box's sides, plus this fraction of its longer side:
         share: see `pixels`.
         score: of objectness, class scores and their product.
         overlap: of the IoU of two boxes.
-        number: of other numbers, as a share of the largest of their tensor.
+        number: of other numbers, as a fraction of the largest of their tensor.
         masks: 1 - IoU of the masks of all detections of an image.
     """
 
@@ -45,8 +45,8 @@ class Tolerance:
 
 
 # Of files whose network computes in float16: its steps are 5e-4 of a number, which add up over the
-# layers. Measured in docs/export.md. Images without suppression have rows of every size, hence the
-# share.
+# layers. Measured in docs/export.md. Images without NMS have rows of every size, hence the
+# relative tolerance.
 HALF_TOLERANCE = Tolerance(
     pixels=1.0, fraction=0.02, score=0.02, overlap=0.05, number=0.05, masks=0.1
 )
