@@ -62,7 +62,7 @@ def test_of_a_table_the_screen_has_the_title(capsys):
     logger, file = logger_with_file("yolor_d2")
     logger.info("DATASETS.TRAIN: 24 images\n| class |\n|:--|\n| ring |")
     logger.info("one line")
-    logger.getChild("evaluation.report").info("Report: a.html")
+    logger.getChild("report.collect").info("Report: a.html")
     logger.getChild("evaluation.coco_evaluator").info("Figures of bbox in percent:\n| AP |")
     logger.getChild("engine.trainer").info("Figures of x:", extra={FOR_FILE: True})
     assert capsys.readouterr().out == (

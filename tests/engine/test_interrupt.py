@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import Process
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
@@ -131,15 +130,8 @@ def test_a_signal_to_the_whole_group_of_processes(cfg, number):
     folder.mkdir()
     (folder / "given.yaml").write_text(cfg.dump(), encoding="utf-8")
     log = folder / "output.txt"
-    with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, REPOSITORY / "tools" / "train_net.py", "--config-file", "given.yaml"],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-            cwd=folder,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+    command = [REPOSITORY / "tools" / "train_net.py", "--config-file", "given.yaml"]
+    process = Process(command, log, cwd=folder)  # in a group of its own
     try:
         figures = folder / "metrics.json"
         while not (figures.exists() and figures.stat().st_size):  # after 20 iterations

@@ -29,7 +29,7 @@ from yolor_d2.d2.structures import Boxes, BoxMode, Instances
 from yolor_d2.datasets import coco_file as dataset_file
 from yolor_d2.evaluation import coco_evaluator
 from yolor_d2.evaluation.coco_evaluator import COCOEvaluator
-from yolor_d2.evaluation.coco_metrics import FIGURES_NAME, evaluate_boxes
+from yolor_d2.evaluation.coco_metrics import METRICS_NAME, evaluate_boxes
 from yolor_d2.report import collect as report
 from yolor_d2.report.collect import Source, build_report, to_json
 
@@ -486,7 +486,7 @@ def without_time(source: Source) -> dict:
 def test_the_report_takes_the_figures_that_exist(evaluated, computed):
     kept = without_time(evaluated)
     assert not computed
-    (evaluated.results.parent / FIGURES_NAME).unlink()
+    (evaluated.results.parent / METRICS_NAME).unlink()
     assert without_time(evaluated) == kept
     assert len(computed) == 1
 
@@ -503,7 +503,7 @@ def test_figures_of_other_files_are_not_taken(evaluated, computed, changed):
 
 def test_damaged_figures_are_computed_again(evaluated, computed, caplog):
     kept = without_time(evaluated)
-    path = evaluated.results.parent / FIGURES_NAME
+    path = evaluated.results.parent / METRICS_NAME
     content = path.read_bytes()
     for damaged in (b"", content[:-9], b"\xff" * 99):
         path.write_bytes(damaged)

@@ -16,8 +16,8 @@ from yolor_d2.report.errors import (
     MISSED,
     POSITION,
     Curve,
-    Found,
     Pairs,
+    Predictions,
     Truth,
     average_precision,
     confuse,
@@ -51,16 +51,16 @@ def make_truth(objects, crowd=()) -> Truth:
     return Truth(images, boxes.reshape(-1, 4), labels, np.isin(np.arange(len(objects)), crowd))
 
 
-def make_found(detections) -> Found:
+def make_predictions(detections) -> Predictions:
     boxes = np.array([(*corner, 100, 100) for corner, *_ in detections], dtype=float)
     labels = np.array([label for _, label, *_ in detections], dtype=int)
     scores = np.array([x[2] for x in detections], dtype=float)
-    return Found(np.zeros(len(labels), dtype=int), boxes.reshape(-1, 4), labels, scores)
+    return Predictions(np.zeros(len(labels), dtype=int), boxes.reshape(-1, 4), labels, scores)
 
 
 @pytest.fixture
 def case():
-    truth, found = make_truth(OBJECTS), make_found(DETECTIONS)
+    truth, found = make_truth(OBJECTS), make_predictions(DETECTIONS)
     return truth, found, find_errors(truth, found)
 
 
@@ -116,7 +116,7 @@ def test_confusion_is_that_counted_on_paper(case):
 def test_what_lies_in_a_crowd_region_does_not_count():
     truth = make_truth([(A, 0), (B, 0)], crowd=[1])
     inside = [((200, 0), 0, 0.9), ((200, 0), 0, 0.8), ((200, 0), 1, 0.7), ((0, 0), 0, 0.6)]
-    found = make_found(inside)
+    found = make_predictions(inside)
     errors = find_errors(truth, found)
     # The region takes any number, but of its class alone.
     assert errors.kinds.tolist() == [IGNORED, IGNORED, BACKGROUND, CORRECT]
@@ -133,7 +133,7 @@ def test_what_lies_in_a_crowd_region_does_not_count():
 
 def test_only_the_best_of_several_repairs_counts():
     truth = make_truth([(A, 0)])
-    found = make_found([((50, 0), 0, 0.9), ((50, 0), 0, 0.8)])
+    found = make_predictions([((50, 0), 0, 0.9), ((50, 0), 0, 0.8)])
     kinds = cost_of_errors(find_errors(truth, found))["kinds"]
     assert kinds["position"] == {"count": 2, "cost": 100}
     assert kinds["missed"]["count"] == 0
@@ -141,21 +141,21 @@ def test_only_the_best_of_several_repairs_counts():
 
 def test_an_object_that_is_found_needs_no_repair():
     truth = make_truth([(A, 0), (B, 0)])
-    found = make_found([((50, 0), 0, 0.9), ((0, 0), 0, 0.8)])
+    found = make_predictions([((50, 0), 0, 0.9), ((0, 0), 0, 0.8)])
     kinds = cost_of_errors(find_errors(truth, found))["kinds"]
     # 51 points up to a recall of 0.5 at precision 1/2, then at 1; B stays missed.
     assert kinds["position"]["cost"] == pytest.approx(100 * 51 / 101 / 2)
 
 
 def test_a_class_that_is_missed_altogether():
-    truth, found = make_truth([(A, 0), (B, 0)]), make_found([])
+    truth, found = make_truth([(A, 0), (B, 0)]), make_predictions([])
     costs = cost_of_errors(find_errors(truth, found))
     assert costs["AP50"] == 0
     assert costs["kinds"]["missed"] == {"count": 2, "cost": 100}
 
 
 def test_nothing_at_all():
-    truth, found = make_truth([]), make_found([])
+    truth, found = make_truth([]), make_predictions([])
     errors = find_errors(truth, found)
     assert len(errors.pairs.overlaps) == 0
     costs = cost_of_errors(errors)

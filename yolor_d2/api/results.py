@@ -106,9 +106,9 @@ class Result(Sequence[Detection]):
         counts: dict[str, int] = {}
         for name in self.names:
             counts[name] = counts.get(name, 0) + 1
-        found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+        counted = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
         height, width = self.size
-        return f"<Result: {found} in {self.path or 'an image'} ({width} x {height})>"
+        return f"<Result: {counted} in {self.path or 'an image'} ({width} x {height})>"
 
     def plot(self, *, labels: bool = True, line_width: int | None = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB copy of the image with boxes, classes and scores, and with masks and

@@ -30,10 +30,10 @@ logger = logging.getLogger("yolor_d2.predict")
 def text_outputs(args: argparse.Namespace) -> dict[str, Path]:
     """Text files to write, by name."""
     given = {"json": args.json, "coco": args.coco_json, "csv": args.csv}
-    found = {name: path for name, path in given.items() if path is not None}
-    if "coco" in found and outputs.is_regular(args.coco_json):
-        found["images"] = outputs.images_table(args.coco_json)
-    return found
+    chosen = {name: path for name, path in given.items() if path is not None}
+    if "coco" in chosen and outputs.is_regular(args.coco_json):
+        chosen["images"] = outputs.images_table(args.coco_json)
+    return chosen
 
 
 def open_text(
@@ -56,14 +56,14 @@ def open_text(
 
 
 def folder_outputs(args: argparse.Namespace, style: dict[str, Any]) -> list[Any]:
-    found: list[Any] = []
+    writers: list[Any] = []
     if args.output is not None:
-        found.append(outputs.DrawnImages(args.output, **style))
+        writers.append(outputs.DrawnImages(args.output, **style))
     if args.crops is not None:
-        found.append(outputs.Crops(args.crops))
+        writers.append(outputs.Crops(args.crops))
     if args.yolo_txt is not None:
-        found.append(outputs.YoloLabels(args.yolo_txt))
-    return found
+        writers.append(outputs.YoloLabels(args.yolo_txt))
+    return writers
 
 
 def state_file(args: argparse.Namespace) -> Path | None:

@@ -124,15 +124,15 @@ def take_over_screen(loggers: Iterable[logging.Logger], *, evaluates: bool) -> N
         loggers: of the runtime and of this project.
         evaluates: see `ScreenHandler`.
     """
-    for found in loggers:
-        for handler in [*found.handlers]:
+    for owner in loggers:
+        for handler in [*owner.handlers]:
             if isinstance(handler, ScreenHandler):
                 handler.evaluates = evaluates
             elif isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
                 ours = ScreenHandler(evaluates=evaluates)
                 ours.setFormatter(handler.formatter)
-                found.removeHandler(handler)
-                found.addHandler(ours)
+                owner.removeHandler(handler)
+                owner.addHandler(ours)
                 ScreenHandler.in_use = True
 
 

@@ -57,7 +57,7 @@ from .hooks import (
     writers_last,
 )
 from .interrupt import Interrupted, InterruptHook
-from .loggers import FigureWriter, build_loggers, check_loggers
+from .loggers import MetricWriter, build_loggers, check_loggers
 from .optimizer import build_optimizer
 from .processes import require_same, take_buffers_of_main_process, wait_for_all
 from .progress import progress
@@ -119,7 +119,7 @@ class EndedEarly(BaseException):
     """Ends the loop of the runtime, to which it is no error."""
 
 
-def describe_figures(results: dict) -> str:
+def describe_metrics(results: dict) -> str:
     """The first figures of each task in one line; in percent, as evaluators give them."""
     several = results and all(
         isinstance(value, dict) for tasks in results.values() for value in tasks.values()
@@ -127,8 +127,8 @@ def describe_figures(results: dict) -> str:
     by_name = results if several else {"": results}
     parts = []
     for name, tasks in by_name.items():
-        for task, figures in tasks.items():
-            shown = [f"{key} {value:.2f} %" for key, value in list(figures.items())[:2]]
+        for task, metrics in tasks.items():
+            shown = [f"{key} {value:.2f} %" for key, value in list(metrics.items())[:2]]
             parts.append(f"{' '.join(filter(None, (name, task)))} {', '.join(shown)}")
     return "; ".join(parts) or "no figures, as there is no ground truth"
 
@@ -211,7 +211,7 @@ class Trainer(DefaultTrainer):
         self.printer = ProgressPrinter(
             self.clock, None if self.training_set is None else self.epochs_after
         )
-        self.loggers: list[FigureWriter] = []
+        self.loggers: list[MetricWriter] = []
         self.checkpoints: CheckpointHook | None = None
         self.early_stopping: EarlyStoppingHook | None = None
         self.register_hooks(self.build_hooks())
@@ -335,8 +335,8 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             seconds = self.clock.apart["evaluation"][-1]
             names = ", ".join(self.cfg.DATASETS.TEST)
-            figures = describe_figures(results)
-            logger.info("Evaluation of %s: %s (took %.1f s)", names, figures, seconds)
+            metrics = describe_metrics(results)
+            logger.info("Evaluation of %s: %s (took %.1f s)", names, metrics, seconds)
         value = fitness(results) if comm.is_main_process() else None
         if value is not None:
             self.storage.put_scalar(FITNESS, value, smoothing_hint=False)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..modeling import YOLOR
 from ..modeling.images import PAD_VALUE
-from ..networks.branches import FileOutput, Found
+from ..networks.branches import DetectedBoxes, FileOutput
 from ..ops import decode
 from ..ops.masks import BoxMasks
 from ..ops.padding import ImageView
@@ -53,7 +53,7 @@ class Tolerance:
     """
 
     pixels: float = 0.01
-    share: float = 1e-4
+    fraction: float = 1e-4
     score: float = 1e-4
     overlap: float = 1e-3
     number: float = 1e-3
@@ -61,12 +61,12 @@ class Tolerance:
 
     def of_boxes(self, boxes: Tensor) -> Tensor:
         """(...,) pixels that each box (..., 4) may be off."""
-        return self.pixels + self.share * (boxes[..., 2:] - boxes[..., :2]).amax(dim=-1)
+        return self.pixels + self.fraction * (boxes[..., 2:] - boxes[..., :2]).amax(dim=-1)
 
     def of_output(self, unit: str, expected: Tensor) -> Tensor:
         """What each number of an output of a further task may be off, see `FileOutput.unit`."""
         if unit == "pixels":
-            return self.pixels + self.share * expected.abs()
+            return self.pixels + self.fraction * expected.abs()
         least = self.score if unit == "score" else self.number * float(expected.abs().max())
         return torch.full_like(expected, least)
 
@@ -88,7 +88,9 @@ class Batch:
 # Of files whose network computes in float16: its steps are 5e-4 of a number, which add up over the
 # layers. Measured in docs/export.md. Images without suppression have rows of every size, hence the
 # share.
-HALF_TOLERANCE = Tolerance(pixels=1.0, share=0.02, score=0.02, overlap=0.05, number=0.05, masks=0.1)
+HALF_TOLERANCE = Tolerance(
+    pixels=1.0, fraction=0.02, score=0.02, overlap=0.05, number=0.05, masks=0.1
+)
 
 
 class ModelOutput(NamedTuple):
@@ -180,18 +182,18 @@ class TaskTensor:
     """
 
     about: FileOutput
-    found: Tensor
+    actual: Tensor
     expected: Tensor
     allowed: Tensor
 
     def of_image(self, image: int) -> TaskTensor:
         """Without the axis of the batch."""
-        tensors = (x[image] for x in (self.found, self.expected, self.allowed))
+        tensors = (x[image] for x in (self.actual, self.expected, self.allowed))
         return TaskTensor(self.about, *tensors)
 
     def excess(self, index: int, rows: Tensor) -> Tensor:
         """(R',) how many times what is allowed a detection of an image differs from rows (R',)."""
-        apart = (self.found[index] - self.expected[rows]).abs() / self.allowed[rows]
+        apart = (self.actual[index] - self.expected[rows]).abs() / self.allowed[rows]
         return apart.flatten(1).amax(dim=1)
 
     def largest_difference(self, index: Tensor | None = None, rows: Tensor | None = None) -> float:
@@ -200,15 +202,15 @@ class TaskTensor:
         Raises:
             ExportMismatch: when it is more than is allowed.
         """
-        found, expected, allowed = self.found, self.expected, self.allowed
+        actual, expected, allowed = self.actual, self.expected, self.allowed
         if index is not None:
-            found, expected, allowed = found[index], expected[rows], allowed[rows]
-        if found.shape != expected.shape:
+            actual, expected, allowed = actual[index], expected[rows], allowed[rows]
+        if actual.shape != expected.shape:
             raise ExportMismatch(
-                f"{self.about.name} has shape {tuple(found.shape)} in the file, "
+                f"{self.about.name} has shape {tuple(actual.shape)} in the file, "
                 f"{tuple(expected.shape)} in the model"
             )
-        apart = (found - expected).abs()
+        apart = (actual - expected).abs()
         # Written so that NaN is a difference.
         wrong = ~(apart <= allowed)
         if wrong.any():
@@ -220,14 +222,14 @@ class TaskTensor:
 
 
 def task_tensors(
-    model: YOLOR, case: Case, found: Sequence[Tensor], tolerance: Tolerance
+    model: YOLOR, case: Case, actual: Sequence[Tensor], tolerance: Tolerance
 ) -> list[TaskTensor]:
     """Outputs of further tasks in a file, beside the model's."""
     about = model.tasks.file_outputs()
     expected = model.tasks.export(case.computed.outputs)
     return [
         TaskTensor(one, here, there, tolerance.of_output(one.unit, there))
-        for one, here, there in zip(about, found, expected)
+        for one, here, there in zip(about, actual, expected)
     ]
 
 
@@ -235,7 +237,7 @@ def task_tensors(
 def compare(
     model: YOLOR,
     case: Case,
-    found_arrays: Sequence[np.ndarray],
+    actual_arrays: Sequence[np.ndarray],
     *,
     suppress: bool,
     tolerance: Tolerance = Tolerance(),
@@ -255,7 +257,7 @@ def compare(
     Raises:
         ExportMismatch: when the file differs by more.
     """
-    outputs = [torch.from_numpy(np.asarray(x)) for x in found_arrays]
+    outputs = [torch.from_numpy(np.asarray(x)) for x in actual_arrays]
     names = output_names(model.tasks, suppress=suppress)
     shape = tuple(case.pixels.shape)
     try:
@@ -264,10 +266,10 @@ def compare(
         count = len(names) - len(model.tasks.file_outputs())
         further = task_tensors(model, case, outputs[count:], tolerance)
         compared = compare_detections_of_batch if suppress else compare_rows_of_batch
-        found = compared(model, case, outputs[:count], further, tolerance)
+        differences = compared(model, case, outputs[:count], further, tolerance)
     except ExportMismatch as error:
         raise ExportMismatch(f"{case.name}, shape {shape}: {error}") from None
-    return {"name": case.name, "shape": list(shape), **found}
+    return {"name": case.name, "shape": list(shape), **differences}
 
 
 def compare_rows_of_batch(
@@ -279,15 +281,17 @@ def compare_rows_of_batch(
 ) -> dict:
     """Of a file without suppression, see `compare`."""
     rows = case.computed.rows
-    found = compare_rows(outputs[0], rows, tolerance)
+    result = compare_rows(outputs[0], rows, tolerance)
     apart = {x.about.name: x.largest_difference() for x in further}
     for image, one in enumerate(rows) if model.tasks else ():
         # Masks of what would be detected.
         numbers = model.detect(one).rows
         of_image = [x.of_image(image) for x in further]
-        tensors = {x.about.name: x.found[numbers] if x.about.by_row else x.found for x in of_image}
+        tensors = {
+            x.about.name: x.actual[numbers] if x.about.by_row else x.actual for x in of_image
+        }
         merge(apart, compare_masks(model, case, image, numbers, tensors, tolerance))
-    return {**found, **({"further_differences": apart} if apart else {})}
+    return {**result, **({"further_differences": apart} if apart else {})}
 
 
 def compare_detections_of_batch(
@@ -298,7 +302,7 @@ def compare_detections_of_batch(
     tolerance: Tolerance,
 ) -> dict:
     """Of a file with suppression, see `compare`."""
-    found = []
+    parts = []
     apart = {x.about.name: 0.0 if x.about.by_row else x.largest_difference() for x in further}
     for image, rows in enumerate(case.computed.rows):
         detections = outputs_of_image(outputs, image)
@@ -306,17 +310,17 @@ def compare_detections_of_batch(
         by_row = [x for x in of_image if x.about.by_row]
         one = compare_detections(model, rows, detections, tolerance, by_row)
         numbers = one.pop("rows")
-        found.append(one)
+        parts.append(one)
         count = torch.arange(len(numbers))
         merge(apart, {x.about.name: x.largest_difference(count, numbers) for x in by_row})
-        tensors = {x.about.name: x.found for x in of_image}
-        tensors |= {x.about.name: x.found[: len(numbers)] for x in by_row}
+        tensors = {x.about.name: x.actual for x in of_image}
+        tensors |= {x.about.name: x.actual[: len(numbers)] for x in by_row}
         merge(apart, compare_masks(model, case, image, numbers, tensors, tolerance))
     worst = ("largest_box_difference", "largest_score_difference")
     counts = ("detections", "decided_by_rounding")
     return {
-        **{key: max(x[key] for x in found) for key in worst},
-        **{key: sum(x[key] for x in found) for key in counts},
+        **{key: max(x[key] for x in parts) for key in worst},
+        **{key: sum(x[key] for x in parts) for key in counts},
         **({"further_differences": apart} if apart else {}),
     }
 
@@ -356,12 +360,12 @@ def compare_masks(
     boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
     boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
     view = ImageView((0.0, 0.0), (1.0, 1.0), (height, width))
-    found, apart = Found(numbers, boxes, view), {}
+    detections, apart = DetectedBoxes(numbers, boxes, view), {}
     for name, branch in model.tasks.items():
-        masks = branch.masks_of(tensors, found) if branch.file_outputs() else None
+        masks = branch.masks_of(tensors, detections) if branch.file_outputs() else None
         if masks is None:
             continue
-        expected = branch.decode(case.computed.outputs[name], image, found)
+        expected = branch.decode(case.computed.outputs[name], image, detections)
         apart[f"{name}, 1 - IoU"] = difference = 1 - overlap_of_masks(masks, expected)
         if not difference <= tolerance.masks:
             raise ExportMismatch(
@@ -380,14 +384,14 @@ def overlap_of_masks(masks: BoxMasks, others: BoxMasks) -> float:
     return shared / either if either else 1.0
 
 
-def compare_rows(found: Tensor, expected: Tensor, tolerance: Tolerance) -> dict:
+def compare_rows(actual: Tensor, expected: Tensor, tolerance: Tolerance) -> dict:
     """Compare rows (N, R, 5 + K) one by one; see `compare`."""
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         raise ExportMismatch(
-            f"the file gives shape {tuple(found.shape)}, the model {tuple(expected.shape)}"
+            f"the file gives shape {tuple(actual.shape)}, the model {tuple(expected.shape)}"
         )
-    boxes = (found[..., :4] - expected[..., :4]).abs().amax(dim=-1)
-    scores = (found[..., 4:] - expected[..., 4:]).abs().amax(dim=-1)
+    boxes = (actual[..., :4] - expected[..., :4]).abs().amax(dim=-1)
+    scores = (actual[..., 4:] - expected[..., 4:]).abs().amax(dim=-1)
     # Written so that NaN is a difference.
     wrong = ~((boxes <= tolerance.of_boxes(expected[..., :4])) & (scores <= tolerance.score))
     if wrong.any():
@@ -414,7 +418,7 @@ def outputs_of_image(outputs: Sequence[Tensor], image: int) -> tuple[Tensor, Ten
 def compare_detections(
     model: YOLOR,
     rows: Tensor,
-    found: tuple[Tensor, Tensor, Tensor],
+    actual: tuple[Tensor, Tensor, Tensor],
     tolerance: Tolerance,
     further: Sequence[TaskTensor] = (),
 ) -> dict:
@@ -433,9 +437,9 @@ def compare_detections(
     # Here, as it takes a second.
     from torchvision.ops import box_iou
 
-    boxes, scores, labels = found
+    boxes, scores, labels = actual
     expected = model.detect(rows)
-    nearest = list(nearest_candidates(model, rows, found, tolerance, further))
+    nearest = list(nearest_candidates(model, rows, actual, tolerance, further))
     if (scores.diff() > tolerance.score).any():
         raise ExportMismatch("the detections are not in falling score")
 
@@ -473,9 +477,9 @@ def compare_detections(
     }
 
 
-def close_boxes(expected: Tensor, found: Tensor, tolerance: Tolerance) -> Tensor:
+def close_boxes(expected: Tensor, actual: Tensor, tolerance: Tolerance) -> Tensor:
     """(E, F) whether boxes (E, 4) and (F, 4) are the same up to rounding."""
-    distance = (expected[:, None] - found).abs().amax(dim=-1)
+    distance = (expected[:, None] - actual).abs().amax(dim=-1)
     return distance <= tolerance.of_boxes(expected)[:, None]
 
 
@@ -496,7 +500,7 @@ class Candidate(NamedTuple):
 def nearest_candidates(
     model: YOLOR,
     rows: Tensor,
-    found: tuple[Tensor, Tensor, Tensor],
+    actual: tuple[Tensor, Tensor, Tensor],
     tolerance: Tolerance,
     further: Sequence[TaskTensor] = (),
 ) -> Iterator[Candidate]:
@@ -508,7 +512,7 @@ def nearest_candidates(
     least = min(model.class_score_thresholds or [model.score_threshold])
     numbers = (rows[:, 4] > least - tolerance.score).nonzero()[:, 0]
     rows = rows[numbers]
-    for index, (box, score, label) in enumerate(zip(*found)):
+    for index, (box, score, label) in enumerate(zip(*actual)):
         boxes = (rows[:, :4] - box).abs().amax(dim=1)
         scores = (rows[:, 4] * rows[:, 5 + label] - score).abs()
         fits = (boxes <= tolerance.of_boxes(rows[:, :4])) & (scores <= tolerance.score)

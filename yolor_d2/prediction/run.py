@@ -92,15 +92,15 @@ class Prediction:
             results = self.predictor.stream(sources)
         else:
             results = (self.detect_tiled(i, source) for i, source in enumerate(sources))
-        for found in results:
-            if not isinstance(found, FailedInput):
-                found = found.to("cpu")
-                keep = found.scores >= self.least
+        for instances in results:
+            if not isinstance(instances, FailedInput):
+                instances = instances.to("cpu")
+                keep = instances.scores >= self.least
                 if self.classes is not None:
-                    labels = found.pred_classes
+                    labels = instances.pred_classes
                     keep &= (labels[:, None] == labels.new_tensor(self.classes)).any(1)
-                found = found[keep]
-            yield found
+                instances = instances[keep]
+            yield instances
 
     def detect_tiled(self, index: int, source) -> Instances | FailedInput:
         try:
@@ -219,22 +219,22 @@ class Run:
     def block(self) -> list[Source]:
         """The next images without a video between them, no more than are computed together."""
         most = islice(self.sources, self.index, self.index + BLOCK_BATCHES * self.batch_size)
-        found = []
+        unfinished = []
         for source in most:
             if source.kind != "image":
                 break
-            found.append(source)
-        return found
+            unfinished.append(source)
+        return unfinished
 
     def images(self, block: list[Source], bar: tqdm) -> None:
         names = [source.name for source in block]
-        for source, found in zip(block, self.prediction.detect(names)):
-            if isinstance(found, FailedInput):  # the others still get their results
-                self.fail(found.message)
+        for source, instances in zip(block, self.prediction.detect(names)):
+            if isinstance(instances, FailedInput):  # the others still get their results
+                self.fail(instances.message)
                 self.count += 1
             else:
                 pixels = once(partial(self.prediction.read, source.name))
-                self.write(self.result(source, found, pixels))
+                self.write(self.result(source, instances, pixels))
             self.index += 1
             bar.update()
             self.flush_at_times()
@@ -338,13 +338,13 @@ class Run:
     def result(
         self,
         source: Source,
-        found: Instances,
+        instances: Instances,
         read: Callable[[], np.ndarray],
         frame: Frame | None = None,
         tracker: Tracker | None = None,
     ) -> Result:
-        boxes, scores = found.pred_boxes.tensor.numpy(), found.scores.numpy()
-        labels = found.pred_classes.numpy()
+        boxes, scores = instances.pred_boxes.tensor.numpy(), instances.scores.numpy()
+        labels = instances.pred_classes.numpy()
         reported = scores >= self.prediction.threshold
         identities: list[int | None] = []
         if tracker is not None:
@@ -357,16 +357,18 @@ class Run:
             image_id=self.image_ids(source, self.count - 1),
             frame=0 if frame is None else frame.number,
             seconds=0.0 if frame is None else frame.seconds,
-            size=found.image_size,
+            size=instances.image_size,
             boxes=boxes[reported],
             scores=scores[reported].tolist(),
             labels=labels[reported].tolist(),
             identities=identities,
             names=self.prediction.names,
             read=read,
-            masks=found.pred_masks[reported] if found.has("pred_masks") else None,
+            masks=instances.pred_masks[reported] if instances.has("pred_masks") else None,
             keypoints=(
-                found.pred_keypoints.numpy()[reported] if found.has("pred_keypoints") else None
+                instances.pred_keypoints.numpy()[reported]
+                if instances.has("pred_keypoints")
+                else None
             ),
             skeleton=self.prediction.skeleton,
         )

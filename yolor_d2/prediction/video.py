@@ -378,8 +378,8 @@ def parts_folder(target: Path) -> Path:
 
 def own_files(folder: Path) -> list[Path]:
     """Parts, and what interrupted writes have left of them, in their order."""
-    found = folder.iterdir() if folder.is_dir() else []
-    return sorted(x for x in found if PART.fullmatch(x.name.removesuffix(TEMPORARY_SUFFIX)))
+    files = folder.iterdir() if folder.is_dir() else []
+    return sorted(x for x in files if PART.fullmatch(x.name.removesuffix(TEMPORARY_SUFFIX)))
 
 
 def remove_parts(target: Path) -> None:
@@ -450,8 +450,8 @@ def check_video(path: Path, target: Path, frames: int) -> None:
 
     try:
         with av.open(path) as video:
-            found = video.streams.video[0].frames
+            count = video.streams.video[0].frames
     except av.FFmpegError as error:
         raise OSError(f"{str(target)!r} was not written whole: {error}") from error
-    if found != frames:
-        raise OSError(f"{str(target)!r} was written with {found} frames, expected {frames}")
+    if count != frames:
+        raise OSError(f"{str(target)!r} was written with {count} frames, expected {frames}")

@@ -27,16 +27,16 @@ from ..datasets.prepared_copies import hash_file
 from ..environment import describe_machine
 from ..evaluation.coco_files import RESULTS_NAME, Detections, read_json, read_results, read_truth
 from ..evaluation.coco_metrics import (
-    FIGURES_NAME,
-    COCOFigures,
+    METRICS_NAME,
+    COCOMetrics,
     evaluate_boxes,
     hash_content,
-    read_figures,
+    read_kept_metrics,
 )
 from ..files.writing import atomic_write
 from ..runs import read_metrics
 from .analysis import analyse
-from .shapes import add_shapes, kinds_in, read_shapes, take_rows, task_figures
+from .shapes import add_shapes, kinds_in, read_shapes, take_rows, task_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def write_record(folder: Path, **content: object) -> None:
     write_json(path, {**(old if isinstance(old, dict) else {}), **content})
 
 
-def keep_for_report(cfg: CfgNode, dataset: str, figures: dict, speed: dict | None) -> None:
+def keep_for_report(cfg: CfgNode, dataset: str, metrics: dict, speed: dict | None) -> None:
     """Keep what an evaluation found beside its detections, which are the rest of a report.
 
     Args:
@@ -152,7 +152,7 @@ def keep_for_report(cfg: CfgNode, dataset: str, figures: dict, speed: dict | Non
         device = torch.cuda.get_device_name() if gpu else on_cpu
         speed = {**speed, "device": f"{device}, {cfg.MODEL.INFERENCE.DTYPE}", "workers": workers}
     try:
-        write_record(inference_folder(cfg, dataset), figures=figures, speed=speed, weights=None)
+        write_record(inference_folder(cfg, dataset), figures=metrics, speed=speed, weights=None)
     except OSError as error:  # a full disk, say: the figures themselves are not lost
         logger.error("Figures and speed cannot be kept for the report: %s", error)
 
@@ -198,20 +198,20 @@ def build_report(source: Source) -> dict:
     truth = read_truth(source.annotations)
     content = source.results.read_bytes()
     detections = read_results(source.results, truth, content)
-    coco = figures_of(source, truth, detections, hash_content(content))
+    coco = metrics_of(source, truth, detections, hash_content(content))
     kinds = kinds_in(content)
     shapes = read_shapes(content) if kinds else []
     del content  # as large as all that was made of it
     record = {}
     if source.record is not None and source.record.is_file():
-        found = read_json(source.record)
-        record = found if isinstance(found, dict) else {}
-    figures = record.get("figures") or {}
-    tasks = {name: x for name, x in figures.items() if name != "bbox" and isinstance(x, dict)}
+        parsed = read_json(source.record)
+        record = parsed if isinstance(parsed, dict) else {}
+    metrics = record.get("figures") or {}
+    tasks = {name: x for name, x in metrics.items() if name != "bbox" and isinstance(x, dict)}
     for kind in kinds:
         if kind not in tasks:  # results of unknown origin
-            figures = task_figures(kind, source.annotations, truth, detections, shapes)
-            tasks |= {} if figures is None else {kind: figures}
+            metrics = task_metrics(kind, source.annotations, truth, detections, shapes)
+            tasks |= {} if metrics is None else {kind: metrics}
     analysis = analyse(truth, detections, coco)
     pictures, lines = take_rows(analysis["pictures"]), []
     if kinds:
@@ -238,17 +238,17 @@ def build_report(source: Source) -> dict:
     }
 
 
-def figures_of(
-    source: Source, truth: Annotations, found: Detections, results_hash: str
-) -> COCOFigures:
+def metrics_of(
+    source: Source, truth: Annotations, detections: Detections, results_hash: str
+) -> COCOMetrics:
     """Those that the evaluation has kept beside the detections, if both files are still those that
     they are about; else they are computed."""
-    kept = read_figures(
-        source.results.with_name(FIGURES_NAME),
+    kept = read_kept_metrics(
+        source.results.with_name(METRICS_NAME),
         annotations=hash_file(source.annotations),
         results=results_hash,
     )
-    return evaluate_boxes(truth, found) if kept is None else kept
+    return evaluate_boxes(truth, detections) if kept is None else kept
 
 
 def describe_model(source: Source) -> dict[str, str | None]:
@@ -304,7 +304,7 @@ def training_curves(path: Path) -> dict:
     rows = [by_iteration[i] for i in sorted(by_iteration)]
 
     def series(wanted: Sequence[str]) -> dict[str, list]:
-        found = {}
+        curves = {}
         for name in wanted:
             points = [
                 (row["iteration"], row[name])
@@ -314,8 +314,8 @@ def training_curves(path: Path) -> dict:
             step = max(math.ceil(len(points) / MOST_POINTS), 1)
             # Counted from the end, so that the last one is among them.
             if points:
-                found[name] = points[::-step][::-1]
-        return found
+                curves[name] = points[::-step][::-1]
+        return curves
 
     names = sorted({name for row in rows for name in row})
     return {

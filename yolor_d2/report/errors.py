@@ -18,7 +18,7 @@ from ..evaluation.ranking import group_by_label
 
 # IoU from which a detection finds an object, and up to which it has nothing to do with one: t_f and
 # t_b of the paper.
-FOUND_IOU = 0.5
+DETECTED_IOU = 0.5
 BACKGROUND_IOU = 0.1
 # What a detection is. MISSED is of objects.
 IGNORED, CORRECT, CLASS, POSITION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(-1, 7)
@@ -56,7 +56,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Found:
+class Predictions:
     """Detections of a data set, image by image, the best of each image first.
 
     Attributes:
@@ -77,18 +77,18 @@ class Pairs:
     """Detections and objects of one image that overlap.
 
     Attributes:
-        found: (P,) number of the detection, rising.
+        predicted: (P,) number of the detection, rising.
         truth: (P,) number of the object, rising for one detection.
-        overlaps: (P,) IoU; with a crowd region the share of the detection that lies inside.
+        overlaps: (P,) IoU; with a crowd region the fraction of the detection that lies inside.
     """
 
-    found: np.ndarray
+    predicted: np.ndarray
     truth: np.ndarray
     overlaps: np.ndarray
 
     def where(self, chosen: np.ndarray) -> Pairs:
         """Some of them."""
-        return Pairs(self.found[chosen], self.truth[chosen], self.overlaps[chosen])
+        return Pairs(self.predicted[chosen], self.truth[chosen], self.overlaps[chosen])
 
 
 def box_overlaps(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
@@ -123,30 +123,34 @@ def split_images(counts: np.ndarray) -> Iterator[slice]:
         start = stop
 
 
-def find_pairs(truth: Truth, found: Found) -> Pairs:
+def find_pairs(truth: Truth, predictions: Predictions) -> Pairs:
     """All pairs whose overlap is at least BACKGROUND_IOU."""
-    num_images = max((int(x.images[-1]) + 1 for x in (truth, found) if len(x.images)), default=0)
+    num_images = max(
+        (int(x.images[-1]) + 1 for x in (truth, predictions) if len(x.images)), default=0
+    )
     numbers = np.arange(num_images + 1)
     truth_starts = np.searchsorted(truth.images, numbers)
-    found_starts = np.searchsorted(found.images, numbers)
+    prediction_starts = np.searchsorted(predictions.images, numbers)
     per_image = np.diff(truth_starts)
     parts = [Pairs(*(np.empty(0, kind) for kind in (int, int, float)))]
-    for images in split_images(per_image * np.diff(found_starts)):
-        first, last = found_starts[images.start], found_starts[images.stop]
-        counts = per_image[found.images[first:last]]  # of objects beside each detection
+    for images in split_images(per_image * np.diff(prediction_starts)):
+        first, last = prediction_starts[images.start], prediction_starts[images.stop]
+        counts = per_image[predictions.images[first:last]]  # of objects beside each detection
         detections = np.repeat(np.arange(first, last), counts)
         within = np.arange(len(detections)) - np.repeat(np.cumsum(counts) - counts, counts)
-        objects = truth_starts[found.images[detections]] + within
-        overlaps = box_overlaps(found.boxes[detections], truth.boxes[objects], truth.crowd[objects])
+        objects = truth_starts[predictions.images[detections]] + within
+        overlaps = box_overlaps(
+            predictions.boxes[detections], truth.boxes[objects], truth.crowd[objects]
+        )
         parts.append(Pairs(detections, objects, overlaps).where(overlaps >= BACKGROUND_IOU))
     return Pairs(
-        np.concatenate([x.found for x in parts]),
+        np.concatenate([x.predicted for x in parts]),
         np.concatenate([x.truth for x in parts]),
         np.concatenate([x.overlaps for x in parts]),
     )
 
 
-def match_best(pairs: Pairs, num_found: int) -> np.ndarray:
+def match_best(pairs: Pairs, num_detected: int) -> np.ndarray:
     """Objects that detections find, one each: the better detection chooses first, and takes the
     object that it overlaps most among those left.
 
@@ -157,11 +161,11 @@ def match_best(pairs: Pairs, num_found: int) -> np.ndarray:
     Returns:
         (N,) number of the object, -1 for none. Of equal overlaps the last counts, as in COCO.
     """
-    matched = np.full(num_found, NONE)
-    order = np.lexsort((-pairs.truth, -pairs.overlaps, pairs.found))
+    matched = np.full(num_detected, NONE)
+    order = np.lexsort((-pairs.truth, -pairs.overlaps, pairs.predicted))
     taken: set[int] = set()
     done = NONE
-    for number, target in zip(pairs.found[order].tolist(), pairs.truth[order].tolist()):
+    for number, target in zip(pairs.predicted[order].tolist(), pairs.truth[order].tolist()):
         if number != done and target not in taken:
             matched[number] = target
             taken.add(target)
@@ -169,11 +173,11 @@ def match_best(pairs: Pairs, num_found: int) -> np.ndarray:
     return matched
 
 
-def best_of(pairs: Pairs, num_found: int) -> tuple[np.ndarray, np.ndarray]:
+def best_of(pairs: Pairs, num_detected: int) -> tuple[np.ndarray, np.ndarray]:
     """Greatest overlap of each of N detections, 0 for none, and the first object that has it."""
-    overlaps, targets = np.zeros(num_found), np.full(num_found, NONE)
-    order = np.lexsort((pairs.truth, -pairs.overlaps, pairs.found))
-    numbers, first = np.unique(pairs.found[order], return_index=True)
+    overlaps, targets = np.zeros(num_detected), np.full(num_detected, NONE)
+    order = np.lexsort((pairs.truth, -pairs.overlaps, pairs.predicted))
+    numbers, first = np.unique(pairs.predicted[order], return_index=True)
     overlaps[numbers] = pairs.overlaps[order[first]]
     targets[numbers] = pairs.truth[order[first]]
     return overlaps, targets
@@ -207,7 +211,7 @@ class Errors:
     pairs: Pairs
 
 
-def find_errors(truth: Truth, found: Found) -> Errors:
+def find_errors(truth: Truth, predictions: Predictions) -> Errors:
     """Say of every detection what it is, and of every object whether it is missed.
 
     A detection that finds no object is, by the first that applies: IGNORED, inside a crowd region
@@ -216,15 +220,15 @@ def find_errors(truth: Truth, found: Found) -> Errors:
     class that a better detection has found; BACKGROUND, IoU <= 0.1 with all objects; else BOTH.
     An object is missed if no detection finds it, and none has its class or position alone wrong.
     """
-    count = len(found.labels)
-    pairs = find_pairs(truth, found)
-    same = found.labels[pairs.found] == truth.labels[pairs.truth]
+    count = len(predictions.labels)
+    pairs = find_pairs(truth, predictions)
+    same = predictions.labels[pairs.predicted] == truth.labels[pairs.truth]
     real = ~truth.crowd[pairs.truth]
-    close = pairs.overlaps >= FOUND_IOU
+    close = pairs.overlaps >= DETECTED_IOU
     matched = match_best(pairs.where(same & real & close), count)
     correct = matched != NONE
     ignored = np.zeros(count, dtype=bool)
-    ignored[pairs.found[same & ~real & close]] = True
+    ignored[pairs.predicted[same & ~real & close]] = True
     ignored &= ~correct
 
     kinds = np.full(count, BOTH)
@@ -232,10 +236,10 @@ def find_errors(truth: Truth, found: Found) -> Errors:
     own, own_best = best_of(pairs.where(same & real), count)
     other, other_best = best_of(pairs.where(~same & real), count)
     kinds[np.maximum(own, other) <= BACKGROUND_IOU] = BACKGROUND
-    kinds[own >= FOUND_IOU] = DUPLICATE
+    kinds[own >= DETECTED_IOU] = DUPLICATE
     for kind, chosen, best in (
-        (CLASS, other >= FOUND_IOU, other_best),
-        (POSITION, (own >= BACKGROUND_IOU) & (own < FOUND_IOU), own_best),
+        (CLASS, other >= DETECTED_IOU, other_best),
+        (POSITION, (own >= BACKGROUND_IOU) & (own < DETECTED_IOU), own_best),
     ):
         kinds[chosen] = kind
         targets[chosen] = best[chosen]
@@ -243,13 +247,13 @@ def find_errors(truth: Truth, found: Found) -> Errors:
     kinds[correct], targets[correct] = CORRECT, matched[correct]
 
     overlaps = np.zeros(count)
-    formed = matched[pairs.found] == pairs.truth
-    overlaps[pairs.found[formed]] = pairs.overlaps[formed]
+    formed = matched[pairs.predicted] == pairs.truth
+    overlaps[pairs.predicted[formed]] = pairs.overlaps[formed]
     missed = ~truth.crowd
     missed[targets[targets != NONE]] = False
     return Errors(
-        scores=found.scores,
-        labels=found.labels,
+        scores=predictions.scores,
+        labels=predictions.labels,
         kinds=kinds,
         targets=targets,
         overlaps=overlaps,
@@ -367,10 +371,10 @@ def cost_of_errors(errors: Errors) -> dict:
             count = int((errors.kinds == kind).sum())
             value = mean_precision(errors, *repaired(errors, kind), nothing)
         kinds[name] = {"count": count, "cost": 100 * (value - base)}
-    unfound = errors.counts.copy()
-    unfound[errors.targets[correct]] = False
+    unmatched = errors.counts.copy()
+    unmatched[errors.targets[correct]] = False
     no_positives = mean_precision(errors, labels, correct, kept & correct, nothing)
-    no_negatives = mean_precision(errors, labels, correct, kept, unfound)
+    no_negatives = mean_precision(errors, labels, correct, kept, unmatched)
     return {
         "AP50": 100 * base,
         "kinds": kinds,
@@ -378,7 +382,7 @@ def cost_of_errors(errors: Errors) -> dict:
             "count": int((kept & ~correct).sum()),
             "cost": 100 * (no_positives - base),
         },
-        "false negatives": {"count": int(unfound.sum()), "cost": 100 * (no_negatives - base)},
+        "false negatives": {"count": int(unmatched.sum()), "cost": 100 * (no_negatives - base)},
     }
 
 
@@ -467,7 +471,7 @@ def confuse(errors: Errors, passing: np.ndarray) -> np.ndarray:
     left[errors.targets[correct]] = False
     wrong = passing & (errors.kinds != CORRECT) & (errors.kinds != IGNORED)
     pairs = errors.pairs
-    matched = match_best(pairs.where(wrong[pairs.found] & left[pairs.truth]), len(wrong))
+    matched = match_best(pairs.where(wrong[pairs.predicted] & left[pairs.truth]), len(wrong))
     confused = matched != NONE
     left[matched[confused]] = False
     alone = errors.labels[wrong & ~confused]

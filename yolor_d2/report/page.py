@@ -120,19 +120,19 @@ def signed(value: float | None, digits: int = 1) -> str:
 @functools.cache
 def environment() -> Environment:
     """Jinja with this package's templates and filters."""
-    found = Environment(
+    templates = Environment(
         loader=PackageLoader("yolor_d2.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(number=number, signed=signed, error_name=error_name)
-    found.globals.update(verdict=verdict, difference=difference)
+    templates.filters.update(number=number, signed=signed, error_name=error_name)
+    templates.globals.update(verdict=verdict, difference=difference)
     # Figures of single classes, as the evaluators name them.
-    found.tests["in_class"] = lambda name: name.startswith("AP-")
-    found.tests["reference"] = lambda name: name.startswith(REFERENCES)
-    return found
+    templates.tests["in_class"] = lambda name: name.startswith("AP-")
+    templates.tests["reference"] = lambda name: name.startswith(REFERENCES)
+    return templates
 
 
 def read_asset(name: str) -> str:
@@ -170,8 +170,8 @@ def render_report(report: dict) -> str:
             where it says.
     """
     shown = chosen_classes(report)
-    shares = row_shares(report["confusion"]["matrix"])
-    heat = confusion_heat(report["confusion"], shares)
+    fractions = row_fractions(report["confusion"]["matrix"])
+    heat = confusion_heat(report["confusion"], fractions)
     root = report["dataset"]["image_root"]
     return render(
         "report.html.jinja",
@@ -184,7 +184,7 @@ def render_report(report: dict) -> str:
         heat=heat,
         nothing=NOTHING,
         most_shown=MOST_SHOWN,
-        shares=shares.tolist() if heat is None else None,
+        fractions=fractions.tolist() if heat is None else None,
         training=plot_training([("", report["training"])]),
         pictures={
             name: [embed_picture(picture, root, report) for picture in pictures]
@@ -252,13 +252,13 @@ def axes_of(curve: str) -> dict[str, Any]:
     }
 
 
-def row_shares(matrix: Sequence[Sequence[int]]) -> np.ndarray:
+def row_fractions(matrix: Sequence[Sequence[int]]) -> np.ndarray:
     """Each entry as a share of its row."""
     counts = np.array(matrix, dtype=np.float64)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def confusion_heat(confusion: dict, shares: np.ndarray) -> Markup | None:
+def confusion_heat(confusion: dict, fractions: np.ndarray) -> Markup | None:
     """The matrix as a picture, where a table of it would be too large."""
     labels = [*confusion["labels"], "background"]
     if len(labels) <= MOST_CELLS + 1:
@@ -266,7 +266,7 @@ def confusion_heat(confusion: dict, shares: np.ndarray) -> Markup | None:
     objects = [sum(row) for row in confusion["matrix"][:-1]]
     shown = [*largest(objects, MOST_SHOWN), len(labels) - 1]
     names = [labels[i] for i in shown]
-    return plot_heat(shares[np.ix_(shown, shown)], names, "Confusion", NOTHING)
+    return plot_heat(fractions[np.ix_(shown, shown)], names, "Confusion", NOTHING)
 
 
 def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, list, Markup]]:
@@ -281,7 +281,7 @@ def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, li
         ("precisions", "AP on the validation set", "AP, %", False),
         ("rates", "Learning rate", "learning rate", False),
     ):
-        found = [
+        series = [
             (f"{run}: {name}" if run else name, points)
             for run, training in runs
             if training is not None
@@ -289,13 +289,13 @@ def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, li
             # Of two runs only what can be told apart.
             if len(runs) == 1 or name in ("total_loss", "lr", "bbox/AP")
         ][:NUM_COLOURS]
-        if not found:
+        if not series:
             continue
-        lines: list[Line] = [(*zip(*points), i) for i, (_, points) in enumerate(found)]
-        values = [value for _, points in found for _, value in points]
+        lines: list[Line] = [(*zip(*points), i) for i, (_, points) in enumerate(series)]
+        values = [value for _, points in series for _, value in points]
         log = log and min(values) > 0 and max(values) > LEAST_SPAN * min(values)
         plot = plot_lines(lines, title=title, x_label="iteration", y_label=y_label, log=log)
-        plots.append((title, [(i, name) for i, (name, _) in enumerate(found)], plot))
+        plots.append((title, [(i, name) for i, (name, _) in enumerate(series)], plot))
     return plots
 
 
@@ -379,20 +379,20 @@ def difference(first: float | None, second: float | None) -> float | None:
 
 def differences_of_data(reports: Sequence[dict]) -> list[str]:
     """Why the numbers of two reports may not be comparable."""
-    found = []
+    notes = []
     for key, what in (("images", "images"), ("objects", "objects")):
         counts = [report["counts"][key] for report in reports]
         if counts[0] != counts[1]:
-            found.append(f"The runs were evaluated on {counts[0]:,} and {counts[1]:,} {what}.")
+            notes.append(f"The runs were evaluated on {counts[0]:,} and {counts[1]:,} {what}.")
     files = [{image["file_name"] for image in report["images"]} for report in reports]
-    if not found and files[0] != files[1]:
-        found.append("The runs were evaluated on different images.")
+    if not notes and files[0] != files[1]:
+        notes.append("The runs were evaluated on different images.")
     labels = [[entry["name"] for entry in report["classes"]] for report in reports]
     if labels[0] != labels[1]:
         only = sorted(set(labels[0]) ^ set(labels[1]))
         text = f": {', '.join(only[:10])}" if only else " order"
-        found.append(f"The classes of the runs differ{text}.")
-    return found
+        notes.append(f"The classes of the runs differ{text}.")
+    return notes
 
 
 def compare_classes(first: dict, second: dict) -> list[dict]:

@@ -41,7 +41,7 @@ PALETTE = (
 )
 # Lines in pixels: in a picture whose longer side is `labels.PICTURE_SIDE`, growing like letters; at
 # most this share of the shorter side of a box, so that they do not hide it.
-LINE, LINE_SHARE = 2, 0.05
+LINE, LINE_FRACTION = 2, 0.05
 # The longer side of small images is enlarged by a whole factor to about this many pixels, at most
 # so many times, so that boxes and labels can be told apart.
 SHOWN_SIDE, MOST_ENLARGED = 480, 4
@@ -56,7 +56,7 @@ def line_widths(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """(M,) widths in pixels, at least 1, of the lines of boxes (M, 4) xyxy in a picture."""
     wanted = LINE * (max(height, width) / PICTURE_SIDE) ** GROWTH
     shorter = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
-    return np.rint(np.minimum(wanted, LINE_SHARE * shorter)).clip(1).astype(np.int64)
+    return np.rint(np.minimum(wanted, LINE_FRACTION * shorter)).clip(1).astype(np.int64)
 
 
 def draw_outline(canvas: np.ndarray, box: Sequence[int], colour: Colour, width: int) -> None:
@@ -254,14 +254,14 @@ def draw_batches(
 
 def truth_shapes(truth: Instances, skeleton: Skeleton | None) -> dict[str, Any]:
     """Masks and keypoints of ground truth, as far as it has some, for `draw_boxes`."""
-    found: dict[str, Any] = {}
+    shapes: dict[str, Any] = {}
     if truth.has("gt_masks"):
         parts = [[np.reshape(x, (-1, 2)) for x in one] for one in truth.gt_masks.polygons]
-        found["masks"] = lambda i: crop_of_polygons(parts[i], truth.image_size)
+        shapes["masks"] = lambda i: crop_of_polygons(parts[i], truth.image_size)
     if truth.has("gt_keypoints"):
-        found["keypoints"] = truth.gt_keypoints.tensor.cpu().numpy()
-        found["skeleton"] = skeleton
-    return found
+        shapes["keypoints"] = truth.gt_keypoints.tensor.cpu().numpy()
+        shapes["skeleton"] = skeleton
+    return shapes
 
 
 def coco_boxes(annotations: Sequence[dict]) -> np.ndarray:
@@ -286,7 +286,7 @@ def coco_shapes(
         size: its (H, W).
         skeleton: of the keypoints.
     """
-    found: dict[str, Any] = {}
+    shapes: dict[str, Any] = {}
     if "segmentation" in kinds:
 
         def crop(index: int) -> MaskCrop:
@@ -297,7 +297,7 @@ def coco_shapes(
                 parts = [np.array(x, dtype=float).reshape(-1, 2) for x in shape if len(x) >= 6]
             return crop_of_polygons([factor * x for x in parts], size)
 
-        found["masks"] = crop
+        shapes["masks"] = crop
     count = 0 if skeleton is None else len(skeleton.names)
     if count:
         points = np.zeros((len(annotations), count, 3))
@@ -305,8 +305,8 @@ def coco_shapes(
             if annotation.get("keypoints"):
                 own[:] = np.reshape(annotation["keypoints"], (count, 3))
         points[..., :2] = factor * (points[..., :2] + PIXEL_CENTRE)
-        found |= {"keypoints": points, "skeleton": skeleton}
-    return found
+        shapes |= {"keypoints": points, "skeleton": skeleton}
+    return shapes
 
 
 def draw_results(
@@ -348,17 +348,17 @@ def draw_results(
             for x in data["annotations"]
             if x["image_id"] == entry["id"] and not x.get("iscrowd", 0)
         ]
-        found = [
+        detections = [
             x for x in results if x["image_id"] == entry["id"] and x["score"] >= score_threshold
         ]
         image, factor = enlarge(read_image(image_root / entry["file_name"]))
         classes = [index[x["category_id"]] for x in truth]
         shapes = coco_shapes(truth, kinds, factor, image.shape[:2], skeleton)
         left = draw_boxes(image, factor * coco_boxes(truth), classes, names, **shapes)
-        classes = [index[x["category_id"]] for x in found]
-        scores = [x["score"] for x in found]
-        shapes = coco_shapes(found, kinds, factor, image.shape[:2], skeleton)
-        right = draw_boxes(image, factor * coco_boxes(found), classes, names, scores, **shapes)
+        classes = [index[x["category_id"]] for x in detections]
+        scores = [x["score"] for x in detections]
+        shapes = coco_shapes(detections, kinds, factor, image.shape[:2], skeleton)
+        right = draw_boxes(image, factor * coco_boxes(detections), classes, names, scores, **shapes)
         titles = ("ground truth", f"detections, score >= {score_threshold:g}")
         # The folders become part of the name, so that pictures of one name stay apart.
         path = output / f"{'_'.join(Path(entry['file_name']).with_suffix('').parts)}.png"
