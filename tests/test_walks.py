@@ -53,7 +53,8 @@ class Walker:
     def call(self, command: str) -> str:
         """Run a command; what it prints."""
         program, *words = shlex.split(command)
-        assert not set(command) & set("*?$|;&<>`~"), f"{command}: needs a shell"
+        bare = re.sub(r'"[^"]*"', "", command)  # the command itself expands quoted patterns
+        assert not set(bare) & set("*?$|;&<>`~"), f"{command}: needs a shell"
         words = {"yolor-d2": ["-m", "yolor_d2"], "python": []}[program] + words
         done = processes.run(words, cwd=self.folder)
         printed = done.stdout + done.stderr
