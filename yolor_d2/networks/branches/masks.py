@@ -2,6 +2,8 @@
 them (YOLACT, arXiv 1904.02689), beside an anchor-based detector as in the authors' YOLOv7-seg.
 
 There implicit knowledge on the coefficients exists and is never applied; here it is.
+
+One file, as loss, decoding and exported tensors share the layout of prototypes and coefficients.
 """
 
 from __future__ import annotations
