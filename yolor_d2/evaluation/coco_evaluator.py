@@ -287,7 +287,7 @@ class COCOEvaluator(DatasetEvaluator):
             file.write(end)
         return digest.hexdigest()
 
-    def values(self, done: COCOMetrics) -> dict[str, float]:
+    def summarise(self, done: COCOMetrics) -> dict[str, float]:
         """Figures in percent, which are also written to the log.
 
         Raises:
