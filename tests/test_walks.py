@@ -144,7 +144,7 @@ def test_the_readme_from_coco_files_to_python(toy, walker):
     with Image.open(photos[0]) as image:
         image.convert("RGB").save(folder / "photo.jpg")
     write_video(folder / "video.mp4", photos)
-    text = section("README.md", "## Train on your own data")
+    text = "".join(section("README.md", f"## {name}") for name in ("Train", "Predict", "Export"))
     lines = commands(text)
     assert [line.split()[1] for line in lines] == [
         *("split", "check", "train", "train", "eval", "predict", "export")
