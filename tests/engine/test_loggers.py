@@ -13,8 +13,14 @@ import pytest
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.utils import EventStorage
-from yolor_d2.engine import Trainer, loggers
-from yolor_d2.engine.loggers import IDENTITY_NAME, MetricWriter, build_loggers, check_loggers
+from yolor_d2.engine import Trainer
+from yolor_d2.engine.monitoring import loggers
+from yolor_d2.engine.monitoring.loggers import (
+    IDENTITY_NAME,
+    MetricWriter,
+    build_loggers,
+    check_loggers,
+)
 
 
 def put(storage: EventStorage, iteration: int) -> None:

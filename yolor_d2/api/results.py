@@ -15,8 +15,9 @@ from PIL import Image
 from ..files.images import read_image
 from ..inputs import IMAGE_SUFFIXES
 from ..ops.masks import BoxMasks
-from ..prediction.outputs import detection_records
-from ..visualize.pictures import draw_boxes, to_rgb, write_image
+from ..prediction.result import detection_records
+from ..visualize.boxes import draw_boxes
+from ..visualize.pictures import to_rgb, write_image
 from ..visualize.shapes import Skeleton, coco_points, crops
 
 if TYPE_CHECKING:

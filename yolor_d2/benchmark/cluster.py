@@ -29,8 +29,8 @@ from ..datasets.open_files import forget_files
 from ..datasets.prepared_copies import keep_copies_in
 from ..doctor.quick import quick_check
 from ..engine import Trainer
+from ..engine.distributed.processes import any_process
 from ..engine.ema import EMAHook
-from ..engine.processes import any_process
 from ..environment import describe_machine
 from .report import Report
 from .start import NUM_CLASSES, write_data_set

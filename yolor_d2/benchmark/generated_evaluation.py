@@ -30,7 +30,9 @@ from ..environment import describe_machine
 from ..evaluation.coco_evaluator import COCOEvaluator
 from ..evaluation.coco_files import RESULTS_NAME
 from ..evaluation.coco_metrics import METRICS
-from ..report.collect import Source, build_report, to_json, write_report
+from ..report.collect import Source, build_report
+from ..report.files import to_json
+from ..report.write import write_report
 from .report import Report
 
 SIZE = (480, 640)

@@ -17,8 +17,8 @@ from ..data.loader import build_training_dataset
 from ..data.training_data import TrainingData
 from ..modeling.teacher import TaughtModel
 from ..runs import CONFIG_NAME, find_training
+from .distributed.progress import progress
 from .gpu import suit_gpu
-from .progress import progress
 from .step import StepTrainer, precision_from_config
 from .teacher import add_teacher
 

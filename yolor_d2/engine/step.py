@@ -15,8 +15,8 @@ from ..d2.config import CfgNode
 from ..d2.engine import TrainerBase
 from ..d2.utils import comm, get_event_storage
 from ..data.accumulation import Accumulation
+from .distributed.progress import progress
 from .feed import Feed
-from .progress import progress
 from .readout import Readout, StepMetrics
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -87,7 +87,7 @@ class StepTrainer(TrainerBase):
             self.grad_scaler = torch.amp.GradScaler(self.device.type)
         self.reads_late = self.device.type == "cuda"
         self.unread: list[Readout] = []
-        self.metrics: list[StepMetrics] = []
+        self.figures: list[StepMetrics] = []
         self.feed = self.build_feed(data_loader)
 
     def build_feed(self, data_loader: Iterable) -> Feed:
@@ -189,7 +189,7 @@ class StepTrainer(TrainerBase):
             FloatingPointError: see `Readout.read`.
         """
         while len(self.unread) > but:
-            self.metrics.append(self.unread.pop(0).read())
+            self.figures.append(self.unread.pop(0).read())
         if comm.get_world_size() == 1:
             self.write_metrics()
 
@@ -204,17 +204,17 @@ class StepTrainer(TrainerBase):
     def write_metrics(self) -> None:
         """Put the losses, their means over batches and processes, the time that loading took,
         positives, the norm of the gradients, and learning rates and momentum of each step."""
-        own, self.metrics = self.metrics, []
+        own, self.figures = self.figures, []
         if not own:
             return  # nor have the others
         storage = get_event_storage()
         everywhere = comm.gather(own)
-        for number, metrics in enumerate(own):
-            iteration = metrics.iteration
+        for number, figures in enumerate(own):
+            iteration = figures.iteration
             # Of this process, and the longest of all processes.
-            storage.put_scalar("rank_data_time", metrics.seconds, cur_iter=iteration)
+            storage.put_scalar("rank_data_time", figures.seconds, cur_iter=iteration)
             if comm.is_main_process():
-                self.write_step([own_part[number] for own_part in everywhere])
+                self.write_step([found[number] for found in everywhere])
 
     def write_step(self, everywhere: list[StepMetrics]) -> None:
         """Put the figures of one iteration, of all processes."""

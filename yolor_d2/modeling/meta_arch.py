@@ -1,4 +1,8 @@
-"""The meta-architecture: Detectron2's batches in, losses or `Instances` out."""
+"""The meta-architecture: Detectron2's batches in, losses or `Instances` out.
+
+It has more than 400 lines, as it is one class: subclasses override single steps of it, which share
+its settings; what the steps compute stands in `ops`, `batch` and `images` already.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,7 @@ from ..networks import AnchorHead, PANNeck, TaskBranches
 from ..networks.backbone import level_name
 from ..networks.branches import DetectedBoxes
 from ..networks.network import anchors_tensor
-from ..ops import (
-    DetectionLosses,
-    Detections,
-    LossGains,
-    decode_passing,
-    detect,
-    detection_losses,
-)
+from ..ops import DetectionLosses, Detections, LossGains, decode_passing, detect, detection_losses
 from ..ops.batch import EFFORTS, BatchDetections, Effort, choose, detect_batch, pad_detections
 from ..ops.device import constant, shapes_may_depend_on_values
 from ..ops.padding import ImageView, Padding

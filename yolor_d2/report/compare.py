@@ -12,7 +12,7 @@ from ..datasets.annotations import Annotations
 from ..evaluation.coco_files import Detections, read_results, read_truth
 from ..evaluation.coco_metrics import evaluate_boxes
 from .analysis import analyse
-from .collect import to_json
+from .files import to_json
 from .shapes import take_rows
 
 # Names of images in a message.

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import itertools
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -329,3 +330,16 @@ def place_labels(
             taken.append(best)
             labels.append(Label(index, texts[index], size, *best))
     return labels
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of a text that are no wider than so many pixels, broken between words where it can."""
+    lines = [""]
+    for word in re.findall(r"\S+\s*", text):
+        if write_text((lines[-1] + word).rstrip(), LETTERS).shape[1] > width and lines[-1]:
+            lines.append("")
+        for character in word:
+            if write_text(lines[-1] + character, LETTERS).shape[1] > width and lines[-1]:
+                lines.append("")
+            lines[-1] += character
+    return [line.rstrip() for line in lines]

@@ -19,7 +19,7 @@ from ...d2.engine import HookBase
 from ...data.options import use_data
 from ...datasets.catalog import register_datasets
 from ...engine import Trainer
-from ...engine.interrupt import Interrupted, InterruptHook
+from ...engine.distributed.interrupt import Interrupted, InterruptHook
 from ...toy import write_toy_dataset
 from .common import Findings, Setting, config_on, tf32, watch_losses
 

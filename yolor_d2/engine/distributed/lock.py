@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..d2.utils import comm
-from ..files.writing import atomic_write
+from ...d2.utils import comm
+from ...files.writing import atomic_write
 from .processes import process_state
 
 logger = logging.getLogger(__name__)

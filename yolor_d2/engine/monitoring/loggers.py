@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..config import list_keys
-from ..d2.config import CfgNode
-from ..d2.utils import EventWriter, get_event_storage
-from ..files.writing import atomic_write
-from .lengths import get_key
+from ...config import list_keys
+from ...d2.config import CfgNode
+from ...d2.utils import EventWriter, get_event_storage
+from ...files.writing import atomic_write
+from ..lengths import get_key
 
 logger = logging.getLogger(__name__)
 

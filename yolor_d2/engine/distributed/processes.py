@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..d2.utils import comm
+from ...d2.utils import comm
 
 
 @functools.lru_cache(maxsize=1)
