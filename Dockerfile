@@ -14,7 +14,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ git \
     && rm -rf /var/lib/apt/lists/*
 
-# pip reads it: torch for CPUs alone, without 4 GB of libraries for GPUs.
+# Read by pip: the CPU build of torch, without 4 GB of GPU libraries.
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 ARG PIP_NO_CACHE_DIR=1
 WORKDIR /opt/yolor_d2
@@ -22,7 +22,7 @@ WORKDIR /opt/yolor_d2
 # Dependencies first: they change less often than the code, and Detectron2 takes minutes to compile.
 COPY constraints.txt ./
 RUN pip install -c constraints.txt setuptools wheel ninja torch torchvision
-# Without Detectron2, or where it does not compile, the built-in runtime takes its place.
+# Without Detectron2, or if it does not compile, the built-in runtime is used.
 ARG DETECTRON2=1
 RUN test "$DETECTRON2" = 0 || pip install -c constraints.txt --no-build-isolation \
         'git+https://github.com/facebookresearch/detectron2@02b5c4e295e990042a714712c21dc79b731e8833' \

@@ -1,7 +1,7 @@
-// Detect objects with an exported file, on onnxruntime alone; prints what onnx_predict.py prints.
+// Detect objects with an exported file, with only onnxruntime; same output as onnx_predict.py.
 //
-// docs/export.md says how it is compiled. Images are PPM files (P6), and JPEG or PNG too where
-// stb_image.h lies beside this file.
+// See docs/export.md for how to compile it. Images are PPM files (P6), and also JPEG or PNG if
+// stb_image.h is next to this file.
 #include <onnxruntime_cxx_api.h>
 
 #include <algorithm>
@@ -32,25 +32,25 @@ Image read_image(const std::string& path) {
   if (file >> kind >> width >> height >> most && kind == "P6" && most == 255) {
     bytes.resize(size_t(3) * width * height);
     file.ignore(1).read(reinterpret_cast<char*>(bytes.data()), bytes.size());
-    if (!file) throw std::runtime_error(path + " ends too early");
+    if (!file) throw std::runtime_error(path + " is truncated");
 #ifdef STB_IMAGE_IMPLEMENTATION
   } else if (unsigned char* found = stbi_load(path.c_str(), &width, &height, nullptr, 3)) {
     bytes.assign(found, found + size_t(3) * width * height);
     stbi_image_free(found);
 #endif
   } else {
-    throw std::runtime_error(path + " is no image of a known kind");
+    throw std::runtime_error(path + " is not an image of a supported format");
   }
   return {height, width, {bytes.begin(), bytes.end()}};
 }
 
-// The description in the file is JSON; its names are unique, so that a search is enough.
+// The metadata of the model are JSON with unique names, so a text search is enough.
 double number(const std::string& json, const std::string& name, double otherwise = NAN) {
   const size_t at = json.find('"' + name + "\": ");
   return at == std::string::npos ? otherwise : std::atof(json.c_str() + at + name.size() + 4);
 }
 
-// The words or numbers of a list; none where there is no such list.
+// The strings or numbers of a list; empty if there is no such list.
 std::vector<std::string> list(const std::string& json, const std::string& name) {
   std::vector<std::string> found;
   const size_t at = json.find('"' + name + "\": [");
@@ -67,8 +67,8 @@ std::vector<std::string> list(const std::string& json, const std::string& name) 
   return found;
 }
 
-// One axis from `old` pixels to `size`, as Pillow's bilinear filter: a triangle as wide as the
-// reduction. The axis is that of the rows, or within them; the other one has `lines` pixels.
+// Resize one axis from `old` pixels to `size` like Pillow's bilinear filter: a triangle as wide as
+// the reduction. The axis is that of the rows or of the columns; the other has `lines` pixels.
 std::vector<double> resize_axis(const std::vector<double>& from, int64_t old, int64_t size,
                                 int64_t lines, bool rows) {
   std::vector<double> to(3 * size * lines);
@@ -83,7 +83,7 @@ std::vector<double> resize_axis(const std::vector<double>& from, int64_t old, in
       weights.push_back(std::max(1 - std::abs((x + 0.5 - centre) / scale), 0.0));
       sum += weights.back();
     }
-    for (double& w : weights) w = std::floor(w / sum * (1 << 22) + 0.5);  // its fixed point
+    for (double& w : weights) w = std::floor(w / sum * (1 << 22) + 0.5);  // Pillow's fixed point
     for (int64_t line = 0; line < lines; ++line)
       for (int c = 0; c < 3; ++c) {
         double value = 1 << 21;
@@ -103,15 +103,15 @@ int predict(int argc, char** argv) {
   Ort::AllocatorWithDefaultOptions allocator;
   const auto text =
       session.GetModelMetadata().LookupCustomMetadataMapAllocated("yolor_d2", allocator);
-  if (!text) throw std::runtime_error(std::string(argv[1]) + " does not describe itself");
+  if (!text) throw std::runtime_error(std::string(argv[1]) + " has no metadata of yolor_d2");
   const std::string about = text.get();
   const auto classes = list(about, "classes"), canvas = list(about, "canvas"),
              within = list(about, "within");
   if (about.find("Pillow") == std::string::npos)
-    throw std::runtime_error("the file asks for OpenCV's resize, which this example does not have");
+    throw std::runtime_error("the model needs OpenCV's resize, which this example lacks");
   const auto given = list(about, "outputs");
   if (std::find(given.begin(), given.end(), "counts") == given.end())
-    throw std::runtime_error("the file has no suppression: export it without --no-nms");
+    throw std::runtime_error("the model has no NMS: export it without --no-nms");
   const bool rgb = about.find("\"channel_order\": \"RGB\"") != std::string::npos;
 
   for (int argument = 2; argument < argc; ++argument) {
@@ -119,7 +119,7 @@ int predict(int argc, char** argv) {
     const int64_t sides[2] = {image.height, image.width};
     double scale = std::min(number(about, "shorter_side") / std::min(sides[0], sides[1]),
                             number(about, "longer_side") / std::max(sides[0], sides[1]));
-    if (!within.empty())  // the file takes one size of canvas alone
+    if (!within.empty())  // the model has a fixed canvas size
       scale = std::min(std::stod(within[0]) / sides[0], std::stod(within[1]) / sides[1]);
     int64_t size[2], whole[2], place[2];
     for (int axis = 0; axis < 2; ++axis) {

@@ -1,11 +1,11 @@
-"""Detect objects with an exported file, on numpy, OpenCV and onnxruntime alone.
+"""Detect objects with an exported file, with only numpy, OpenCV and onnxruntime.
 
-Prints one line a detection: image, class, score, x1 y1 x2 y2 in pixels of the image.
+Prints one line per detection: image, class, score, x1 y1 x2 y2 in pixels of the image.
     python onnx_predict.py model.onnx photo.jpg [more.jpg ...] [--json found.json] [--draw folder]
 
-The JSON file has them with masks and keypoints, where the file gives some: "bbox" is x, y, width,
-height; "segmentation" COCO's run lengths, not compressed; "keypoints" x, y, score of each point.
-The folder gets a PNG of each image with all of them drawn.
+The JSON file has the detections, with masks and keypoints if the model has them: "bbox" is x, y,
+width, height; "segmentation" COCO's uncompressed RLE; "keypoints" x, y, score of each point.
+The folder gets a PNG of each image with all detections drawn.
 """
 
 import argparse
@@ -19,21 +19,21 @@ import onnxruntime
 
 
 def resize_axis(image, size):
-    """Axis 0 to a size, as Pillow's bilinear filter: a triangle as wide as the reduction."""
+    """Resize axis 0 like Pillow's bilinear filter: a triangle as wide as the reduction."""
     old, scale, weights = len(image), max(len(image) / size, 1.0), np.zeros((size, len(image)))
     for i, centre in enumerate((np.arange(size) + 0.5) * old / size):
         first, last = max(int(centre - scale + 0.5), 0), min(int(centre + scale + 0.5), old)
         w = np.maximum(1 - np.abs((np.arange(first, last) + 0.5 - centre) / scale), 0)
-        weights[i, first:last] = np.floor(w / w.sum() * 2**22 + 0.5)  # its fixed point
+        weights[i, first:last] = np.floor(w / w.sum() * 2**22 + 0.5)  # Pillow's fixed point
     flat = weights @ image.reshape(old, -1) + 2**21
     return np.clip(np.floor(flat / 2**22), 0, 255).reshape(size, *image.shape[1:])
 
 
 def prepare(image, spec):
-    """(H, W, 3) BGR to (1, 3, H, W) as the file wants it; and its place and size there."""
+    """(H, W, 3) BGR to the input (1, 3, H, W) of the model; and its place and size there."""
     rule, pad, step = spec["resize"], spec["pad"], spec["pad"]["multiple_of"]
     sides = np.array(image.shape[:2])
-    if "within" in rule:  # the file takes one size of canvas alone
+    if "within" in rule:  # the model has a fixed canvas size
         scale = min(rule["within"] / sides)
     else:
         scale = min(rule["shorter_side"] / sides.min(), rule["longer_side"] / sides.max())
@@ -45,26 +45,26 @@ def prepare(image, spec):
     canvas = np.maximum(np.ceil(size / step + pad["margin"]) * step, pad["at_least"])
     edge = pad.get("canvas", canvas) - size
     first = np.floor(edge * pad["before"])
-    edges = np.int64([[*first, 0], [*edge - first, 0]]).T  # before and behind, by axis
+    edges = np.int64([[*first, 0], [*edge - first, 0]]).T  # before and after, by axis
     image = np.pad(image, edges, constant_values=pad["value"])
     image = image[:, :, ::-1] if spec["channel_order"] == "RGB" else image
     return np.float32(image.transpose(2, 0, 1)[None]), first[::-1], size[::-1]
 
 
 def between(values, places):
-    """Values of (h, w) at places along axis 0, linear between the centres of its cells."""
+    """Values of (h, w) at places along axis 0, interpolated linearly between cell centres."""
     places = np.clip(places - 0.5, 0, len(values) - 1)
     before = np.minimum(np.int64(places), max(len(values) - 2, 0))
-    share = (places - before)[:, None]
+    fraction = (places - before)[:, None]
     after = np.minimum(before + 1, len(values) - 1)
-    return values[before] * (1 - share) + values[after] * share
+    return values[before] * (1 - fraction) + values[after] * fraction
 
 
 def draw_mask(box, factors, prototypes, places):
     """(H, W) bool: where in its box the mixed prototypes exceed 0.
 
-    The box is (2, 2) in pixels of the image; `places` are those of its columns and of its rows
-    among the pixels of the prototypes.
+    The box is (2, 2) in pixels of the image; `places` are the positions of its columns and rows
+    in pixels of the prototypes.
     """
     mask = np.zeros([len(x) for x in places[::-1]], bool)
     # Pixels whose centres lie in the box.
@@ -77,7 +77,7 @@ def draw_mask(box, factors, prototypes, places):
 
 
 def run_lengths(mask):
-    """COCO's: column by column, pixels outside, inside, outside and so on."""
+    """COCO's RLE: column by column, lengths of runs outside, inside, outside and so on."""
     flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
     counts = np.diff([0, *changes, mask.size]).tolist()
@@ -85,10 +85,10 @@ def run_lengths(mask):
 
 
 def draw(image, records, masks, lines):
-    """The image with what was found on it."""
+    """A copy of the image with its detections drawn."""
     image = image.copy()
     for number, record in enumerate(records):
-        hue = np.uint8([[[number * 67 % 180, 200, 255]]])  # far from that of the one before
+        hue = np.uint8([[[number * 67 % 180, 200, 255]]])  # far from the previous one
         colour = [int(x) for x in cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0]]
         if masks:
             image[masks[number]] = image[masks[number]] * 0.5 + np.float64(colour) * 0.5
@@ -106,33 +106,33 @@ def draw(image, records, masks, lines):
 
 
 def detect(session, about, image):
-    """What is found in an image (H, W, 3) BGR, as records; and masks (H, W), if there are any."""
+    """Detections of an image (H, W, 3) BGR as records; and masks (H, W), if the model has them."""
     pixels, place, size = prepare(image, about["input"])
-    found = dict(zip(about["outputs"], session.run(None, {"images": pixels})))
+    outputs = dict(zip(about["outputs"], session.run(None, {"images": pixels})))
     scale, tasks = image.shape[1::-1] / size, about.get("tasks", {})
-    boxes = np.clip(found["boxes"][0].reshape(-1, 2, 2) - place, 0, size) * scale
+    boxes = np.clip(outputs["boxes"][0].reshape(-1, 2, 2) - place, 0, size) * scale
     if "masks" in tasks:
         centres = [np.arange(side) + 0.5 for side in image.shape[1::-1]]
         stride = tasks["masks"]["stride"]
         places = [(x / s + p) / stride for x, s, p in zip(centres, scale, place)]
     records, masks = [], []
-    for i in range(found["counts"][0]):
+    for i in range(outputs["counts"][0]):
         if not (boxes[i][1] > boxes[i][0]).all():  # outside the image
             continue
         record = {
-            "class": about["classes"][found["labels"][0, i]],
-            "score": float(found["scores"][0, i]),
+            "class": about["classes"][outputs["labels"][0, i]],
+            "score": float(outputs["scores"][0, i]),
             "bbox": [*boxes[i][0].tolist(), *(boxes[i][1] - boxes[i][0]).tolist()],
         }
         if "masks" in tasks:
-            factors = found["mask_coefficients"][0, i]
-            masks.append(draw_mask(boxes[i], factors, found["mask_prototypes"][0], places))
+            factors = outputs["mask_coefficients"][0, i]
+            masks.append(draw_mask(boxes[i], factors, outputs["mask_prototypes"][0], places))
             record["segmentation"] = run_lengths(masks[-1])
         if "keypoints" in tasks:
-            points = (found["keypoints"][0, i] - place) * scale
-            scores = found["keypoint_scores"][0, i, :, None]
-            known = tasks["keypoints"].get("classes")  # that have points
-            scores = scores * (not known or int(found["labels"][0, i]) in known)
+            points = (outputs["keypoints"][0, i] - place) * scale
+            scores = outputs["keypoint_scores"][0, i, :, None]
+            known = tasks["keypoints"].get("classes")  # classes with keypoints
+            scores = scores * (not known or int(outputs["labels"][0, i]) in known)
             record["keypoints"] = np.concatenate([points, scores], axis=1).tolist()
         records.append(record)
     return records, masks
@@ -146,7 +146,7 @@ def main(model, *paths, json_file=None, folder=None):
     everything = []
     for path in paths:
         if (image := cv2.imread(path)) is None:
-            sys.exit(f"{path} is no image")
+            sys.exit(f"{path} is not an image")
         records, masks = detect(session, about, image)
         for record in records:
             x, y, w, h = record["bbox"]
@@ -165,7 +165,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="the .onnx file")
     parser.add_argument("images", nargs="+")
-    parser.add_argument("--json", help="where everything is written")
-    parser.add_argument("--draw", help="folder for drawn images")
+    parser.add_argument("--json", help="file for all detections")
+    parser.add_argument("--draw", help="folder for images with detections drawn")
     args = parser.parse_args()
     main(args.model, *args.images, json_file=args.json, folder=args.draw)

@@ -36,7 +36,7 @@ if importlib.util.find_spec("fvcore") is not None:
 
     @pytest.fixture(scope="session")
     def toy_config(toy: ToyDataset):
-        """The small model on the toy data at 64 px, batch 2, 6 iterations, CPU. To be cloned."""
+        """A narrow model on the toy data at 64 px, batch 2, 6 iterations, CPU. To be cloned."""
         config = load_config("quick/ssss_320_cpu.yaml", ["MODEL.DEVICE", "cpu"])
         use_data(
             config,
@@ -48,6 +48,7 @@ if importlib.util.find_spec("fvcore") is not None:
         config.INPUT.MAX_SIZE_TRAIN = 64
         config.INPUT.MIN_SIZE_TEST = 64
         config.INPUT.MAX_SIZE_TEST = 64
+        config.MODEL.YOLOR.WIDTH_FACTOR = 0.25
         config.SOLVER.IMS_PER_BATCH = 2
         config.SOLVER.MAX_ITER = 6
         config.SOLVER.WARMUP_ITERS = 2

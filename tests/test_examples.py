@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -22,18 +23,22 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("onnxruntime")
-    monkeypatch.setenv("ITERATIONS", "30")
+    monkeypatch.setenv("ITERATIONS", "10")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # another test has the other core
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    # Its commands are those beside the interpreter that runs this test.
-    beside = Path(sys.executable).parent
-    monkeypatch.setenv("PATH", f"{beside}{os.pathsep}{os.environ['PATH']}")
+    beside = Path(sys.executable).parent  # where its `python` is
+    folders = [str(processes.write_program(tmp_path).parent), str(beside), os.environ["PATH"]]
+    monkeypatch.setenv("PATH", os.pathsep.join(folders))
     notebook = nbformat.read(REPOSITORY / "examples" / "train.ipynb", as_version=4)
     nbformat.validate(notebook)
     assert all(not cell.get("outputs") for cell in notebook.cells)  # none is committed
     for cell in notebook.cells:
-        small = "OUTPUT_DIR output/run MODEL.YOLOR.WIDTH_FACTOR 0.25"
+        small = "--size 64 --batch 4 OUTPUT_DIR output/run MODEL.YOLOR.WIDTH_FACTOR 0.25"
         cell.source = cell.source.replace("OUTPUT_DIR output/run", small)
+        # A model that has not learned scores low.
+        low = "--output output/model.onnx --score-threshold 0.001"
+        cell.source = cell.source.replace("--output output/model.onnx", low)
+        cell.source = cell.source.replace("--train 160 --val 40", "--train 16 --val 4")
     client = nbclient.NotebookClient(
         notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
     )

@@ -19,7 +19,7 @@ from yolor_d2.d2.utils import EventStorage
 from yolor_d2.datasets.catalog import name_classes, read_class_names, register_datasets
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.hooks import ReportHook, writers_last
-from yolor_d2.modeling import start
+from yolor_d2.modeling import first_batch
 
 TINY = ["MODEL.DEVICE", "cpu", "MODEL.YOLOR.WIDTH_FACTOR", "0.125"]
 
@@ -30,9 +30,9 @@ def told():
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append(record.getMessage())
-    start.logger.addHandler(handler)
+    first_batch.logger.addHandler(handler)
     yield lines
-    start.logger.removeHandler(handler)
+    first_batch.logger.removeHandler(handler)
 
 
 @pytest.fixture

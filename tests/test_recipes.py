@@ -17,7 +17,7 @@ from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
 from yolor_d2.modeling import YOLOR
 from yolor_d2.networks import build_network, get_variant
-from yolor_d2.networks.variants import scale
+from yolor_d2.networks.variant import scale
 from yolor_d2.ops import LossGains, assign, detection_losses
 
 # Size, translate, scale, mosaics of nine, mixup, pasting, class gain, objectness gain, share of the

@@ -1,15 +1,13 @@
 """The command-line tools, run as a user runs them."""
 
 import json
-import os
 import re
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -26,6 +24,7 @@ REPOSITORY = Path(__file__).parents[1]
 QUICK = model_zoo.get_config_file("quick/ssss_320_cpu.yaml")
 # Four iterations of two images at 64 px; so short a run finds boxes of very low score only.
 SHORT = [
+    *("MODEL.YOLOR.WIDTH_FACTOR", 0.25),
     *("INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.MAX_SIZE_TRAIN", 64),
     *("INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 64),
     *("SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 1),
@@ -33,15 +32,9 @@ SHORT = [
 ]
 
 
-def run(tool: str, *arguments) -> subprocess.CompletedProcess:
+def run(tool: str, *arguments) -> subprocess.CompletedProcess[str]:
     """Run a tool in a process of its own, outside the repository."""
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / tool), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        cwd=tempfile.gettempdir(),
-        capture_output=True,
-        text=True,
-    )
+    return processes.run([REPOSITORY / "tools" / tool, *arguments])
 
 
 def succeed(tool: str, *arguments) -> str:
@@ -204,7 +197,7 @@ def test_lengths_in_epochs_are_written_as_iterations(data, tmp_path):
         "  WARMUP_MAX_SHARE: 0.0\n  AMP: {ENABLED: True, DTYPE: bfloat16}\n"
     )
     command[2] = config
-    succeed(*command, *SHORT[:8], "DATASETS.TEST", ())
+    succeed(*command, *SHORT[:10], "DATASETS.TEST", ())
     written = (tmp_path / "run" / "config.yaml").read_text()
     # 12 batches are nearly the 1, 2, 2, 3 and 3 of the iterations of a warm-up of 5.
     assert "MAX_ITER: 5\n" in written and "WARMUP_ITERS: 5\n" in written
@@ -224,14 +217,14 @@ def test_anchors_are_fitted_and_can_be_trained_with(data, tmp_path):
     command = ["fit_anchors.py", "--config-file", QUICK, *data[:3]]
     output = succeed(
         *(*command, "--output", config, "--generations", 50, "--count", 3),
-        *(*SHORT[:8], "MODEL.YOLOR.ANCHORS", small),
+        *(*SHORT[:10], "MODEL.YOLOR.ANCHORS", small),
     )
     before, after = (
         float(re.search(f"{title}: ([0-9.]+) %", output)[1]) for title in ("now", "fitted")
     )
     assert before < 98 < after
     assert "ANCHORS:" in output
-    options = [*SHORT[:8], "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 1]
+    options = [*SHORT[:10], "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 1]
     run = ["train_net.py", "--config-file", config, *data[:3], *options]
     warning = "match an anchor"
     assert warning not in succeed(*run, "OUTPUT_DIR", tmp_path / "fitted")

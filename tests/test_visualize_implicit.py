@@ -1,10 +1,7 @@
 """Pictures of implicit knowledge: the right values at the right places."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
+import processes
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -161,12 +158,7 @@ def test_alignment_shows_the_shift_that_an_addition_makes():
 
 
 def plot(*args):
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "tools/plot_implicit.py", *map(str, args)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return processes.run(["tools/plot_implicit.py", *args], cwd=processes.REPOSITORY)
 
 
 def test_the_command(tmp_path):

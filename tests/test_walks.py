@@ -4,14 +4,13 @@ line by line, every command as it stands there. Only trainings are shortened, by
 from __future__ import annotations
 
 import json
-import os
 import re
+import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -50,29 +49,17 @@ class Walker:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        beside = Path(sys.executable).parent  # where pip puts programs
-        self.environment = {
-            **os.environ,
-            "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-        }
 
-    def call(self, command: str, status: int = 0) -> str:
+    def call(self, command: str) -> str:
         """Run a command; what it prints."""
-        done = subprocess.run(
-            command,
-            shell=True,
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == status, f"{command}\n{done.stdout[-3000:]}"
-        assert "Traceback" not in done.stdout, f"{command}\n{done.stdout[-3000:]}"
-        return done.stdout
+        program, *words = shlex.split(command)
+        assert not set(command) & set("*?$|;&<>`~"), f"{command}: needs a shell"
+        words = {"yolor-d2": ["-m", "yolor_d2"], "python": []}[program] + words
+        done = processes.run(words, cwd=self.folder)
+        printed = done.stdout + done.stderr
+        assert done.returncode == 0, f"{command}\n{printed[-3000:]}"
+        assert "Traceback" not in printed, f"{command}\n{printed[-3000:]}"
+        return printed
 
     def walk(self, lines: list[str]) -> dict[str, str]:
         """Run commands, trainings shortened; what each printed."""
@@ -85,7 +72,7 @@ class Walker:
 
     def python(self, code: str) -> str:
         (self.folder / "walk.py").write_text(code, encoding="utf-8")
-        return self.call(f"{sys.executable} walk.py")
+        return self.call("python walk.py")
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 
+import processes
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -18,16 +17,6 @@ from yolor_d2.datasets.catalog import load_test_items
 from yolor_d2.toy import ToyDataset
 
 REPOSITORY = Path(__file__).parents[1]
-# One process for all lines, as importing what they need is most of their time.
-WALK = """
-import shlex, sys
-from yolor_d2.cli import main
-for line in sys.argv[1:]:
-    print("$", line, flush=True)
-    status = main(shlex.split(line))
-    if status:
-        sys.exit(f"{line!r} ended with status {status}")
-"""
 
 
 @pytest.mark.slow
@@ -41,15 +30,12 @@ def test_from_a_data_set_to_boxes_in_the_words_of_ultralytics(toy: ToyDataset, t
         f"predict --weights runs/exp --source {toy.val_images} --json found.json imgsz=96",
         "analyze runs/exp",
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", WALK, *lines],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "weights runs/exp/model_best.pth" in done.stderr
+    errors = ""
+    for line in lines:
+        done = processes.run(["-m", "yolor_d2", *shlex.split(line)], cwd=tmp_path)
+        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+        errors += done.stderr
+    assert "weights runs/exp/model_best.pth" in errors
     found = tmp_path / "runs" / "found"
     drawn = {path.stem for path in found.iterdir() if not path.name.startswith(".")}
     assert drawn == {path.stem for path in toy.val_images.iterdir()}

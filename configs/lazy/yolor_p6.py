@@ -2,8 +2,8 @@
 
     python lazyconfig_train_net.py --config-file configs/lazy/yolor_p6.py --num-gpus 8
 
-That script knows neither the moving average nor the warm-up of single parameter groups; for the
-paper's recipe use yolor-d2 train with configs/yolor_p6.yaml.
+That script has no moving average and no warm-up per parameter group; for the paper's recipe use
+yolor-d2 train with configs/yolor_p6.yaml.
 """
 
 import torch

@@ -36,7 +36,7 @@ from yolor_d2.commands import convert_weights as command
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.networks import build_network, get_variant
-from yolor_d2.networks.variants import for_deployment, scale
+from yolor_d2.networks.variant import for_deployment, scale
 
 FACTOR = 0.125
 ROWS = ["yolov7_tiny", "yolov7", "yolov7_w6", "yolov5_s", "yolov5_s_implicit"]

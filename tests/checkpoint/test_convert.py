@@ -3,12 +3,12 @@
 import json
 import logging
 import math
-import subprocess
 import sys
 import types
 from dataclasses import replace
 
 import numpy as np
+import processes
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -21,7 +21,7 @@ from yolor_d2.checkpoint.conversion.parts import parts_of, to_meta_arch
 from yolor_d2.config import load_config
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.networks import build_network, get_variant
-from yolor_d2.networks.variants import without_implicit
+from yolor_d2.networks.variant import without_implicit
 
 SMALL = "yolor_ssss_s2d"  # form Y
 # The layout of YOLOR-CSP, narrow and shallow; form D.
@@ -325,8 +325,7 @@ def test_trained_weights_of_the_zoo():
 
 
 def convert(*args):
-    command = [sys.executable, "-W", "ignore", "tools/convert_weights.py", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return processes.run(["tools/convert_weights.py", *args], cwd=processes.REPOSITORY)
 
 
 def test_the_command_writes_what_detectron2_loads(tmp_path):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -126,12 +125,7 @@ checkpointer.save("model_0000009", iteration=9)
 
 def test_a_disk_that_takes_no_more_is_named_and_earlier_files_stay(tmp_path):
     """A limit on the size of files stands for the full disk; the error differs in its number."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FULL_DISK, str(tmp_path)],
-        env={"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
+    done = processes.run(["-c", FULL_DISK, tmp_path])
     last_line = done.stderr.strip().splitlines()[-1]
     assert "model_0000009.pth" in last_line and "File too large" in last_line
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_0000004.pth"]

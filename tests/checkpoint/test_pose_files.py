@@ -18,7 +18,7 @@ from yolor_d2.d2.modeling import build_model
 from yolor_d2.layers.fuse import fuse_for_inference
 from yolor_d2.modeling import YOLOR
 from yolor_d2.networks import get_variant
-from yolor_d2.networks.variants import scale
+from yolor_d2.networks.variant import scale
 
 CONFIG = "yolov7_w6_pose.yaml"
 HEAD = 118  # its number in their file, which lacks auxiliary heads

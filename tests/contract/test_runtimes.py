@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.runtime import ENVIRONMENT_VARIABLE, is_installed
+from yolor_d2.runtime import ENVIRONMENT_VARIABLE, RUNTIME, is_installed
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +23,7 @@ pytestmark = [
 
 REPOSITORY = Path(__file__).parents[2]
 RUNTIMES = ("detectron2", "builtin")
-ITERATIONS = 60
+ITERATIONS = 40
 TIMING = {"time", "data_time", "rank_data_time", "eta_seconds"}
 
 
@@ -45,16 +43,11 @@ def work(toy, toy_config, tmp_path_factory) -> Callable[..., Path]:
         folder.mkdir(exist_ok=True)
         cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS = str(folder), str(weights)
         (folder / "given.yaml").write_text(cfg.dump(), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, Path(__file__).with_name("worker.py"), command, folder / "given.yaml"],
-            env={
-                **os.environ,
-                ENVIRONMENT_VARIABLE: runtime,
-                "PYTHONPATH": str(REPOSITORY),
-                "OMP_NUM_THREADS": "1",
-            },
-            capture_output=True,
-            text=True,
+        worker = Path(__file__).with_name("worker.py")
+        done = processes.run(
+            [worker, command, folder / "given.yaml"],
+            environment={ENVIRONMENT_VARIABLE: runtime},
+            fresh=runtime != RUNTIME,
         )
         assert done.returncode == 0, done.stderr[-4000:]
         return folder

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import Process
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -70,36 +70,25 @@ def is_there(pid: int) -> bool:
     [(LOADER, []), (LOADER, ["sleep"]), (LOADER, ["thread"]), (POOL, [])],
     ids=["full queues", "asleep", "forked by a thread", "pool"],
 )
-def test_killed_parent(program, arguments):
+def test_killed_parent(program, arguments, tmp_path):
     pytest.importorskip("yolor_d2.d2.config")
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", program, *arguments],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    pids = [int(word) for word in process.stdout.readline().split()]
+    process = Process(["-c", program, *arguments], tmp_path / "output.txt", tmp_path / "errors.txt")
+    pids = [int(word) for word in process.wait_for_line().split()]
     assert len(pids) >= 2 and all(map(is_there, pids))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     end = time.monotonic() + 2
     while (left := [pid for pid in pids if is_there(pid)]) and time.monotonic() < end:
         time.sleep(0.02)
-    process.stdout.close()
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
 
 
-def test_signals_of_others_are_not_heeded():
+def test_signals_of_others_are_not_heeded(tmp_path):
     """Ctrl-C reaches all processes of a terminal; the workers go on working for their parent."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", LOADER],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    pids = [int(word) for word in process.stdout.readline().split()]
+    process = Process(["-c", LOADER], tmp_path / "output.txt", tmp_path / "errors.txt")
+    pids = [int(word) for word in process.wait_for_line().split()]
     for number in (signal.SIGTERM, signal.SIGINT):
         for pid in pids:
             os.kill(pid, number)
@@ -107,4 +96,3 @@ def test_signals_of_others_are_not_heeded():
     assert all(map(is_there, pids))
     process.kill()
     process.wait()
-    process.stdout.close()

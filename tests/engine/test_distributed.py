@@ -8,12 +8,10 @@ batch norm (without SyncBN) takes its statistics over them.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import Process
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
@@ -56,18 +54,10 @@ def run(scenario: str, cfg: CfgNode) -> list[tuple[int, str]]:
     config.write_text(cfg.dump(), encoding="utf-8")
     worker = Path(__file__).with_name("distributed_worker.py")
     logs = [folder / f"output_{rank}.txt" for rank in range(WORLD_SIZE)]
-    processes = []
-    for rank, log in enumerate(logs):
-        arguments = [worker, scenario, config, rank, WORLD_SIZE, folder / "store"]
-        with open(log, "wb") as file:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-W", "ignore", *map(str, arguments)],
-                    env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-                    stdout=file,
-                    stderr=file,
-                )
-            )
+    processes = [
+        Process([worker, scenario, config, rank, WORLD_SIZE, folder / "store"], log)
+        for rank, log in enumerate(logs)
+    ]
     try:
         codes = [process.wait(timeout=120) for process in processes]
     finally:

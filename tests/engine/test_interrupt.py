@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import Process
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
@@ -17,8 +16,8 @@ import torch
 
 from yolor_d2.d2.engine import HookBase
 from yolor_d2.engine import Trainer
-from yolor_d2.engine import interrupt as interrupt_module
-from yolor_d2.engine.interrupt import Interrupted, InterruptHook
+from yolor_d2.engine.distributed import interrupt as interrupt_module
+from yolor_d2.engine.distributed.interrupt import Interrupted, InterruptHook
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -131,15 +130,8 @@ def test_a_signal_to_the_whole_group_of_processes(cfg, number):
     folder.mkdir()
     (folder / "given.yaml").write_text(cfg.dump(), encoding="utf-8")
     log = folder / "output.txt"
-    with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, REPOSITORY / "tools" / "train_net.py", "--config-file", "given.yaml"],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-            cwd=folder,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+    command = [REPOSITORY / "tools" / "train_net.py", "--config-file", "given.yaml"]
+    process = Process(command, log, cwd=folder)  # in a group of its own
     try:
         figures = folder / "metrics.json"
         while not (figures.exists() and figures.stat().st_size):  # after 20 iterations

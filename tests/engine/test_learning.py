@@ -64,6 +64,7 @@ def test_images_are_learned_by_heart(real_data, tmp_path):
     cfg = overfit_config(tmp_path, tmp_path / "two.json", source / "train")
     cfg.SOLVER.IMS_PER_BATCH = 2
     cfg.SOLVER.BASE_LR *= 2  # gradients grow with the batch
+    cfg.MODEL.YOLOR.WIDTH_FACTOR = 0.5
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = 200, 200
     trainer = train(cfg)
 

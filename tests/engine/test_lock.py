@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import Process
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.engine import lock
-from yolor_d2.engine.lock import FolderInUseError, locked, take_lock
+from yolor_d2.engine.distributed import lock
+from yolor_d2.engine.distributed.lock import FolderInUseError, locked, take_lock
 
 REPOSITORY = Path(__file__).parents[2]
 # Holds the lock, and has a forked child that outlives it by a second, as workers may.
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from yolor_d2.engine.lock import take_lock
+from yolor_d2.engine.distributed.lock import take_lock
 held = take_lock(Path(sys.argv[1]))
 if os.fork() == 0:
     parent = os.getppid()
@@ -37,17 +36,11 @@ time.sleep(1000)
 
 @pytest.fixture
 def holder(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", HOLDER, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "held\n"
+    process = Process(["-c", HOLDER, tmp_path], tmp_path / "output.txt", tmp_path / "errors.txt")
+    assert process.wait_for_line() == "held"
     yield process
     process.kill()
     process.wait()
-    process.stdout.close()
 
 
 def test_a_second_run_is_refused_and_told_of_the_first(tmp_path, holder):
@@ -65,7 +58,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(tmp_path, holder):
 def test_the_lock_is_free_after_kill_9(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     begin = time.monotonic()
-    take_lock(tmp_path).release()  # the holder is a zombie, its child has the lock for a second
+    take_lock(tmp_path).release()  # the child of the holder has the lock for a second
     assert time.monotonic() - begin < 4
     assert json.loads((tmp_path / lock.HOLDER_NAME).read_text())["pid"] == os.getpid()
 

@@ -42,10 +42,10 @@ variant = pytest.mark.skipif(
     os.environ.get("YOLOR_D2_PROCESSES") != "all", reason="YOLOR_D2_PROCESSES=all runs variants too"
 )
 
-KILLS = int(os.environ.get("YOLOR_D2_KILLS", "2"))
+KILLS = int(os.environ.get("YOLOR_D2_KILLS", "1"))
 SEED = int(os.environ.get("YOLOR_D2_KILL_SEED", "0"))
 # Longest time from the first sign of training to the kill, in seconds.
-LATEST = 4.0
+LATEST = 2.0
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import processes
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -107,12 +106,12 @@ def test_evaluation_alone_gives_the_figures_of_all_tasks(trained, tmp_path):
         ]
     ]
     command = [
-        *(sys.executable, "-W", "ignore", "tools/train_net.py", "--eval-only"),
+        *("tools/train_net.py", "--eval-only"),
         *("--config-file", str(trained / "config.yaml"), "OUTPUT_DIR", str(tmp_path)),
         *("MODEL.WEIGHTS", str(trained / "model_final.pth")),
         *("TEST.EXPECTED_RESULTS", repr(expected)),
     ]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = processes.run(command, cwd=processes.REPOSITORY)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Image classes: mAP" in done.stdout + done.stderr
     assert "Embeddings: found" in done.stdout + done.stderr

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import Process
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
@@ -256,14 +255,8 @@ def test_the_files_of_a_teacher_are_the_runs(taught, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["teacher_notes.txt"]
 
 
-def command(*arguments: object, log: Path) -> subprocess.Popen:
-    with open(log, "ab") as file:
-        return subprocess.Popen(
-            [sys.executable, REPOSITORY / "tools" / "train_net.py", *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
+def command(*arguments: object, log: Path) -> Process:
+    return Process([REPOSITORY / "tools" / "train_net.py", *arguments], log)
 
 
 @pytest.mark.slow

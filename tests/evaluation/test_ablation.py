@@ -1,11 +1,9 @@
 """The paper's tables: rows that exist, scales, and statements no stronger than the seeds allow."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import partial
 
+import processes
 import pytest
 import torch
 
@@ -207,13 +205,8 @@ def test_a_table_has_the_papers_figures_beside():
 # ---- The command
 
 
-def run(*args, **env):
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "tools/run_ablation.py", *map(str, args)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-    )
+def run(*args):
+    return processes.run(["tools/run_ablation.py", *args], cwd=processes.REPOSITORY)
 
 
 def test_wrong_arguments_are_named(capsys):

@@ -11,11 +11,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import processes
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -82,9 +82,7 @@ def walk(tmp_path_factory):
     (folder / "examples").symlink_to(ROOT / "examples")
     environment = {**os.environ, "ORT": str(lay_out_release(folder / "onnxruntime"))}
     (folder / "bin").mkdir()
-    program = folder / "bin/yolor-d2"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m yolor_d2 "$@"\n')
-    program.chmod(0o755)
+    program = processes.write_program(folder / "bin")
     environment["PATH"] = f"{program.parent}:{environment['PATH']}"
     environment["PYTHONPATH"] = f"{ROOT}:{environment.get('PYTHONPATH', '')}"
 
@@ -113,20 +111,18 @@ def test_it_says_what_the_python_example_says(export, compiled, tmp_path):
     # Any size, and one size of canvas alone.
     for options in ([], ["--size", "96", "128", "--half", "--opset", "20"]):
         model = str(export("onnx", *options))
-        programs = [str(compiled)], [sys.executable, str(ROOT / "examples/onnx_predict.py")]
-        found = [
-            subprocess.run([*program, model, *photos], capture_output=True, text=True, check=True)
-            for program in programs
-        ]
-        lines = found[0].stdout.splitlines()
-        assert len(lines) > 20 and lines == found[1].stdout.splitlines()
+        command = [str(compiled), model, *photos]
+        ours = subprocess.run(command, capture_output=True, text=True, check=True)
+        theirs = processes.run([ROOT / "examples/onnx_predict.py", model, *photos])
+        lines = ours.stdout.splitlines()
+        assert len(lines) > 20 and lines == theirs.stdout.splitlines(), theirs.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.ppm"], "nowhere.ppm is no image of a known kind"),
-        (["short.ppm"], "short.ppm ends too early"),
+        (["nowhere.ppm"], "nowhere.ppm is not an image of a supported format"),
+        (["short.ppm"], "short.ppm is truncated"),
         ([], "expected model.onnx image"),
     ],
 )

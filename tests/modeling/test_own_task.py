@@ -2,10 +2,10 @@
 
 import importlib
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
@@ -94,7 +94,7 @@ def test_another_task_does_not_take_its_name():
 
 @pytest.mark.slow
 def test_the_command_trains_and_evaluates_it(folder, toy, tmp_path):
-    command = [sys.executable, "-m", "yolor_d2", "train", "--import", "area_task"]
+    command = ["-m", "yolor_d2", "train", "--import", "area_task"]
     command += ["--config-file", "quick/toy_cpu.yaml"]
     command += ["--train", toy.train_json, toy.train_images, "--val", toy.val_json, toy.val_images]
     opts = {
@@ -104,9 +104,7 @@ def test_the_command_trains_and_evaluates_it(folder, toy, tmp_path):
         **{"SOLVER.IMS_PER_BATCH": 2, "TEST.REPORT": False, "DATALOADER.NUM_WORKERS": 0},
     }
     command += [word for pair in opts.items() for word in pair]
-    done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, cwd=folder, timeout=300
-    )
+    done = processes.run(command, cwd=folder, fresh=True)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = (tmp_path / "run" / "metrics.json").read_text()
     assert '"loss_area"' in metrics and '"area/error"' in metrics

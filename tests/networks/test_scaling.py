@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from yolor_d2.layers import ELAN, FORM_V7
 from yolor_d2.networks import VARIANTS, Variant, build_network, get_variant
 from yolor_d2.networks.network import customise
-from yolor_d2.networks.variants import compound_scale, deeper, scale, scale_width
+from yolor_d2.networks.variant import compound_scale, deeper, scale, scale_width
 
 V7, V7_W6 = VARIANTS["yolov7"], VARIANTS["yolov7_w6"]
 

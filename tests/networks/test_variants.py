@@ -13,7 +13,8 @@ from yolor_d2.layers.fuse import fuse_for_inference
 from yolor_d2.networks import VARIANTS, Variant, build_network, get_variant
 from yolor_d2.networks.complexity import measure_complexity
 from yolor_d2.networks.network import customise
-from yolor_d2.networks.variants import SMALL_CSP, STEM_C, scale
+from yolor_d2.networks.variant import scale
+from yolor_d2.networks.variants import SMALL_CSP, STEM_C
 
 # What the paper's tables and the authors' configurations have with 80 classes: parameters, the same
 # with norms fused, implicit parameters, and 10^9 FLOPs, counted the paper's way, at a size. The

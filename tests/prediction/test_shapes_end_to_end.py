@@ -2,12 +2,10 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -20,12 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def command(*words) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "yolor_d2.cli", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = processes.run(["-m", "yolor_d2", *words])
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout + done.stderr
 

@@ -16,21 +16,23 @@ from .downsample import (
 )
 from .elan import EELAN, ELAN
 from .implicit import (
-    PER_ANCHOR,
-    REPRESENTATIONS,
-    SCOPES,
     AnchorwiseConv,
     FixedImplicit,
     Implicit,
-    ImplicitOptions,
-    ImplicitSpec,
     build_implicit,
     implicit_penalty,
+    widened,
+)
+from .implicit_words import (
+    PER_ANCHOR,
+    REPRESENTATIONS,
+    SCOPES,
+    ImplicitOptions,
+    ImplicitSpec,
     parse_implicit,
     register_representation,
     register_scope,
     split_levels,
-    widened,
 )
 from .operators import OPERATORS, Affine, Operator, register_operator
 from .registry import Registry

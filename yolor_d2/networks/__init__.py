@@ -11,7 +11,8 @@ from .branches import (
 from .head import AnchorHead
 from .neck import OUTPUTS, PANNeck
 from .network import YOLORNetwork, build_network
-from .variants import VARIANTS, Variant, get_variant
+from .variant import Variant
+from .variants import VARIANTS, get_variant
 
 __all__ = [
     "OUTPUTS",

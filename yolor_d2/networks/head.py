@@ -30,7 +30,7 @@ class AnchorHead(nn.Module):
         num_anchors: anchors A per cell.
         num_classes: classes K, at least 1.
         implicit: implicit knowledge on the outputs, see `layers.parse_implicit`; the published
-            models multiply. "sizes" refines tw and th alone (a name of `layers.implicit.SCOPES`).
+            models multiply. "sizes" refines tw and th alone (a name of `layers.SCOPES`).
             One for all levels, or one each with commas, fine to coarse.
         alignment: implicit knowledge on the inputs for each anchor ("per_anchor", see
             `layers.AnchorwiseConv`), or "none"; any other alignment is the neck's.

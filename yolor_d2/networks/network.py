@@ -16,7 +16,8 @@ from ..ops.decode import decode
 from .backbone import YOLORBackbone
 from .head import AnchorHead
 from .neck import PANNeck
-from .variants import Anchors, Variant, compound_scale, get_variant, scale
+from .variant import Anchors, Variant, compound_scale, scale
+from .variants import get_variant
 
 
 def anchors_tensor(anchors: Anchors, num_levels: int) -> Tensor:
