@@ -2,6 +2,7 @@
 # make test    set up, then all tests
 # make lint    formatting, lint rules, imports, types, spelling, wording
 # make docs    the documents as a site, in site/
+# make dist    wheel and source distribution, checked, in dist/
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ DEMO := output/demo
 # Raised once for every process by what Detectron2 imports.
 export PYTHONWARNINGS := ignore::FutureWarning:torch.jit._script
 
-.PHONY: venv demo test lint docs
+.PHONY: venv demo test lint docs dist
 
 venv: $(VENV)/.ready
 
@@ -62,4 +63,17 @@ docs: $(VENV)/.docs
 
 $(VENV)/.docs: $(VENV)/.ready
 	$(RUN) -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[docs]'
+	@touch $@
+
+# In an environment of its own: building needs nothing of what the package needs.
+DIST_VENV := .venv-dist
+dist: $(DIST_VENV)/.ready
+	rm -rf dist build
+	$(DIST_VENV)/bin/python -m build
+	$(DIST_VENV)/bin/python -m twine check --strict dist/*
+	.ci/check_dist dist
+
+$(DIST_VENV)/.ready: constraints.txt
+	$(PYTHON) -m venv $(DIST_VENV)
+	$(DIST_VENV)/bin/python -m pip install --quiet build twine
 	@touch $@

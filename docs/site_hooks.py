@@ -1,4 +1,4 @@
-"""What mkdocs adds to the folder docs/: documents of the repository's root, and linked source files.
+"""What mkdocs adds to docs/: documents of the repository root, and linked source files.
 
 Pages are written for GitHub: README.md links to docs/NAME.md, and pages to ../yolor_d2/NAME.py. On the
 site README.md is the first page, and such a source file is a text file below source/.

@@ -108,31 +108,31 @@ def draw(image, records, masks, lines):
 def detect(session, about, image):
     """Detections of an image (H, W, 3) BGR as records; and masks (H, W), if the model has them."""
     pixels, place, size = prepare(image, about["input"])
-    found = dict(zip(about["outputs"], session.run(None, {"images": pixels})))
+    outputs = dict(zip(about["outputs"], session.run(None, {"images": pixels})))
     scale, tasks = image.shape[1::-1] / size, about.get("tasks", {})
-    boxes = np.clip(found["boxes"][0].reshape(-1, 2, 2) - place, 0, size) * scale
+    boxes = np.clip(outputs["boxes"][0].reshape(-1, 2, 2) - place, 0, size) * scale
     if "masks" in tasks:
         centres = [np.arange(side) + 0.5 for side in image.shape[1::-1]]
         stride = tasks["masks"]["stride"]
         places = [(x / s + p) / stride for x, s, p in zip(centres, scale, place)]
     records, masks = [], []
-    for i in range(found["counts"][0]):
+    for i in range(outputs["counts"][0]):
         if not (boxes[i][1] > boxes[i][0]).all():  # outside the image
             continue
         record = {
-            "class": about["classes"][found["labels"][0, i]],
-            "score": float(found["scores"][0, i]),
+            "class": about["classes"][outputs["labels"][0, i]],
+            "score": float(outputs["scores"][0, i]),
             "bbox": [*boxes[i][0].tolist(), *(boxes[i][1] - boxes[i][0]).tolist()],
         }
         if "masks" in tasks:
-            factors = found["mask_coefficients"][0, i]
-            masks.append(draw_mask(boxes[i], factors, found["mask_prototypes"][0], places))
+            factors = outputs["mask_coefficients"][0, i]
+            masks.append(draw_mask(boxes[i], factors, outputs["mask_prototypes"][0], places))
             record["segmentation"] = run_lengths(masks[-1])
         if "keypoints" in tasks:
-            points = (found["keypoints"][0, i] - place) * scale
-            scores = found["keypoint_scores"][0, i, :, None]
+            points = (outputs["keypoints"][0, i] - place) * scale
+            scores = outputs["keypoint_scores"][0, i, :, None]
             known = tasks["keypoints"].get("classes")  # classes with keypoints
-            scores = scores * (not known or int(found["labels"][0, i]) in known)
+            scores = scores * (not known or int(outputs["labels"][0, i]) in known)
             record["keypoints"] = np.concatenate([points, scores], axis=1).tolist()
         records.append(record)
     return records, masks

@@ -201,7 +201,7 @@ def prepare() -> None:
         evaluate = Trainer.test.__func__
 
         def test(cls, cfg, model, evaluators=None):
-            from yolor_d2.engine.progress import progress
+            from yolor_d2.engine.distributed.progress import progress
 
             with progress.during("evaluation"):
                 if comm.get_rank() == do["long"][0]:

@@ -21,7 +21,7 @@ from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.d2.modeling import build_model
 from yolor_d2.files.images import read_image
 from yolor_d2.predictor import BatchPredictor
-from yolor_d2.visualize.pictures import draw_boxes
+from yolor_d2.visualize.boxes import draw_boxes
 
 LOW = 0.002
 

@@ -15,11 +15,11 @@ from yolor_d2.benchmark import gpu
 from yolor_d2.benchmark.gpu import (
     common,
     golden,
+    nms,
     processes,
     record,
     step,
     suite,
-    suppression,
     training,
 )
 from yolor_d2.benchmark.gpu.common import Findings, Setting, unless_too_large
@@ -108,9 +108,9 @@ def test_the_shares_fit_into_eight_minutes():
 def test_a_part_may_use_what_those_before_it_have_left(monkeypatch):
     parts = {name: Part(name, lambda *_: None, 10) for name in "abc"}
     monkeypatch.setattr(gpu, "PARTS", parts)
-    assert gpu.share_of("b", ["c"], left=25) == 15
-    assert gpu.share_of("b", ["c"], left=12) == 10  # they have used too much
-    assert gpu.share_of("c", [], left=4) == 4
+    assert gpu.time_for("b", ["c"], left=25) == 15
+    assert gpu.time_for("b", ["c"], left=12) == 10  # they have used too much
+    assert gpu.time_for("c", [], left=4) == 4
 
 
 def test_a_part_without_time_is_left_out(setting):
@@ -269,9 +269,9 @@ def test_boxes_are_found_again_in_any_order():
     wanted = instances([[0.0, 0, 4, 4], [1, 1, 5, 5], [2, 2, 6, 6], [3, 3, 7, 7]], [0, 1, 2, 3])
     # The second one moved by 0.04 px, the first one by 0.06, the third one of another class.
     found = instances([[1.04, 1, 5, 5], [0.06, 0, 4, 4], [2, 2, 6, 6], [3, 3, 7, 7]], [1, 0, 0, 3])
-    assert suppression.share_found(wanted, found) == 0.5
-    assert suppression.share_found(wanted, instances([], [])) == 0
-    assert suppression.share_found(instances([], []), wanted) == 1
+    assert nms.fraction_matched(wanted, found) == 0.5
+    assert nms.fraction_matched(wanted, instances([], [])) == 0
+    assert nms.fraction_matched(instances([], []), wanted) == 1
 
 
 @pytest.mark.parametrize("other", [1.5, float("nan")])

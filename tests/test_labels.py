@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.visualize import labels as module
+from yolor_d2.visualize.boxes import PALETTE, draw_boxes
 from yolor_d2.visualize.labels import (
     LEAST_LETTERS,
     default_font_file,
@@ -22,7 +23,6 @@ from yolor_d2.visualize.labels import (
     text_colour,
     write_text,
 )
-from yolor_d2.visualize.pictures import PALETTE, draw_boxes
 
 TEXTS = ["a", "person 0.87", "Straße", "a class with a very long name that no box can hold 0.50"]
 

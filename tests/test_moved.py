@@ -43,6 +43,33 @@ def test_no_former_name_hides_a_module():
     assert yolor_d2.__version__
 
 
+@pytest.mark.parametrize(
+    ("module", "former", "name"),
+    [
+        ("networks.branches", "Found", "DetectedBoxes"),
+        ("networks.branches.branch", "Found", "DetectedBoxes"),
+        ("evaluation.coco_metrics", "COCOFigures", "COCOMetrics"),
+    ],
+)
+def test_a_former_name_of_a_class_is_the_class(module, former, name):
+    module = importlib.import_module(f"yolor_d2.{module}")
+    with pytest.warns(DeprecationWarning, match=f"{former} is {name} now"):
+        assert getattr(module, former) is getattr(module, name)
+    with pytest.raises(AttributeError, match="has no attribute 'not_there'"):
+        _ = module.not_there
+
+
+def test_a_task_may_name_its_metrics_figures():
+    from yolor_d2.tasks import Task
+
+    with pytest.warns(DeprecationWarning, match="Own.figures is `metrics` now"):
+
+        class Own(Task):
+            figures = "area"
+
+    assert Own.metrics == "area"
+
+
 def test_a_former_name_runs_as_a_program(tmp_path):
     command = [sys.executable, "-m", "yolor_d2.data.toy", str(tmp_path / "toy"), "--train", "2"]
     done = subprocess.run([*command, "--val", "1"], capture_output=True, text=True)

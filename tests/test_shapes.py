@@ -12,9 +12,13 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 from yolor_d2.api import Result as ApiResult
 from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.ops.masks import BoxMasks, MaskPiece
-from yolor_d2.prediction import outputs
+from yolor_d2.prediction.coco_files import CocoResults
+from yolor_d2.prediction.folders import YoloLabels
+from yolor_d2.prediction.result import Result
 from yolor_d2.prediction.sources import Source
-from yolor_d2.visualize.pictures import PALETTE, draw_batches, draw_boxes
+from yolor_d2.prediction.text_files import CsvFile, JsonFile
+from yolor_d2.visualize.batches import draw_batches
+from yolor_d2.visualize.boxes import PALETTE, draw_boxes
 from yolor_d2.visualize.shapes import (
     MaskCrop,
     Skeleton,
@@ -158,10 +162,10 @@ def test_batches_are_drawn_with_their_masks_and_points(tmp_path):
 # ---- files
 
 
-def result(masks=MASKS, keypoints=True) -> outputs.Result:
+def result(masks=MASKS, keypoints=True) -> Result:
     boxes = np.array([[10.0, 5, 20, 15], [32, 12, 48, 28], [1, 1, 5, 5], [52, 0, 60, 8]])
     points = np.tile(np.array([[12.25, 8.5, 0.9], [18, 12, 0.2]], np.float32), (4, 1, 1))
-    return outputs.Result(
+    return Result(
         source=Source("a.png", "image", PurePosixPath("a")),
         image_id=7,
         frame=0,
@@ -188,17 +192,17 @@ def write(output, found) -> str:
 def test_json_csv_and_coco_results(tmp_path):
     mask_tools = pytest.importorskip("faster_coco_eval.core.mask")
     found = result()
-    (record,) = json.loads(write(outputs.JsonFile(tmp_path / "a.json"), found))
+    (record,) = json.loads(write(JsonFile(tmp_path / "a.json"), found))
     first, _, third, _ = record["detections"]
     assert first["keypoints"] == [[12.25, 8.5, 0.9], [18.0, 12.0, 0.2]]
     assert mask_tools.decode(first["segmentation"]).sum() == 100
     assert mask_tools.decode(third["segmentation"]).sum() == 0
-    coco = json.loads(write(outputs.CocoResults(tmp_path / "c.json", [3, 5]), found))
+    coco = json.loads(write(CocoResults(tmp_path / "c.json", [3, 5]), found))
     assert coco[1]["category_id"] == 5 and "class" not in coco[1]
     # COCO numbers pixels: the centre of pixel 0 is at 0.5.
     assert coco[0]["keypoints"] == [11.75, 8.0, 0.9, 17.5, 11.5, 0.2]
     assert (mask_tools.decode(coco[1]["segmentation"]) == MASKS[1].numpy()).all()
-    text = write(outputs.CsvFile(tmp_path / "a.csv", masks=True, skeleton=SKELETON), found)
+    text = write(CsvFile(tmp_path / "a.csv", masks=True, skeleton=SKELETON), found)
     head, one, _, three, _ = text.splitlines()
     assert head.split(",")[9:] == [
         *("polygons", "tip_x", "tip_y", "tip_score", "left_x", "left_y", "left_score")
@@ -212,7 +216,7 @@ def test_json_csv_and_coco_results(tmp_path):
 
 def test_files_of_boxes_alone_are_what_they_were(tmp_path):
     found = result(None, keypoints=False)
-    text = write(outputs.CsvFile(tmp_path / "a.csv"), found)
+    text = write(CsvFile(tmp_path / "a.csv"), found)
     assert text.splitlines()[:2] == [
         "file_name,frame,seconds,class,score,x,y,width,height",
         "a.png,0,0.0,ring,0.9,10.0,5.0,10.0,10.0",
@@ -221,12 +225,12 @@ def test_files_of_boxes_alone_are_what_they_were(tmp_path):
 
 
 def test_yolo_labels_are_outlines_or_poses(tmp_path):
-    outputs.YoloLabels(tmp_path).add(result())
+    YoloLabels(tmp_path).add(result())
     first, _, third, _ = (tmp_path / "a.txt").read_text().splitlines()
     corners = np.array(first.split()[1:], float).reshape(-1, 2) * (60, 40)
     assert sorted(map(tuple, corners.round(3).tolist())) == [(10, 5), (10, 15), (20, 5), (20, 15)]
     assert len(third.split()) == 9  # without a pixel: its box
-    outputs.YoloLabels(tmp_path).add(result(None))
+    YoloLabels(tmp_path).add(result(None))
     first = (tmp_path / "a.txt").read_text().splitlines()[0].split()
     assert first[:5] == ["0", "0.250000", "0.250000", "0.166667", "0.250000"]
     assert first[5:] == ["0.204167", "0.212500", "2", "0.000000", "0.000000", "0"]

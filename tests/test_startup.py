@@ -29,7 +29,7 @@ from yolor_d2.commands.shell import explain
 from yolor_d2.config import get_yolor_cfg, list_keys
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.export import FORMATS
-from yolor_d2.report.collect import REPORT_NAME
+from yolor_d2.report.files import REPORT_NAME
 
 REPOSITORY = Path(__file__).parents[1]
 QUICK = ["--config-file", "quick/ssss_320_cpu.yaml"]

@@ -13,19 +13,11 @@ from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.files.images import read_image
 from yolor_d2.runs import read_metrics
 from yolor_d2.toy import write_toy_dataset
+from yolor_d2.visualize.batches import draw_batches
+from yolor_d2.visualize.boxes import PALETTE, draw_boxes, line_widths
 from yolor_d2.visualize.curves import plot_curves
-from yolor_d2.visualize.pictures import (
-    PALETTE,
-    beside,
-    coco_boxes,
-    draw_batches,
-    draw_boxes,
-    draw_results,
-    enlarge,
-    line_widths,
-    tile_images,
-    write_image,
-)
+from yolor_d2.visualize.pictures import beside, enlarge, tile_images, write_image
+from yolor_d2.visualize.results import coco_boxes, draw_results
 
 NAMES = ["ring", "cross"]
 

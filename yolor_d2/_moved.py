@@ -1,4 +1,4 @@
-"""Modules by their former names, which go on working with a DeprecationWarning until version 1.0.
+"""Former names of modules and classes, which work with a DeprecationWarning until version 1.0.
 
 A new home is a row here (CONTRIBUTING.md, "Names that change").
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
@@ -56,7 +56,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "data.check.images": ("files.inspection",),
     "data.check.keypoints": ("doctor.keypoints",),
     "data.check.masks": ("doctor.masks",),
-    "data.check.pictures": ("doctor.pictures",),
+    "data.check.pictures": ("doctor.pictures", "visualize.marks"),
     "data.check.quick": ("doctor.quick",),
     "data.check.repair": ("doctor.repair",),
     "data.check.source": ("datasets.source",),
@@ -81,15 +81,39 @@ MOVED: dict[str, tuple[str, ...]] = {
     "data.toy": ("toy",),
     "data.warp": ("data.augmentation.warp",),
     "data.workers": ("workers",),
+    "engine.console": ("engine.monitoring.console",),
+    "engine.interrupt": ("engine.distributed.interrupt",),
+    "engine.launch": ("engine.distributed.launch", "engine.distributed.place"),
+    "engine.lock": ("engine.distributed.lock",),
+    "engine.loggers": ("engine.monitoring.loggers",),
+    "engine.processes": ("engine.distributed.processes",),
+    "engine.progress": ("engine.distributed.progress",),
+    "engine.time_left": ("engine.monitoring.time_left",),
+    "engine.watch": ("engine.distributed.watch", "engine.distributed.heartbeat"),
     "evaluation.ablation": ("ablation",),
     "evaluation.analysis": ("report.analysis",),
     "evaluation.coco_figures": ("evaluation.coco_metrics",),
     "evaluation.dataset_file": ("datasets.coco_file",),
-    "evaluation.errors": ("report.errors",),
-    "evaluation.report": ("report.collect",),
+    "evaluation.errors": (
+        "report.errors",
+        "report.matching",
+        "report.curves",
+        "report.confusion",
+    ),
+    "evaluation.report": (
+        "report.collect",
+        "report.files",
+        "report.thresholds",
+        "report.write",
+    ),
     "evaluation.report_compare": ("report.compare",),
-    "evaluation.report_page": ("report.page",),
-    "evaluation.report_plots": ("report.plots",),
+    "evaluation.report_page": (
+        "report.page",
+        "report.comparison_page",
+        "report.page_plots",
+        "report.page_text",
+    ),
+    "evaluation.report_plots": ("visualize.plots",),
     "evaluation.report_shapes": ("report.shapes",),
     "labels": ("visualize.labels",),
     "modeling.start": ("modeling.first_batch",),
@@ -99,6 +123,13 @@ MOVED: dict[str, tuple[str, ...]] = {
     "networks.tasks.embedding": ("networks.branches.embedding",),
     "networks.tasks.keypoints": ("networks.branches.keypoints",),
     "networks.tasks.masks": ("networks.branches.masks",),
+    "prediction.outputs": (
+        "prediction.text_files",
+        "prediction.result",
+        "prediction.coco_files",
+        "prediction.folders",
+    ),
+    "prediction.video": ("prediction.video_reader", "prediction.video_writer"),
     "shapes": ("visualize.shapes",),
     "visualize_implicit": ("visualize.implicit",),
 }
@@ -117,18 +148,18 @@ class MovedLoader(InspectLoader):
             DeprecationWarning,
             stacklevel=2,
         )
-        found = [importlib.import_module(home) for home in homes]
+        modules = [importlib.import_module(home) for home in homes]
 
         def look_up(name: str) -> Any:
-            for home in found:
+            for home in modules:
                 if hasattr(home, name):
                     return getattr(home, name)
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
-        module.__doc__ = found[0].__doc__
+        module.__doc__ = modules[0].__doc__
         module.__dict__["__getattr__"] = look_up
-        if hasattr(found[0], "__all__"):
-            module.__dict__["__all__"] = found[0].__all__
+        if hasattr(modules[0], "__all__"):
+            module.__dict__["__all__"] = modules[0].__all__
 
     def get_source(self, fullname: str) -> str:
         home = new_names(fullname)[0]
@@ -156,6 +187,27 @@ class MovedFinder(MetaPathFinder):
 def new_names(former: str) -> list[str]:
     """Full names of the modules that hold what a module held."""
     return [f"{PACKAGE}.{home}" for home in MOVED[former.removeprefix(f"{PACKAGE}.")]]
+
+
+def former_names(module: str, **names: str) -> Callable[[str], Any]:
+    """A module-level `__getattr__` that knows names which the module no longer uses.
+
+    Args:
+        module: `__name__` of the module.
+        names: the present name by the former one.
+    """
+
+    def look_up(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(
+            f"{module}.{name} is {names[name]} now; the former name goes with 1.0",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(sys.modules[module], names[name])
+
+    return look_up
 
 
 def install() -> None:

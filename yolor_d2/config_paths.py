@@ -97,7 +97,7 @@ def find_config(config_file: str | Path) -> Path:
     path = Path(config_file).expanduser()
     if (path / "config.yaml").is_file():
         return path / "config.yaml"
-    found = path if path.is_file() else zoo_path(str(config_file))
-    if found is None:
+    resolved = path if path.is_file() else zoo_path(str(config_file))
+    if resolved is None:
         raise FileNotFoundError(f"no configuration {str(config_file)!r}{_hint(str(config_file))}")
-    return found
+    return resolved

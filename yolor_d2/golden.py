@@ -43,9 +43,9 @@ def image(tag: str, shape: Iterable[int]) -> Tensor:
     """(N, C, H, W) float32 image in 0-1 with fine, middle and coarse structure."""
     n, c, h, w = shape
     total = np.zeros((n, c, h, w))
-    for size, share in ((1, 0.2), (8, 0.3), (32, 0.5)):
+    for size, weight in ((1, 0.2), (8, 0.3), (32, 0.5)):
         cells = uniform(f"{tag}:{size}", n, c, h // size, w // size)
-        total += share * cells.repeat(size, axis=2).repeat(size, axis=3)
+        total += weight * cells.repeat(size, axis=2).repeat(size, axis=3)
     return torch.from_numpy(total).float()
 
 

@@ -96,15 +96,15 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: when a source does not exist, or there is no image.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for source in sources:
         if not source.exists():
             raise FileNotFoundError(f"--input: no such file or folder {str(source)!r}")
         files = sorted(source.rglob("*")) if source.is_dir() else [source]
-        found += [x for x in files if source.is_file() or x.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
+        paths += [x for x in files if source.is_file() or x.suffix.lower() in IMAGE_SUFFIXES]
+    if not paths:
         raise FileNotFoundError(f"--input: no image in {', '.join(map(str, sources))}")
-    return found
+    return paths
 
 
 # ---- Weights and other overrides

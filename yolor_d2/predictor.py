@@ -246,20 +246,20 @@ class BatchPredictor:
         if isinstance(source, (str, Path)):
             logger.info("%s: %s", source, describe_views(windows, tile, whole))
         views = (image[top:bottom, left:right] for left, top, right, bottom in windows)
-        found = []
+        parts = []
         for window, instances in zip(windows, self.stream(views)):
             if isinstance(instances, FailedInput):
                 raise ValueError(instances.message)
-            found.append(take_from_tile(instances, window, (height, width), overlap))
-        if len(found) > 1:
-            found = [join_pieces(found, windows)]
+            parts.append(take_from_tile(instances, window, (height, width), overlap))
+        if len(parts) > 1:
+            parts = [join_pieces(parts, windows)]
         if whole:
             (instances,) = self([image])
             if isinstance(instances, FailedInput):
                 raise ValueError(instances.message)
-            found.append(Instances((height, width), **instances.get_fields()))
+            parts.append(Instances((height, width), **instances.get_fields()))
         if len(windows) == 1:
-            return found[0]  # nothing to suppress
-        joined = Instances.cat(found)
+            return parts[0]  # nothing to suppress
+        joined = Instances.cat(parts)
         boxes, scores, labels = joined.pred_boxes.tensor, joined.scores, joined.pred_classes
         return joined[batched_nms(boxes, scores, labels, iou_threshold)]

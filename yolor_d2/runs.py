@@ -116,9 +116,11 @@ def find_training(folder: Path) -> Path | None:
     last, metrics = folder / "last_checkpoint", folder / "metrics.json"
     if last.is_file():
         return last
-    found = sorted(path for path in folder.glob("model_*.pth") if CHECKPOINT.fullmatch(path.name))
-    if found:
-        return found[-1]
+    checkpoints = sorted(
+        path for path in folder.glob("model_*.pth") if CHECKPOINT.fullmatch(path.name)
+    )
+    if checkpoints:
+        return checkpoints[-1]
     return metrics if metrics.is_file() and metrics.stat().st_size > 0 else None
 
 
@@ -134,10 +136,10 @@ def refuse_other_run(folder: Path) -> None:
     Raises:
         FileExistsError: naming what lies there, and what can be done.
     """
-    found = find_training(folder)
-    if found is not None:
+    training = find_training(folder)
+    if training is not None:
         raise FileExistsError(
-            f"OUTPUT_DIR {str(folder)!r} holds another run ({found.name}): --resume goes on with "
+            f"OUTPUT_DIR {str(folder)!r} holds another run ({training.name}): --resume continues "
             "it, --overwrite deletes it, or give another OUTPUT_DIR"
         )
 

@@ -49,7 +49,9 @@ def describe_views(windows: Sequence[Window], tile: int, whole: bool) -> str:
     return f"{len(windows)} tiles of {tile} pixels are looked at, {rest}"
 
 
-def move_instances(found: Instances, offset: tuple[int, int], size: tuple[int, int]) -> Instances:
+def move_instances(
+    instances: Instances, offset: tuple[int, int], size: tuple[int, int]
+) -> Instances:
     """Detections of a part of an image in pixels of the whole one.
 
     Args:
@@ -58,7 +60,7 @@ def move_instances(found: Instances, offset: tuple[int, int], size: tuple[int, i
         size: (H, W) of the whole image.
     """
     moved = Instances(size)
-    for name, value in found.get_fields().items():
+    for name, value in instances.get_fields().items():
         moved.set(name, move_field(name, value, offset, size))
     return moved
 
@@ -95,7 +97,7 @@ def cut_by(boxes: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
 
 
 def take_from_tile(
-    found: Instances, window: Window, size: tuple[int, int], overlap: int
+    instances: Instances, window: Window, size: tuple[int, int], overlap: int
 ) -> Instances:
     """Detections of a tile in pixels of the whole image, without objects that its border cuts.
 
@@ -105,7 +107,7 @@ def take_from_tile(
         size: (H, W) of the whole image.
         overlap: see `tile_windows`.
     """
-    moved = move_instances(found, window[:2], size)
+    moved = move_instances(instances, window[:2], size)
     boxes = moved.pred_boxes.tensor
     extent = boxes[:, 2:] - boxes[:, :2]
     cut = cut_by(boxes, window, size) & (extent <= overlap).repeat(1, 2)
@@ -115,7 +117,7 @@ def take_from_tile(
 # ---- Pieces of one object
 
 
-def join_pieces(found: Sequence[Instances], windows: Sequence[Window]) -> Instances:
+def join_pieces(parts: Sequence[Instances], windows: Sequence[Window]) -> Instances:
     """All detections of the tiles, where pieces of one object have become one.
 
     Two tiles have each a piece of an object if they have found the same class, the border of one of
@@ -127,10 +129,10 @@ def join_pieces(found: Sequence[Instances], windows: Sequence[Window]) -> Instan
         found: of each tile, in pixels of the whole image, at least one.
         windows: the tiles.
     """
-    together = Instances.cat(found)
+    together = Instances.cat(parts)
     if not together.has("pred_masks"):
         return together
-    groups = group_pieces(together, found, windows)
+    groups = group_pieces(together, parts, windows)
     if len(groups) == len(together):
         return together
     scores = together.scores.tolist()
@@ -153,7 +155,7 @@ def join_pieces(found: Sequence[Instances], windows: Sequence[Window]) -> Instan
 
 
 def group_pieces(
-    together: Instances, found: Sequence[Instances], windows: Sequence[Window]
+    together: Instances, parts: Sequence[Instances], windows: Sequence[Window]
 ) -> list[list[int]]:
     """Numbers of the detections that are one object, in the order of their first ones; see
     `join_pieces`."""
@@ -165,8 +167,8 @@ def group_pieces(
         return i
 
     boxes, labels = together.pred_boxes.tensor, together.pred_classes
-    ends = torch.tensor([len(x) for x in found]).cumsum(0).tolist()
-    numbers = [torch.arange(end - len(x), end) for end, x in zip(ends, found)]
+    ends = torch.tensor([len(x) for x in parts]).cumsum(0).tolist()
+    numbers = [torch.arange(end - len(x), end) for end, x in zip(ends, parts)]
     cut = [
         cut_by(boxes[rows], window, together.image_size).any(dim=1)
         for rows, window in zip(numbers, windows)

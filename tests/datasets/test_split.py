@@ -13,7 +13,7 @@ from PIL import Image
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.commands import execute
-from yolor_d2.datasets.split import group_images, share_out, split_coco
+from yolor_d2.datasets.split import distribute, group_images, split_coco
 
 FRACTIONS = {"train": 0.7, "val": 0.2, "test": 0.1}
 
@@ -45,9 +45,9 @@ groups_of_boxes = st.lists(
 @settings(deadline=None)
 def test_every_group_has_a_part_and_every_part_a_group(rows, seed):
     counts = np.array([[1 + row[0] % 3, *row] for row in rows])
-    parts = share_out(counts, list(FRACTIONS.values()), seed)
+    parts = distribute(counts, list(FRACTIONS.values()), seed)
     assert set(parts.tolist()) == {0, 1, 2}
-    assert (parts == share_out(counts, list(FRACTIONS.values()), seed)).all()
+    assert (parts == distribute(counts, list(FRACTIONS.values()), seed)).all()
 
 
 def test_rare_classes_are_shared_out_as_frequent_ones_are():

@@ -8,9 +8,11 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.doctor import Source, check_sources
 from yolor_d2.doctor import pictures as module
-from yolor_d2.doctor.pictures import draw_findings, frame_of, marks_of, wrap
-from yolor_d2.visualize.labels import write_text
-from yolor_d2.visualize.pictures import PALETTE
+from yolor_d2.doctor.pictures import draw_findings, marks_of
+from yolor_d2.visualize import labels, marks
+from yolor_d2.visualize.boxes import PALETTE
+from yolor_d2.visualize.labels import wrap, write_text
+from yolor_d2.visualize.marks import frame_of
 from yolor_d2.wording import counted
 
 
@@ -54,8 +56,8 @@ def test_both_boxes_of_a_pair_are_shown(tmp_path, monkeypatch, shift, kind):
     assert (finding.place, finding.other) == (1, 0)
     assert list(marks_of(source, [finding], (300, 400))) == [0, 1]
     drawn = []
-    original = module.draw_label
-    monkeypatch.setattr(module, "draw_label", lambda *x: drawn.append(x[1]) or original(*x))
+    original = marks.draw_label
+    monkeypatch.setattr(marks, "draw_label", lambda *x: drawn.append(x[1]) or original(*x))
     image = picture(source, tmp_path)
     assert {x.text for x in drawn} == {"annotation 100", "annotation 101"}
     # Below their labels, on the lower line of the boxes, drawn 1.2 times as large.
@@ -66,7 +68,7 @@ def test_both_boxes_of_a_pair_are_shown(tmp_path, monkeypatch, shift, kind):
 def test_boxes_beyond_the_image_are_seen(tmp_path):
     source, _ = checked(tmp_path, (430, -50, 60, 40), (-60, 200, 100, 80))
     image = picture(source, tmp_path)
-    around = (image == module.AROUND).all(axis=2)
+    around = (image == marks.AROUND).all(axis=2)
     colour = (image == PALETTE[0]).all(axis=2) & (np.arange(len(image)) > 60)[:, None]
     rows, columns = np.nonzero(colour)
     assert around.any() and len(rows)
@@ -81,15 +83,15 @@ def test_what_is_far_away_leaves_the_picture(tmp_path):
     frame = frame_of((300, 400), np.array([[1e9, 0, 2e9, 10], [0, -5, 10, 10]]))
     assert 800 <= frame[2] < 850 and -30 < frame[1] < -5 and frame[0] == 0 and frame[3] == 300
     source, _ = checked(tmp_path, (1e9, 0, 10, 10))
-    assert max(picture(source, tmp_path).shape) <= module.LONGEST + 60
+    assert max(picture(source, tmp_path).shape) <= marks.LONGEST + 60
 
 
 @pytest.mark.parametrize("size", [(8, 8), (20, 3000), (3000, 20)])
 def test_labels_are_whole(tmp_path, monkeypatch, size):
     placed = []
-    original = module.place_labels
+    original = marks.place_labels
     monkeypatch.setattr(
-        module, "place_labels", lambda *x, **y: placed.extend(original(*x, **y)) or placed
+        marks, "place_labels", lambda *x, **y: placed.extend(original(*x, **y)) or placed
     )
     source, _ = checked(tmp_path, (1, 1, 0, 4), (0, 0, 5, 5), (0, 0, 5, 5), size=size)
     picture(source, tmp_path)
@@ -100,7 +102,7 @@ def test_findings_are_written_whole():
     text = "annotation 12, error: box_outside: box [1, 2, 3, 4] lies outside its image " + "x" * 200
     lines = wrap(text, 150)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert all(write_text(line, module.LETTERS).shape[1] <= 150 for line in lines)
+    assert all(write_text(line, labels.LETTERS).shape[1] <= 150 for line in lines)
     assert lines[0] == "annotation 12, error:"
 
 

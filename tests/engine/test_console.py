@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.utils import EventStorage
-from yolor_d2.engine import console
-from yolor_d2.engine.console import FOR_FILE, PROGRESS, ProgressPrinter, take_over_screen
-from yolor_d2.engine.time_left import TimeLeft, TrainingClock
+from yolor_d2.engine.monitoring import console
+from yolor_d2.engine.monitoring.console import FOR_FILE, PROGRESS, ProgressPrinter, take_over_screen
+from yolor_d2.engine.monitoring.time_left import TimeLeft, TrainingClock
 
 
 class Time:
@@ -62,7 +62,7 @@ def test_of_a_table_the_screen_has_the_title(capsys):
     logger, file = logger_with_file("yolor_d2")
     logger.info("DATASETS.TRAIN: 24 images\n| class |\n|:--|\n| ring |")
     logger.info("one line")
-    logger.getChild("report.collect").info("Report: a.html")
+    logger.getChild("report.write").info("Report: a.html")
     logger.getChild("evaluation.coco_evaluator").info("Figures of bbox in percent:\n| AP |")
     logger.getChild("engine.trainer").info("Figures of x:", extra={FOR_FILE: True})
     assert capsys.readouterr().out == (

@@ -16,8 +16,8 @@ import torch
 
 from yolor_d2.d2.engine import HookBase
 from yolor_d2.engine import Trainer
-from yolor_d2.engine import interrupt as interrupt_module
-from yolor_d2.engine.interrupt import Interrupted, InterruptHook
+from yolor_d2.engine.distributed import interrupt as interrupt_module
+from yolor_d2.engine.distributed.interrupt import Interrupted, InterruptHook
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -11,8 +11,14 @@ import pytest
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2 import RUNTIME
-from yolor_d2.engine import launch
-from yolor_d2.engine.launch import Place
+from yolor_d2.engine.distributed.launch import launch, read_device
+from yolor_d2.engine.distributed.place import (
+    ELASTIC,
+    ELASTIC_SIGNS,
+    Place,
+    check_options,
+    from_environment,
+)
 
 needs_detectron2 = pytest.mark.skipif(RUNTIME != "detectron2", reason="several processes")
 
@@ -48,22 +54,22 @@ def options(**given: object) -> argparse.Namespace:
 
 
 def test_torchrun():
-    place = launch.from_environment(TORCHRUN)
+    place = from_environment(TORCHRUN)
     assert (place.rank, place.world_size, place.local_rank, place.local_size) == (3, 4, 1, 2)
     assert place.url == "tcp://10.0.0.1:29500"
-    assert launch.from_environment({**TORCHRUN, "MASTER_ADDR": "::1"}).url == "tcp://[::1]:29500"
+    assert from_environment({**TORCHRUN, "MASTER_ADDR": "::1"}).url == "tcp://[::1]:29500"
     # torchrun that srun has started, once on each node.
-    assert launch.from_environment({**SRUN, **TORCHRUN}).url == "tcp://10.0.0.1:29500"
-    assert launch.from_environment({}) is None
+    assert from_environment({**SRUN, **TORCHRUN}).url == "tcp://10.0.0.1:29500"
+    assert from_environment({}) is None
     # As an operator of a cluster sets it for a job of one process.
-    assert launch.from_environment({"RANK": "0", "WORLD_SIZE": "1"}) is None
+    assert from_environment({"RANK": "0", "WORLD_SIZE": "1"}) is None
 
 
-@pytest.mark.parametrize("missing", launch.ELASTIC)
+@pytest.mark.parametrize("missing", ELASTIC)
 def test_torchrun_in_part(missing):
     given = {name: value for name, value in TORCHRUN.items() if name != missing}
     with pytest.raises(ValueError, match=f"TORCHELASTIC_RUN_ID is set.* not {missing}: .*unset"):
-        launch.from_environment(given)
+        from_environment(given)
 
 
 @pytest.mark.parametrize(
@@ -78,24 +84,24 @@ def test_torchrun_in_part(missing):
 )
 def test_torchrun_with_contradictions(changes, message):
     with pytest.raises(ValueError, match=message):
-        launch.from_environment({**TORCHRUN, **changes})
+        from_environment({**TORCHRUN, **changes})
 
 
 def test_srun():
-    place = launch.from_environment(SRUN)
+    place = from_environment(SRUN)
     assert (place.rank, place.world_size, place.local_rank, place.local_size) == (3, 4, 1, 2)
     assert place.url == f"tcp://gpu003:{12000 + 4711 * 31 % 20000}"
     # Two steps of one job do not meet, unless the user says so.
-    other = launch.from_environment({**SRUN, "SLURM_STEP_ID": "1"})
+    other = from_environment({**SRUN, "SLURM_STEP_ID": "1"})
     assert other.url == f"tcp://gpu003:{12000 + (4711 * 31 + 1) % 20000}"
-    assert launch.from_environment({**SRUN, "MASTER_PORT": "29400"}).url == "tcp://gpu003:29400"
+    assert from_environment({**SRUN, "MASTER_PORT": "29400"}).url == "tcp://gpu003:29400"
 
 
 def test_srun_on_one_node_needs_no_address():
     given = {**SRUN, "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_TASKS_PER_NODE": "4"}
     del given["MASTER_ADDR"]
     given["SLURM_LOCALID"] = "3"
-    assert launch.from_environment(given).url.startswith("tcp://127.0.0.1:")
+    assert from_environment(given).url.startswith("tcp://127.0.0.1:")
 
 
 def test_scontrol_names_the_first_node(tmp_path, monkeypatch):
@@ -107,19 +113,19 @@ def test_scontrol_names_the_first_node(tmp_path, monkeypatch):
     command.chmod(command.stat().st_mode | stat.S_IEXEC)
     given = {name: value for name, value in SRUN.items() if name != "MASTER_ADDR"}
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert launch.from_environment(given).url.startswith("tcp://gpu003:")
+    assert from_environment(given).url.startswith("tcp://gpu003:")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ValueError, match=r"MASTER_ADDR is not set.*gpu\[003-004\]"):
-        launch.from_environment(given)
+        from_environment(given)
 
 
 def test_an_allocation_is_not_a_step():
     """In a batch script, and in the shells of salloc and srun --pty, there is one process."""
     batch = {name: SRUN[name] for name in ("SLURM_JOB_ID", "SLURM_NTASKS")} | {"SLURM_PROCID": "0"}
-    assert launch.from_environment(batch) is None
+    assert from_environment(batch) is None
     shell = {**SRUN, "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "4294967290"}
-    assert launch.from_environment(shell) is None
-    assert launch.from_environment({**SRUN, "SLURM_PTY_PORT": "40000"}) is None
+    assert from_environment(shell) is None
+    assert from_environment({**SRUN, "SLURM_PTY_PORT": "40000"}) is None
 
 
 @pytest.mark.parametrize(
@@ -132,17 +138,17 @@ def test_an_allocation_is_not_a_step():
 )
 def test_srun_with_contradictions(changes, message):
     with pytest.raises(ValueError, match=message):
-        launch.from_environment({**SRUN, **changes})
+        from_environment({**SRUN, **changes})
 
 
 def test_options_beside_a_launcher():
-    place = launch.from_environment(TORCHRUN)
-    launch.check_options(options(), place)
-    launch.check_options(options(num_gpus=2, num_machines=2), place)
+    place = from_environment(TORCHRUN)
+    check_options(options(), place)
+    check_options(options(num_gpus=2, num_machines=2), place)
     with pytest.raises(ValueError, match=r"--num-gpus is 4, but torchrun.* 2 on each machine"):
-        launch.check_options(options(num_gpus=4), place)
+        check_options(options(num_gpus=4), place)
     with pytest.raises(ValueError, match="--num-machines is 3"):
-        launch.check_options(options(num_machines=3), place)
+        check_options(options(num_machines=3), place)
 
 
 @pytest.mark.parametrize(
@@ -155,40 +161,42 @@ def test_options_beside_a_launcher():
 )
 @needs_detectron2
 def test_counts(given, message, monkeypatch):
-    for name in [*launch.ELASTIC_SIGNS, "SLURM_STEP_NUM_TASKS"]:
+    for name in [*ELASTIC_SIGNS, "SLURM_STEP_NUM_TASKS"]:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=message):
-        launch.launch(print, options(**given))
+        launch(print, options(**given))
 
 
 def test_a_gpu_of_ones_own(cfg):
-    assert launch.read_device(cfg, 2) == "cpu"
+    assert read_device(cfg, 2) == "cpu"
     cfg.MODEL.DEVICE = "cuda:1"
     with pytest.raises(ValueError, match=r"MODEL.DEVICE is 'cuda:1'.*give 'cuda'"):
-        launch.read_device(cfg, 2)
+        read_device(cfg, 2)
 
 
 def test_fewer_gpus_than_processes(cfg, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     cfg.MODEL.DEVICE = "cuda"
-    assert launch.read_device(cfg, 2) == "cuda"
+    assert read_device(cfg, 2) == "cuda"
     with pytest.raises(ValueError, match=r"4 processes on this machine.* it has 2 GPUs"):
-        launch.read_device(cfg, 4)
+        read_device(cfg, 4)
 
 
 @pytest.mark.skipif(RUNTIME != "builtin", reason="Detectron2 has several processes")
 def test_the_builtin_runtime_refuses_a_launcher(monkeypatch):
     called = []
-    monkeypatch.setattr(launch, "follow_launcher", lambda parent, by_kernel: None)
+    monkeypatch.setattr(
+        "yolor_d2.engine.distributed.launch.follow_launcher", lambda parent, by_kernel: None
+    )
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RuntimeError, match=r"works in one process, not 4.*pip install"):
-        launch.launch(called.append, options())
+        launch(called.append, options())
     for name, value in {"RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.setenv(name, "1")
-    launch.launch(called.append, options())
+    launch(called.append, options())
     assert len(called) == 1
 
 

@@ -13,15 +13,15 @@ from processes import Process
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2.engine import lock
-from yolor_d2.engine.lock import FolderInUseError, locked, take_lock
+from yolor_d2.engine.distributed import lock
+from yolor_d2.engine.distributed.lock import FolderInUseError, locked, take_lock
 
 REPOSITORY = Path(__file__).parents[2]
 # Holds the lock, and has a forked child that outlives it by a second, as workers may.
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from yolor_d2.engine.lock import take_lock
+from yolor_d2.engine.distributed.lock import take_lock
 held = take_lock(Path(sys.argv[1]))
 if os.fork() == 0:
     parent = os.getppid()

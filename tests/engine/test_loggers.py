@@ -13,8 +13,14 @@ import pytest
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 from yolor_d2.d2.utils import EventStorage
-from yolor_d2.engine import Trainer, loggers
-from yolor_d2.engine.loggers import IDENTITY_NAME, FigureWriter, build_loggers, check_loggers
+from yolor_d2.engine import Trainer
+from yolor_d2.engine.monitoring import loggers
+from yolor_d2.engine.monitoring.loggers import (
+    IDENTITY_NAME,
+    MetricWriter,
+    build_loggers,
+    check_loggers,
+)
 
 
 def put(storage: EventStorage, iteration: int) -> None:
@@ -57,7 +63,7 @@ def test_nothing_is_imported_for_runs_without_loggers(cfg, monkeypatch):
     assert build_loggers(cfg, lambda: True) == []
 
 
-class Failing(FigureWriter):
+class Failing(MetricWriter):
     name = "failing"
 
     def open(self) -> None:

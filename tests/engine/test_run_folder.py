@@ -17,7 +17,7 @@ from yolor_d2.arguments import train_net as arguments
 from yolor_d2.checkpoint import YOLORCheckpointer
 from yolor_d2.commands import train_net as command
 from yolor_d2.config import load_config
-from yolor_d2.engine.lock import locked
+from yolor_d2.engine.distributed.lock import locked
 from yolor_d2.runs import find_training, remove_run, run_of_config
 
 QUICK = model_zoo.get_config_file("quick/ssss_320_cpu.yaml")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from yolor_d2.d2.utils import EventStorage
 from yolor_d2.data.accumulation import Accumulation
 from yolor_d2.engine.feed import Fed, Feed
-from yolor_d2.engine.optimizer import nominal_share
+from yolor_d2.engine.optimizer import nominal_fraction
 from yolor_d2.engine.step import StepTrainer, precision_from_config
 
 
@@ -59,9 +59,9 @@ def test_batches_come_closest_to_the_nominal_number(cfg, nominal, batch, full):
 
 def test_decay_grows_with_the_images_of_an_iteration(cfg):
     cfg.SOLVER.IMS_PER_BATCH = 24
-    assert nominal_share(cfg) == 1  # off
+    assert nominal_fraction(cfg) == 1  # off
     cfg.SOLVER.NOMINAL_BATCH = 64
-    assert nominal_share(cfg) == 72 / 64
+    assert nominal_fraction(cfg) == 72 / 64
 
 
 def test_a_negative_nominal_batch_is_refused(cfg):

@@ -15,9 +15,10 @@ pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
 import torch.distributed as dist
 
-from yolor_d2.engine import watch as module
-from yolor_d2.engine.progress import LONG, Progress, progress
-from yolor_d2.engine.watch import Report, Watch, is_exchange_error, process_space
+from yolor_d2.engine.distributed import watch as module
+from yolor_d2.engine.distributed.heartbeat import Report, process_space
+from yolor_d2.engine.distributed.progress import LONG, Progress, progress
+from yolor_d2.engine.distributed.watch import Watch, is_exchange_error
 
 LIMIT = 40.0
 

@@ -27,11 +27,12 @@ from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.data import DatasetCatalog, MetadataCatalog, register_coco_instances
 from yolor_d2.d2.structures import Boxes, BoxMode, Instances
 from yolor_d2.datasets import coco_file as dataset_file
+from yolor_d2.datasets.prepared_copies import hash_file
 from yolor_d2.evaluation import coco_evaluator
 from yolor_d2.evaluation.coco_evaluator import COCOEvaluator
-from yolor_d2.evaluation.coco_metrics import FIGURES_NAME, evaluate_boxes
-from yolor_d2.report import collect as report
-from yolor_d2.report.collect import Source, build_report, to_json
+from yolor_d2.evaluation.coco_metrics import METRICS_NAME, evaluate_boxes, hash_content
+from yolor_d2.report.collect import Source, build_report, source_of_run
+from yolor_d2.report.files import inference_folder, to_json
 
 SIZE = (240, 240)
 CATEGORIES = (3, 8, 21, 40)
@@ -372,7 +373,7 @@ def by_function(tmp_path):
 def test_a_data_set_by_a_function_gets_a_file(by_function, cfg):
     name, data, found = by_function
     cfg.DATASETS.TEST = (name,)
-    folder = report.inference_folder(cfg, name)
+    folder = inference_folder(cfg, name)
     figures = run(COCOEvaluator(name, output_dir=str(folder)), *found)["bbox"]
     path = Path(MetadataCatalog.get(name).json_file)
     assert path.parent == folder
@@ -383,7 +384,7 @@ def test_a_data_set_by_a_function_gets_a_file(by_function, cfg):
     assert written["annotations"][0]["area"] == 610
     assert written["categories"] == data["categories"]
     # The report finds it, and so does the next evaluation.
-    found_again = build_report(report.source_of_run(cfg, name))["figures"]
+    found_again = build_report(source_of_run(cfg, name))["figures"]
     assert found_again["AP"] == pytest.approx(figures["AP"], abs=1e-9)
     assert run(COCOEvaluator(name), *found)["bbox"] == pytest.approx(figures, nan_ok=True)
 
@@ -474,7 +475,10 @@ def evaluated(case, tmp_path) -> Source:
 def computed(monkeypatch) -> list:
     """What has been computed again for a report."""
     calls = []
-    monkeypatch.setattr(report, "evaluate_boxes", lambda *x: calls.append(x) or evaluate_boxes(*x))
+    monkeypatch.setattr(
+        "yolor_d2.report.collect.evaluate_boxes",
+        lambda *x: calls.append(x) or evaluate_boxes(*x),
+    )
     return calls
 
 
@@ -486,7 +490,7 @@ def without_time(source: Source) -> dict:
 def test_the_report_takes_the_figures_that_exist(evaluated, computed):
     kept = without_time(evaluated)
     assert not computed
-    (evaluated.results.parent / FIGURES_NAME).unlink()
+    (evaluated.results.parent / METRICS_NAME).unlink()
     assert without_time(evaluated) == kept
     assert len(computed) == 1
 
@@ -503,7 +507,7 @@ def test_figures_of_other_files_are_not_taken(evaluated, computed, changed):
 
 def test_damaged_figures_are_computed_again(evaluated, computed, caplog):
     kept = without_time(evaluated)
-    path = evaluated.results.parent / FIGURES_NAME
+    path = evaluated.results.parent / METRICS_NAME
     content = path.read_bytes()
     for damaged in (b"", content[:-9], b"\xff" * 99):
         path.write_bytes(damaged)
@@ -514,5 +518,5 @@ def test_damaged_figures_are_computed_again(evaluated, computed, caplog):
 
 def test_the_hash_is_that_of_the_file(evaluated):
     content = evaluated.results.read_bytes()
-    assert report.hash_content(content) == hashlib.sha256(content).hexdigest()
-    assert report.hash_file(evaluated.results) == hashlib.sha256(content).hexdigest()
+    assert hash_content(content) == hashlib.sha256(content).hexdigest()
+    assert hash_file(evaluated.results) == hashlib.sha256(content).hexdigest()

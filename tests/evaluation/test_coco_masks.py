@@ -21,7 +21,7 @@ from faster_coco_eval.core import mask as coco_mask
 
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.evaluation.coco_evaluator import COCOEvaluator
-from yolor_d2.evaluation.coco_metrics import read_figures
+from yolor_d2.evaluation.coco_metrics import read_kept_metrics
 from yolor_d2.evaluation.iou_types import run_lengths
 from yolor_d2.ops.masks import BoxMasks, MaskPiece, encode_mask
 
@@ -97,7 +97,7 @@ def test_figures_are_those_of_pycocotools(tmp_path, seed):
         hashlib.sha256(path.read_bytes()).hexdigest()
         for path in (tmp_path / "data" / "data.json", folder / "coco_instances_results.json")
     ]
-    kept = read_figures(
+    kept = read_kept_metrics(
         folder / "coco_figures_segm.safetensors",
         **{"annotations": hashes[0], "results": hashes[1], "iou_type": "segm"},
     )

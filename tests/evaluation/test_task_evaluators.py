@@ -14,7 +14,7 @@ from yolor_d2.evaluation.classification import ClassificationEvaluator
 from yolor_d2.evaluation.embedding import (
     EmbeddingEvaluator,
     match_objects,
-    retrieval_figures,
+    retrieval_metrics,
 )
 
 
@@ -139,7 +139,7 @@ def test_retrieval_by_hand():
     # Four objects in three images; 0 and 2 are one individual, 1 and 3 are other ones.
     vectors = np.array([[1, 0], [0, 1], [0.8, 0.6], [0.6, -0.8]], dtype=np.float32)
     identities, labels = np.array([4, 5, 4, 6]), np.array([0, 1, 0, 0])
-    figures = retrieval_figures(vectors, identities, labels, np.array([0, 0, 1, 2]))
+    figures = retrieval_metrics(vectors, identities, labels, np.array([0, 0, 1, 2]))
     # Query 0 sees 2 (0.8, right) before 3 (0.6). Query 2 sees 0 (0.8, right), 1 (0.6), 3 (0).
     assert (figures["rank1"], figures["mAP"]) == (100, 100)
     assert figures["chance_rank1"] == pytest.approx(100 * (1 / 2 + 1 / 3) / 2)
@@ -153,7 +153,7 @@ def test_retrieval_by_hand():
 
 def test_objects_of_the_same_image_are_no_answer():
     vectors = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
-    figures = retrieval_figures(vectors, np.array([1, 1, 2]), np.zeros(3), np.array([0, 0, 1]))
+    figures = retrieval_metrics(vectors, np.array([1, 1, 2]), np.zeros(3), np.array([0, 0, 1]))
     assert np.isnan(figures["rank1"])  # no other image has the individual
 
 
@@ -161,7 +161,7 @@ def test_embeddings_that_all_are_equal_are_worth_chance():
     rng = np.random.default_rng(0)
     identities = rng.integers(4, size=60)
     vectors = np.tile(np.array([[0.6, 0.8]], dtype=np.float32), (60, 1))
-    figures = retrieval_figures(vectors, identities, np.zeros(60), np.arange(60))
+    figures = retrieval_metrics(vectors, identities, np.zeros(60), np.arange(60))
     assert figures["rank1"] == pytest.approx(figures["chance_rank1"])
     assert figures["AUC"] == pytest.approx(50)
 

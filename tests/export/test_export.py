@@ -161,7 +161,7 @@ def test_suppression_in_the_graph_is_that_of_the_model(cfg, agnostic, multi_labe
     rows = torch.rand(2, 300, 8, generator=generator)
     rows[..., :4] *= 100
     rows[..., 2:4] += rows[..., :2]
-    boxes, scores, labels, counts = ExportedDetector(model, suppression=survivors).detect(rows)
+    boxes, scores, labels, counts = ExportedDetector(model, nms=survivors).detect(rows)
     for i, one in enumerate(rows):
         expected = model.detect(one)
         assert counts[i] == len(expected.scores) > 3
@@ -230,7 +230,7 @@ class TestDifferences:
         case = prepare_case(model, batch, describe_padding(model))
 
         def broken(images):
-            rows = ExportedDetector(model, suppression=None)(torch.from_numpy(images))
+            rows = ExportedDetector(model, nms=None)(torch.from_numpy(images))
             return (rows.detach().numpy() * np.nan,)
 
         with pytest.raises(ExportMismatch, match="rows differ"):

@@ -57,7 +57,7 @@ def test_every_step_gives_the_same_losses_and_reaches_every_parameter(options, m
 
 def test_every_task_says_where_its_figures_are():
     """Ablation tables show them, and `COCOEvaluator` takes its options by these names."""
-    assert {name: task.figures for name, task in TABLE.items()} == {
+    assert {name: task.metrics for name, task in TABLE.items()} == {
         **{"classification": "classification", "embedding": "embedding"},
         **{"masks": "segm", "keypoints": "keypoints"},
     }

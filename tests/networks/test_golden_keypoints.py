@@ -9,7 +9,7 @@ from yolor_d2.golden import uniform, weight
 from yolor_d2.layers import FORM_V7, build_implicit
 from yolor_d2.layers.fuse import fuse_for_inference
 from yolor_d2.networks import AnchorHead, KeypointBranch
-from yolor_d2.networks.branches import Found
+from yolor_d2.networks.branches import DetectedBoxes
 from yolor_d2.networks.variants import ANCHORS_1280
 from yolor_d2.ops import LossGains, assign, decode, detection_losses, xyxy_to_cxcywh
 from yolor_d2.ops.ota import boxes_by_image
@@ -95,12 +95,12 @@ def test_decoded_rows_equal_the_record(parts, outputs):
     everything = torch.arange(rows.shape[1])
     view = ImageView((0, 0), (1, 1), (32, 48))
     for image, expected in enumerate(recorded("decoded")):
-        found = Found(everything, rows[image, :, :4], view)
+        found = DetectedBoxes(everything, rows[image, :, :4], view)
         decoded = parts["keypoints"].decode(points, image, found)
         ours = torch.cat([boxes[image], decoded.flatten(1)], dim=-1)
         torch.testing.assert_close(ours, expected, atol=1e-3, rtol=0)  # pixels
         some = torch.tensor([89, 0, 71, 72, 5])
-        found = Found(some, rows[image, some, :4], view)
+        found = DetectedBoxes(some, rows[image, some, :4], view)
         assert torch.equal(parts["keypoints"].decode(points, image, found), decoded[some])
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from yolor_d2.layers import FORM_D, Implicit
 from yolor_d2.networks import KeypointBranch
-from yolor_d2.networks.branches import Found
+from yolor_d2.networks.branches import DetectedBoxes
 from yolor_d2.networks.branches.keypoints import (
     COCO_SIGMAS,
     NEARBY,
@@ -188,7 +188,8 @@ def test_decoded_points_are_in_the_wanted_size_and_not_cut():
     # Cell (0, 0) of the first level, half a cell to the left and above; the last cell of the second
     # level, at (1.5 - 1) * 16 after its corner at 16.
     output[1][1, 1, 1, 1, :, :2] = 0.5
-    found = Found(torch.tensor([0, 39]), torch.zeros(2, 4), ImageView((2, 4), (0.5, 2), (64, 16)))
+    view = ImageView((2, 4), (0.5, 2), (64, 16))
+    found = DetectedBoxes(torch.tensor([0, 39]), torch.zeros(2, 4), view)
     decoded = branch.decode(output, 1, found)
     # ((-4 - 2) / 2, (-4 - 4) * 2) and ((24 - 2) / 2, (24 - 4) * 2)
     assert decoded[0].tolist() == [[-3, -16, 0.5]] * 3
@@ -200,7 +201,7 @@ def test_objects_of_classes_without_points_give_none():
     branch.classes = [2, 5]
     output = [torch.zeros(2, 2, 4, 4, 3, 3), torch.zeros(2, 2, 2, 2, 3, 3)]
     view = ImageView((0, 0), (1, 1), (32, 32))
-    found = Found(torch.arange(3), torch.zeros(3, 4), view, torch.tensor([5, 1, 2]))
+    found = DetectedBoxes(torch.arange(3), torch.zeros(3, 4), view, torch.tensor([5, 1, 2]))
     decoded = branch.decode(output, 0, found)
     assert decoded[:, 0, 2].tolist() == [0.5, 0, 0.5]
     assert (branch.decode(output, 0, found._replace(labels=None))[..., 2] == 0.5).all()
@@ -351,7 +352,7 @@ def test_the_branch_with_the_map():
     assert output[-1].shape == (2, 6, 4, 4) and len(output) == 3
     assert all(torch.equal(a, b) for a, b in zip(output, levels))
     rows, view = torch.tensor([3, 37]), ImageView((0, 0), (1, 1), (32, 32))
-    found = Found(rows, torch.zeros(2, 4), view)
+    found = DetectedBoxes(rows, torch.zeros(2, 4), view)
     with torch.no_grad():
         for image in range(2):
             before, after = plain.decode(levels, image, found), branch.decode(output, image, found)
@@ -375,7 +376,7 @@ def test_points_as_seen_from_the_box():
     assert all(a is b for a, b in zip(shared, logits))
     boxes = xyxy_to_cxcywh(decode(logits, anchors, STRIDES)[..., :4])[1]  # (R, 4)
     rows = torch.arange(len(boxes))
-    found = Found(rows, boxes, ImageView((0, 0), (1, 1), (32, 32)))
+    found = DetectedBoxes(rows, boxes, ImageView((0, 0), (1, 1), (32, 32)))
     points = branch.decode(output, 1, found)
     told = torch.cat([level[1].flatten(0, 2) for level in raw])  # (R, K, 3)
     wanted = boxes[:, None, :2] + 0.25 * told[..., :2] * boxes[:, None, 2:]

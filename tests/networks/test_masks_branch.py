@@ -12,7 +12,7 @@ from yolor_d2.layers import FORM_D, Implicit
 from yolor_d2.networks import TaskBranches
 from yolor_d2.networks.branches import MaskBranch
 from yolor_d2.networks.branches import masks as tasks_masks
-from yolor_d2.networks.branches.branch import Found
+from yolor_d2.networks.branches.branch import DetectedBoxes
 from yolor_d2.networks.branches.masks import (
     MaskOutput,
     choose_rows,
@@ -284,7 +284,7 @@ def test_masks_are_those_of_the_whole_canvas(factor):
     boxes = corners * torch.tensor(factor * 2)
     rows = torch.tensor([3, 150, 77])
     output = MaskOutput(coefficients, maps)
-    found = build().decode(output, 1, Found(rows, boxes, view))
+    found = build().decode(output, 1, DetectedBoxes(rows, boxes, view))
     assert found.shape == (3, *view.size)
     mix = coefficients_of_rows([x[1] for x in coefficients], rows)
     logits = torch.einsum("dc,chw->dhw", mix, maps[1])
@@ -308,7 +308,7 @@ def test_what_exported_files_hold_gives_the_same_masks():
     output = branch(features(), None)
     view = ImageView((0.0, 0.0), (1.0, 1.0), (SIZE, SIZE))
     boxes = torch.tensor([[0.0, 0, 64, 64], [3.5, 8, 40, 33]])
-    found = Found(torch.tensor([130, 9]), boxes, view)
+    found = DetectedBoxes(torch.tensor([130, 9]), boxes, view)
     expected = branch.decode(output, 1, found).tensor
     names = [x.name for x in branch.file_outputs()]
     tensors = {name: x[1].detach() for name, x in zip(names, branch.export(output))}

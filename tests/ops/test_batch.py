@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from yolor_d2.ops import Detections, decode_passing, detect
 from yolor_d2.ops import batch as batch_module
-from yolor_d2.ops.batch import BatchDetections, Effort, detect_batch, pad_detections, suppress_batch
+from yolor_d2.ops.batch import BatchDetections, Effort, detect_batch, nms_batch, pad_detections
 
 STRIDES = [8, 16]
 
@@ -147,24 +147,22 @@ def chain(length):
 def test_a_chain_is_resolved_from_its_best_box_on(block, monkeypatch):
     monkeypatch.setattr(batch_module, "BLOCK", block)
     valid = torch.ones(1, 20, dtype=torch.bool)
-    keep, settled = suppress_batch(chain(20), None, valid, 0.4, 24)  # IoU of neighbours: 6 / 14
+    keep, settled = nms_batch(chain(20), None, valid, 0.4, 24)  # IoU of neighbours: 6 / 14
     assert keep[0].tolist() == [True, False] * 10
     assert settled.tolist() == [True]
 
 
 def test_a_chain_that_is_too_long_is_given_up():
     length = 40
-    _, settled = suppress_batch(
-        chain(length), None, torch.ones(1, length, dtype=torch.bool), 0.4, 24
-    )
+    _, settled = nms_batch(chain(length), None, torch.ones(1, length, dtype=torch.bool), 0.4, 24)
     assert settled.tolist() == [False]
 
 
 def test_classes_are_kept_apart():
     labels = (torch.arange(6) // 2)[None]
-    keep, _ = suppress_batch(chain(6), labels, torch.ones(1, 6, dtype=torch.bool), 0.4, 24)
+    keep, _ = nms_batch(chain(6), labels, torch.ones(1, 6, dtype=torch.bool), 0.4, 24)
     assert keep[0].tolist() == [True, False] * 3
-    keep, _ = suppress_batch(chain(6), torch.arange(6)[None], keep | True, 0.4, 24)
+    keep, _ = nms_batch(chain(6), torch.arange(6)[None], keep | True, 0.4, 24)
     assert keep.all()
 
 

@@ -15,7 +15,7 @@ import av
 from predict_commands import write_images, write_video
 
 from yolor_d2.arguments import predict as arguments
-from yolor_d2.prediction import outputs
+from yolor_d2.prediction.coco_files import ImageIds
 from yolor_d2.prediction.sources import expand
 
 
@@ -158,7 +158,7 @@ def test_names_that_are_different_numbers_stay_the_ids(predict, tmp_path):
     assert [x["id"] for x in table["images"]] == [0, 1, 2, 3, 4]
     (images / "1.png").write_bytes((images / "004.png").read_bytes())  # as 001.png
     sources = expand([images])
-    assert outputs.ImageIds(sources)(sources[0], 0) == 1
+    assert ImageIds(sources)(sources[0], 0) == 1
 
 
 def test_ids_of_an_annotation_file(predict, tmp_path):

@@ -15,9 +15,9 @@ import av
 from predict_commands import write_video
 
 from yolor_d2.files.images import ImageReadError
-from yolor_d2.prediction import video as video_module
 from yolor_d2.prediction.sources import expand
-from yolor_d2.prediction.video import Frame, Mark, OpenCVVideo, PyAVVideo, VideoWriter
+from yolor_d2.prediction.video_reader import Frame, Mark, OpenCVVideo, PyAVVideo
+from yolor_d2.prediction.video_writer import VideoWriter, join, remove_parts
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -109,7 +109,7 @@ def test_a_video_has_every_frame_at_its_time_in_every_part(tmp_path, times):
             writer.end_part()
     assert len(list(writer.folder.iterdir())) == 4
     writer.finish()
-    video_module.remove_parts(target)
+    remove_parts(target)
     assert list(target.parent.iterdir()) == [target]
     data = target.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # browsers begin before they have all of it
@@ -141,7 +141,7 @@ def test_what_interrupted_writing_left_is_cleared_and_nothing_else(tmp_path):
         "mine.txt",
     ]
     writer.finish()
-    video_module.remove_parts(target)
+    remove_parts(target)
     assert (writer.folder / "mine.txt").exists()
     assert len(list(PyAVVideo(source(target)).frames())) == 2
     with pytest.raises(FileNotFoundError, match="has 0 parts of the video, expected 2"):
@@ -154,8 +154,8 @@ def test_a_video_that_was_not_written_whole_is_an_error(tmp_path, monkeypatch):
     writer = VideoWriter(target, TIME_BASE, Fraction(25))
     for i in range(5):
         writer.add(Frame(i, i * 3600, 0.0, pixels), pixels)
-    real = video_module.join
-    monkeypatch.setattr(video_module, "join", lambda *given: real(*given) + 1)
+    real = join
+    monkeypatch.setattr("yolor_d2.prediction.video_writer.join", lambda *given: real(*given) + 1)
     with pytest.raises(OSError, match="was written with 5 frames, expected 6"):
         writer.finish()
     assert not target.exists()

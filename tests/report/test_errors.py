@@ -6,6 +6,8 @@ from report_cases import read_case
 
 from yolor_d2.evaluation.coco_metrics import evaluate_boxes
 from yolor_d2.report.analysis import analyse, build_scenes
+from yolor_d2.report.confusion import confuse, count_pairs
+from yolor_d2.report.curves import Curve, curve_of
 from yolor_d2.report.errors import (
     BACKGROUND,
     BOTH,
@@ -15,18 +17,11 @@ from yolor_d2.report.errors import (
     IGNORED,
     MISSED,
     POSITION,
-    Curve,
-    Found,
-    Pairs,
-    Truth,
     average_precision,
-    confuse,
     cost_of_errors,
-    count_pairs,
-    curve_of,
     find_errors,
-    match_best,
 )
+from yolor_d2.report.matching import Found, Pairs, Truth, match_best
 
 # Objects are 100 x 100. A box shifted by 50 has an IoU of 5,000 / 15,000 with its object.
 A, B, C, D, F = (0, 0), (200, 0), (400, 0), (600, 0), (0, 600)  # class 0
@@ -51,7 +46,7 @@ def make_truth(objects, crowd=()) -> Truth:
     return Truth(images, boxes.reshape(-1, 4), labels, np.isin(np.arange(len(objects)), crowd))
 
 
-def make_found(detections) -> Found:
+def make_predictions(detections) -> Found:
     boxes = np.array([(*corner, 100, 100) for corner, *_ in detections], dtype=float)
     labels = np.array([label for _, label, *_ in detections], dtype=int)
     scores = np.array([x[2] for x in detections], dtype=float)
@@ -60,7 +55,7 @@ def make_found(detections) -> Found:
 
 @pytest.fixture
 def case():
-    truth, found = make_truth(OBJECTS), make_found(DETECTIONS)
+    truth, found = make_truth(OBJECTS), make_predictions(DETECTIONS)
     return truth, found, find_errors(truth, found)
 
 
@@ -116,7 +111,7 @@ def test_confusion_is_that_counted_on_paper(case):
 def test_what_lies_in_a_crowd_region_does_not_count():
     truth = make_truth([(A, 0), (B, 0)], crowd=[1])
     inside = [((200, 0), 0, 0.9), ((200, 0), 0, 0.8), ((200, 0), 1, 0.7), ((0, 0), 0, 0.6)]
-    found = make_found(inside)
+    found = make_predictions(inside)
     errors = find_errors(truth, found)
     # The region takes any number, but of its class alone.
     assert errors.kinds.tolist() == [IGNORED, IGNORED, BACKGROUND, CORRECT]
@@ -133,7 +128,7 @@ def test_what_lies_in_a_crowd_region_does_not_count():
 
 def test_only_the_best_of_several_repairs_counts():
     truth = make_truth([(A, 0)])
-    found = make_found([((50, 0), 0, 0.9), ((50, 0), 0, 0.8)])
+    found = make_predictions([((50, 0), 0, 0.9), ((50, 0), 0, 0.8)])
     kinds = cost_of_errors(find_errors(truth, found))["kinds"]
     assert kinds["position"] == {"count": 2, "cost": 100}
     assert kinds["missed"]["count"] == 0
@@ -141,21 +136,21 @@ def test_only_the_best_of_several_repairs_counts():
 
 def test_an_object_that_is_found_needs_no_repair():
     truth = make_truth([(A, 0), (B, 0)])
-    found = make_found([((50, 0), 0, 0.9), ((0, 0), 0, 0.8)])
+    found = make_predictions([((50, 0), 0, 0.9), ((0, 0), 0, 0.8)])
     kinds = cost_of_errors(find_errors(truth, found))["kinds"]
     # 51 points up to a recall of 0.5 at precision 1/2, then at 1; B stays missed.
     assert kinds["position"]["cost"] == pytest.approx(100 * 51 / 101 / 2)
 
 
 def test_a_class_that_is_missed_altogether():
-    truth, found = make_truth([(A, 0), (B, 0)]), make_found([])
+    truth, found = make_truth([(A, 0), (B, 0)]), make_predictions([])
     costs = cost_of_errors(find_errors(truth, found))
     assert costs["AP50"] == 0
     assert costs["kinds"]["missed"] == {"count": 2, "cost": 100}
 
 
 def test_nothing_at_all():
-    truth, found = make_truth([]), make_found([])
+    truth, found = make_truth([]), make_predictions([])
     errors = find_errors(truth, found)
     assert len(errors.pairs.overlaps) == 0
     costs = cost_of_errors(errors)

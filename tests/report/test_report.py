@@ -24,21 +24,13 @@ from yolor_d2.commands import execute
 from yolor_d2.evaluation.coco_files import check_annotations
 from yolor_d2.evaluation.coco_metrics import NAMES, evaluate_boxes
 from yolor_d2.report.analysis import analyse
-from yolor_d2.report.collect import (
-    Source,
-    build_report,
-    describe_config,
-    inference_folder,
-    read_report,
-    read_thresholds,
-    report_or_log,
-    report_paths,
-    to_json,
-    training_curves,
-    write_record,
-    write_report,
-)
-from yolor_d2.report.page import number, render_comparison, render_report, signed
+from yolor_d2.report.collect import Source, build_report, describe_config, training_curves
+from yolor_d2.report.comparison_page import render_comparison
+from yolor_d2.report.files import inference_folder, read_report, report_paths, to_json, write_record
+from yolor_d2.report.page import render_report
+from yolor_d2.report.page_text import number, signed
+from yolor_d2.report.thresholds import read_thresholds
+from yolor_d2.report.write import report_or_log, write_report
 from yolor_d2.visualize.pictures import write_image
 
 

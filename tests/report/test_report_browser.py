@@ -15,8 +15,10 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from yolor_d2.report.collect import build_report, to_json
-from yolor_d2.report.page import render_comparison, render_report
+from yolor_d2.report.collect import build_report
+from yolor_d2.report.comparison_page import render_comparison
+from yolor_d2.report.files import to_json
+from yolor_d2.report.page import render_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), "")

@@ -14,9 +14,12 @@ from report_cases import write_case
 
 from yolor_d2.arguments import report as arguments
 from yolor_d2.commands import execute
-from yolor_d2.report.collect import build_report, to_json, write_report
+from yolor_d2.report.collect import build_report
 from yolor_d2.report.compare import align_reports
-from yolor_d2.report.page import render_comparison, verdict
+from yolor_d2.report.comparison_page import render_comparison
+from yolor_d2.report.files import to_json
+from yolor_d2.report.page_text import verdict
+from yolor_d2.report.write import write_report
 
 NAMES = ["<i>before</i>", "after"]
 

@@ -16,7 +16,8 @@ from yolor_d2.d2.modeling import build_model
 from yolor_d2.engine import Trainer
 from yolor_d2.evaluation.stages import STAGES, StageTimer
 from yolor_d2.modeling.inference import prepare_for_inference
-from yolor_d2.report import collect as report
+from yolor_d2.report.files import keep_for_report, read_report, write_record
+from yolor_d2.report.write import write_reports
 
 
 @pytest.fixture
@@ -49,14 +50,16 @@ def evaluate(cfg, weights: Path, output: Path) -> dict:
 )
 def test_training_and_evaluation_end_with_a_report(cfg, tmp_path, monkeypatch):
     written = []
-    write = report.write_reports
-    monkeypatch.setattr(report, "write_reports", lambda *x: written.append(x[1]) or write(*x))
+    monkeypatch.setattr(
+        "yolor_d2.report.write.write_reports",
+        lambda *x: written.append(x[1]) or write_reports(*x),
+    )
     trainer = Trainer(cfg)
     trainer.train()
     results = trainer._last_eval_results
     assert written == ["iteration 2, moving average"]  # after the last evaluation alone
     folder = Path(cfg.OUTPUT_DIR)
-    found = report.read_report(folder / "report.json")
+    found = read_report(folder / "report.json")
     assert found["weights"] == written[0]
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
         expected = results["bbox"][name]
@@ -73,7 +76,7 @@ def test_training_and_evaluation_end_with_a_report(cfg, tmp_path, monkeypatch):
     # The same weights, elsewhere: curves are those beside the weights.
     again = evaluate(cfg, folder / "model_final.pth", tmp_path / "again")
     assert written[1:] == [str(folder / "model_final.pth")]
-    other = report.read_report(tmp_path / "again" / "report.json")
+    other = read_report(tmp_path / "again" / "report.json")
     assert other["figures"] == found["figures"]
     assert other["training"] == found["training"]
     assert again["bbox"]["AP"] == pytest.approx(results["bbox"]["AP"])
@@ -84,7 +87,7 @@ def test_a_failing_report_loses_nothing(cfg, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("no page today")
 
-    monkeypatch.setattr(report, "build_report", fail)
+    monkeypatch.setattr("yolor_d2.report.write.build_report", fail)
     with caplog.at_level(logging.ERROR, "yolor_d2"):
         trainer = Trainer(cfg)
         trainer.train()
@@ -123,16 +126,16 @@ def test_records_that_cannot_be_kept_are_logged(cfg, monkeypatch, caplog):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report, "write_record", fail)
+    monkeypatch.setattr("yolor_d2.report.files.write_record", fail)
     name = cfg.DATASETS.TEST[0]
     assert MetadataCatalog.get(name).json_file
     with caplog.at_level(logging.ERROR, "yolor_d2"):
-        report.keep_for_report(cfg, name, {"bbox": {}}, None)
+        keep_for_report(cfg, name, {"bbox": {}}, None)
     assert "No space left on device" in caplog.text
 
 
 def test_evaluation_record_grows(tmp_path):
-    report.write_record(tmp_path, figures={"bbox": {"AP": float("nan")}})
-    report.write_record(tmp_path, weights="x.pth")
+    write_record(tmp_path, figures={"bbox": {"AP": float("nan")}})
+    write_record(tmp_path, weights="x.pth")
     content = json.loads((tmp_path / "evaluation.json").read_text())
     assert content == {"figures": {"bbox": {"AP": None}}, "weights": "x.pth"}

@@ -14,8 +14,10 @@ from pycocotools.cocoeval import COCOeval
 from report_cases import write_case
 
 from yolor_d2.evaluation.coco_metrics import METRICS
-from yolor_d2.report.collect import RECORD_NAME, Source, build_report, to_json, write_record
-from yolor_d2.report.page import render_comparison, render_report
+from yolor_d2.report.collect import Source, build_report
+from yolor_d2.report.comparison_page import render_comparison
+from yolor_d2.report.files import RECORD_NAME, to_json, write_record
+from yolor_d2.report.page import render_report
 from yolor_d2.report.shapes import path_of_lines, path_of_points, path_of_polygons
 
 NAMES = ["tip", "left_foot", "right_foot"]

@@ -40,8 +40,8 @@ class DetectionCheckpointer(Checkpointer):
         return loaded if "model" in loaded else {"model": loaded}
 
     def _load_model(self, checkpoint: dict) -> Any:
-        found = super()._load_model(checkpoint)
+        incompatible = super()._load_model(checkpoint)
         buffers = {name for name, _ in self.model.named_buffers(recurse=False)}
-        for name in buffers.intersection(CONSTANTS, found.missing_keys):
-            found.missing_keys.remove(name)
-        return found
+        for name in buffers.intersection(CONSTANTS, incompatible.missing_keys):
+            incompatible.missing_keys.remove(name)
+        return incompatible

@@ -50,10 +50,10 @@ class DatasetEvaluators(DatasetEvaluator):
         """Figures of all, by task and name."""
         results = {}
         for evaluator in self.evaluators:
-            for task, figures in (evaluator.evaluate() or {}).items():
+            for task, metrics in (evaluator.evaluate() or {}).items():
                 if task in results:
                     raise AssertionError(f"two evaluators give figures of the task {task!r}")
-                results[task] = figures
+                results[task] = metrics
         return results
 
 
@@ -85,8 +85,8 @@ def inference_on_dataset(
 
 def print_csv_format(results: dict) -> None:
     """Write the figures of each task to the log, ready to be pasted; those of classes left out."""
-    for task, figures in results.items():
-        shown = {name: value for name, value in figures.items() if "-" not in name}
+    for task, metrics in results.items():
+        shown = {name: value for name, value in metrics.items() if "-" not in name}
         logger.info("copypaste: Task: %s", task)
         logger.info("copypaste: %s", ",".join(shown))
         logger.info("copypaste: %s", ",".join(f"{value:.4f}" for value in shown.values()))

@@ -132,8 +132,8 @@ class EventWriter:
 
     def take_new(self) -> list[tuple[str, float, int]]:
         """(name, value, iteration) of what was not written yet."""
-        figures = get_event_storage().latest_with_smoothing_hint()
-        new = [(k, value, i) for k, (value, i) in figures.items() if i > self.last]
+        latest = get_event_storage().latest_with_smoothing_hint()
+        new = [(k, value, i) for k, (value, i) in latest.items() if i > self.last]
         self.last = max([self.last, *(i for *_, i in new)])
         return new
 

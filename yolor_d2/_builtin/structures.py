@@ -238,13 +238,13 @@ class BitMasks:
 
     def get_bounding_boxes(self) -> Boxes:
         """Around the pixels; zeros where there are none."""
-        found = torch.zeros(len(self), 4)
+        boxes = torch.zeros(len(self), 4)
         for axis, first in ((1, 0), (2, 1)):  # columns, then rows
             seen = self.tensor.any(dim=axis).int().cpu()
             low, high = seen.argmax(dim=1), seen.shape[1] - seen.flip(1).argmax(dim=1)
             known = seen.any(dim=1)
-            found[known, first], found[known, first + 2] = low[known].float(), high[known].float()
-        return Boxes(found)
+            boxes[known, first], boxes[known, first + 2] = low[known].float(), high[known].float()
+        return Boxes(boxes)
 
     @staticmethod
     def from_polygon_masks(
@@ -255,13 +255,13 @@ class BitMasks:
 
         if isinstance(polygon_masks, PolygonMasks):
             polygon_masks = polygon_masks.polygons
-        found = torch.zeros(len(polygon_masks), height, width, dtype=torch.bool)
+        masks = torch.zeros(len(polygon_masks), height, width, dtype=torch.bool)
         for i, polygons in enumerate(polygon_masks):
             if polygons:
                 outlines = [np.asarray(x, dtype=np.float64).tolist() for x in polygons]
                 merged = coco_mask.merge(coco_mask.frPyObjects(outlines, height, width))
-                found[i] = torch.from_numpy(coco_mask.decode(merged).astype(bool))
-        return BitMasks(found)
+                masks[i] = torch.from_numpy(coco_mask.decode(merged).astype(bool))
+        return BitMasks(masks)
 
     @staticmethod
     def cat(bitmasks_list: Sequence[BitMasks]) -> BitMasks:
@@ -319,13 +319,13 @@ class PolygonMasks:
 
     def get_bounding_boxes(self) -> Boxes:
         """Around the polygons; (inf, inf, 0, 0) where there are none, as in Detectron2."""
-        found = torch.tensor([[torch.inf, torch.inf, 0.0, 0.0]]).repeat(len(self), 1)
+        boxes = torch.tensor([[torch.inf, torch.inf, 0.0, 0.0]]).repeat(len(self), 1)
         for i, parts in enumerate(self.polygons):
             if parts:
                 points = torch.from_numpy(np.concatenate(parts).reshape(-1, 2)).float()
-                found[i, :2] = points.amin(dim=0)
-                found[i, 2:] = points.amax(dim=0).clamp(min=0)
-        return Boxes(found)
+                boxes[i, :2] = points.amin(dim=0)
+                boxes[i, 2:] = points.amax(dim=0).clamp(min=0)
+        return Boxes(boxes)
 
     def area(self) -> Tensor:
         """(M,) the areas of the polygons, added up."""

@@ -67,8 +67,8 @@ def load(
             raise FileNotFoundError(f"no such file or folder {str(source)!r}")
         if weights is None and path.suffix.lower() in (".yaml", ".yml"):
             raise ValueError(f"{str(source)!r} is a configuration: load() needs its weights too")
-        config, found = find_run_files(path)
-        weights = found if weights is None else weights
+        config, run_weights = find_run_files(path)
+        weights = run_weights if weights is None else weights
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     given = ["MODEL.DEVICE", str(device), "MODEL.WEIGHTS", str(weights), *overrides]

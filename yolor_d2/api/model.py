@@ -170,14 +170,14 @@ class Model:
                 waiting.append(ready)
                 yield ready
 
-        for found in self._predictor.stream(prepared()):
+        for instances in self._predictor.stream(prepared()):
             source = waiting.popleft()
-            if isinstance(found, FailedInput):
+            if isinstance(instances, FailedInput):
                 if not skip_unreadable:
-                    raise ImageReadError(found.message)
-                logger.error("%s", found.message)
+                    raise ImageReadError(instances.message)
+                logger.error("%s", instances.message)
                 continue
-            yield self._result(found.to("cpu"), source, threshold, classes)
+            yield self._result(instances.to("cpu"), source, threshold, classes)
 
     def _prepare(self, source: Source, channel_order: str) -> str | np.ndarray:
         """A path, or pixels in the order of the model."""
@@ -207,30 +207,33 @@ class Model:
 
     def _result(
         self,
-        found: Instances,
+        instances: Instances,
         source: str | np.ndarray,
         threshold: float,
         classes: Tensor | None,
     ) -> Result:
-        keep = found.scores >= threshold
+        keep = instances.scores >= threshold
         if classes is not None:
-            keep &= torch.isin(found.pred_classes, classes)
-        found = found[keep]
+            keep &= torch.isin(instances.pred_classes, classes)
+        instances = instances[keep]
+        points = instances.pred_keypoints if instances.has("pred_keypoints") else None
         pixels = None
         if not isinstance(source, str):
             flipped = source.shape[2] == 3 and self.cfg.INPUT.FORMAT == "BGR"
             pixels = source[:, :, ::-1] if flipped else source
-        height, width = found.image_size
+        height, width = instances.image_size
         return Result(
-            boxes=found.pred_boxes.tensor.float().numpy(),
-            scores=found.scores.float().numpy(),
-            class_ids=found.pred_classes.numpy(),
+            boxes=instances.pred_boxes.tensor.float().numpy(),
+            scores=instances.scores.float().numpy(),
+            class_ids=instances.pred_classes.numpy(),
             class_names=tuple(self.names),
             size=(height, width),
             path=source if isinstance(source, str) else None,
-            masks=found.pred_masks if found.has("pred_masks") else None,
+            masks=instances.pred_masks if instances.has("pred_masks") else None,
             keypoints=(
-                found.pred_keypoints.float().numpy() if found.has("pred_keypoints") else None
+                instances.pred_keypoints.float().numpy()
+                if instances.has("pred_keypoints")
+                else None
             ),
             skeleton=self._skeleton,
             _pixels=pixels,
@@ -283,7 +286,7 @@ def images_in(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {str(folder)!r}")
-    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
         raise FileNotFoundError(f"no image below {str(folder)!r}")
-    return [str(path) for path in found]
+    return [str(path) for path in files]

@@ -15,8 +15,9 @@ from PIL import Image
 from ..files.images import read_image
 from ..inputs import IMAGE_SUFFIXES
 from ..ops.masks import BoxMasks
-from ..prediction.outputs import detection_records
-from ..visualize.pictures import draw_boxes, to_rgb, write_image
+from ..prediction.result import detection_records
+from ..visualize.boxes import draw_boxes
+from ..visualize.pictures import to_rgb, write_image
 from ..visualize.shapes import Skeleton, coco_points, crops
 
 if TYPE_CHECKING:
@@ -106,9 +107,9 @@ class Result(Sequence[Detection]):
         counts: dict[str, int] = {}
         for name in self.names:
             counts[name] = counts.get(name, 0) + 1
-        found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+        counted = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
         height, width = self.size
-        return f"<Result: {found} in {self.path or 'an image'} ({width} x {height})>"
+        return f"<Result: {counted} in {self.path or 'an image'} ({width} x {height})>"
 
     def plot(self, *, labels: bool = True, line_width: int | None = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB copy of the image with boxes, classes and scores, and with masks and

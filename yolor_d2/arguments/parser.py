@@ -73,12 +73,12 @@ class CommandParser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         given = list(map(str, sys.argv[1:] if args is None else args))
         sorted_words = _Words(self, given)
-        found = super().parse_args(sorted_words.arguments(), namespace)
+        parsed = super().parse_args(sorted_words.arguments(), namespace)
         if self.takes_keys():
-            if found.opts:
-                self.error(self.describe_unknown_word(found.opts[0]))
-            found.opts = sorted_words.pairs
-        return found
+            if parsed.opts:
+                self.error(self.describe_unknown_word(parsed.opts[0]))
+            parsed.opts = sorted_words.pairs
+        return parsed
 
     def parse_intermixed_args(self, args: Sequence[str] | None = None, namespace: Any = None):
         return self.parse_args(args, namespace)

@@ -121,23 +121,23 @@ def run(args: argparse.Namespace) -> Report:
     ]
     if not cutouts:
         raise ValueError(f"no object fits into a square of {args.size} pixels: see --size")
-    found = {}
+    detected = {}
     for place in PLACES:
         cfg.MODEL.YOLOR.PADDING.PLACE = place
         predictor = BatchPredictor(cfg, channel_order=order)
-        found[place] = np.zeros(len(cutouts), dtype=bool)
+        detected[place] = np.zeros(len(cutouts), dtype=bool)
         for i, result in enumerate(predictor.stream(x.image for x in cutouts)):
             assert not isinstance(result, FailedInput)
             sure = result[result.scores >= args.threshold]
-            found[place][i] = is_found(cutouts[i], sure.pred_boxes.tensor, sure.pred_classes)
+            detected[place][i] = is_found(cutouts[i], sure.pred_boxes.tensor, sure.pred_classes)
     rows = []
     for side in (*SIDES, "all"):
         for distance in args.distances:
             chosen = np.array([side in (x.side, "all") and x.distance == distance for x in cutouts])
             row = {"side": side, "distance, px": distance, "objects": int(chosen.sum())}
             for place in PLACES:
-                share = found[place][chosen].mean() if chosen.any() else None
-                row[f"recall, {place}, %"] = None if share is None else 100 * float(share)
+                hit_rate = detected[place][chosen].mean() if chosen.any() else None
+                row[f"recall, {place}, %"] = None if hit_rate is None else 100 * float(hit_rate)
             rows.append(row)
     if args.picture is not None:
         draw(rows, args.picture)

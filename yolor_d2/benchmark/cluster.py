@@ -29,8 +29,8 @@ from ..datasets.open_files import forget_files
 from ..datasets.prepared_copies import keep_copies_in
 from ..doctor.quick import quick_check
 from ..engine import Trainer
+from ..engine.distributed.processes import any_process
 from ..engine.ema import EMAHook
-from ..engine.processes import any_process
 from ..environment import describe_machine
 from .report import Report
 from .start import NUM_CLASSES, write_data_set
@@ -106,21 +106,21 @@ def measure_start(folder: Path, images: int, boxes: int, latency: float) -> dict
     register_coco_instances(name, {}, str(path), str(root))
     cfg = load_config("quick/ssss_320_cpu.yaml")
     cfg.MODEL.YOLOR.NUM_CLASSES, cfg.DATASETS.TRAIN = NUM_CLASSES, (name,)
-    found = {}
+    times = {}
     far = FarFileSystem(folder, latency)
     with far.mounted():
         for kind in ("first of a machine", "each other process"):
             forget_files()
-            found[kind] = timed(lambda: build_training_dataset(cfg), far)
+            times[kind] = timed(lambda: build_training_dataset(cfg), far)
         dataset = build_training_dataset(cfg)
 
         def beyond() -> None:
             quick_check(name, str(path), str(root), train=True)
             take_fingerprint(dataset, [], [str(root)])
 
-        found["process 0 beyond that"] = timed(beyond, far)
+        times["process 0 beyond that"] = timed(beyond, far)
     keep_copies_in(None)
-    return found
+    return times
 
 
 def exchange(rank: int, world_size: int, store: str, values: int, results: str) -> None:
@@ -147,14 +147,14 @@ def exchange(rank: int, world_size: int, store: str, values: int, results: str) 
 def measure_exchanges(values: int) -> dict[int, dict[str, float]]:
     """Seconds of meeting, of the vote in each step, and of summing so many float32 gradients, by
     number of processes on this machine."""
-    found = {}
+    by_size = {}
     with tempfile.TemporaryDirectory() as folder:
         for world_size in STARTED:
             results = f"{folder}/results_{world_size}"
             arguments = (world_size, f"{folder}/store_{world_size}", values, results)
             mp.start_processes(exchange, args=arguments, nprocs=world_size, start_method="spawn")
-            found[world_size] = torch.load(results, weights_only=True)
-    return found
+            by_size[world_size] = torch.load(results, weights_only=True)
+    return by_size
 
 
 def measure_checkpoint(config: str, folder: Path) -> dict[str, float]:
@@ -212,7 +212,7 @@ def simulate(
     read = machines * (file_bytes + copy_bytes)
     questions = first["questions"] * machines + other["questions"] * (processes - machines)
     rounds = math.log2(machines) if machines > 1 else 0
-    share = 2 * (processes - 1) / processes  # of the gradients, which each process sends in a ring
+    part = 2 * (processes - 1) / processes  # of the gradients, which each process sends in a ring
     return {
         "processes": processes,
         "start, s": first["s"] + other["s"] + zero["s"],
@@ -223,7 +223,7 @@ def simulate(
         "questions": questions + zero["questions"],
         "vote, ms": 1000
         * (grow({n: x["vote"] for n, x in exchanges.items()}, processes) + 2 * rounds * latency),
-        "gradients, ms": 1000 * 4 * checkpoint["parameters"] * share / bandwidth,
+        "gradients, ms": 1000 * 4 * checkpoint["parameters"] * part / bandwidth,
         "checkpoint, s": checkpoint["s"],
         "resume, GB": machines * checkpoint["bytes"] / GB,
     }

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> Report:
         stages.wrap(evaluator, "process", STAGES[3])
         stages.wrap(evaluator, "evaluate", STAGES[4])
         read = stages.timed(next, STAGES[0])
-        images, figures = 0, {}
+        images, metrics = 0, {}
         for _ in range(args.rounds):
             evaluator.reset()
             batches, images = iter(loader), 0
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> Report:
                 with torch.no_grad():
                     evaluator.process(inputs, model(inputs))
                 images += len(inputs)
-            figures = evaluator.evaluate()
+            metrics = evaluator.evaluate()
             stages.end_round()
     rows = stages.rows(images, "image")
     settings = {
@@ -84,6 +84,6 @@ def run(args: argparse.Namespace) -> Report:
         "channels last": cfg.MODEL.INFERENCE.CHANNELS_LAST,
         "rounds": args.rounds,
         "images / s": round(1000 / sum(row["ms / image"] for row in rows), 2),
-        "AP": round(figures["bbox"]["AP"], 3),
+        "AP": round(metrics["bbox"]["AP"], 3),
     }
     return Report("Evaluation", settings, rows, describe_machine())

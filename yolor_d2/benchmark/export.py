@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> Report:
         raise ValueError(f"--size is {size}, expected a multiple of {divisor}")
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or inputs[0].type != "tensor(float)":
-        found = [f"{x.name}: {x.type}" for x in inputs]
-        raise ValueError(f"--onnx takes {found}, expected one float32 tensor, the images")
+        given = [f"{x.name}: {x.type}" for x in inputs]
+        raise ValueError(f"--onnx takes {given}, expected one float32 tensor, the images")
     suppress = outputs[0].name not in ROWS
     calls: dict[tuple[str, int], Callable[[], object]] = {}
     for batch in args.batch:

@@ -30,15 +30,17 @@ from ..environment import describe_machine
 from ..evaluation.coco_evaluator import COCOEvaluator
 from ..evaluation.coco_files import RESULTS_NAME
 from ..evaluation.coco_metrics import METRICS
-from ..report.collect import Source, build_report, to_json, write_report
+from ..report.collect import Source, build_report
+from ..report.files import to_json
+from ..report.write import write_report
 from .report import Report
 
 SIZE = (480, 640)
 NUM_CLASSES = 80
 MEAN_OBJECTS = 7
 # Of the detections; those near an object have its class with the second probability.
-SHARE_NEAR, SHARE_RIGHT = 0.6, 0.7
-SHARE_CROWD = 0.01
+FRACTION_NEAR, FRACTION_RIGHT = 0.6, 0.7
+FRACTION_CROWD = 0.01
 # Images in a batch.
 BATCH = 8
 NAME = "generated"
@@ -57,7 +59,7 @@ def generate_objects(num_images: int, rng: np.random.Generator) -> dict:
                     "category_id": int(rng.integers(1, NUM_CLASSES + 1)),
                     "bbox": [*corner.tolist(), *size.tolist()],
                     "area": float(0.7 * size.prod()),
-                    "iscrowd": int(rng.random() < SHARE_CROWD),
+                    "iscrowd": int(rng.random() < FRACTION_CROWD),
                 }
             )
     height, width = SIZE
@@ -80,19 +82,19 @@ def generate_detections(
     scores = rng.beta(1, 12, number)
     if truth:
         chosen = rng.integers(0, len(truth), number)
-        near = rng.random(number) < SHARE_NEAR
+        near = rng.random(number) < FRACTION_NEAR
         objects = np.array([x["bbox"] for x in truth])[chosen]
         moved = objects + rng.normal(0, 0.12, (number, 4)) * np.tile(objects[:, 2:], 2)
         boxes[near] = moved[near]
-        right = near & (rng.random(number) < SHARE_RIGHT)
+        right = near & (rng.random(number) < FRACTION_RIGHT)
         labels[right] = np.array([x["category_id"] - 1 for x in truth])[chosen][right]
         scores[near] = rng.beta(2, 3, int(near.sum()))
     boxes[:, 2:] = boxes[:, :2] + np.abs(boxes[:, 2:])
     order = np.argsort(-scores)
-    found = Instances(SIZE, pred_boxes=Boxes(torch.from_numpy(boxes[order]).float()))
-    found.scores = torch.from_numpy(scores[order]).float()
-    found.pred_classes = torch.from_numpy(labels[order])
-    return {"instances": found}
+    instances = Instances(SIZE, pred_boxes=Boxes(torch.from_numpy(boxes[order]).float()))
+    instances.scores = torch.from_numpy(scores[order]).float()
+    instances.pred_classes = torch.from_numpy(labels[order])
+    return {"instances": instances}
 
 
 def evaluate_with(evaluator: DatasetEvaluator, batches: list[tuple[list, list]]) -> dict:
@@ -166,28 +168,28 @@ def run(args: argparse.Namespace) -> Report:
                 StockCOCOEvaluator(NAME, output_dir=str(folder / "stock")), batches
             )
         seconds: dict[str, list[float]] = {way: [] for way in ways}
-        figures = {}
+        by_way = {}
         for _ in range(args.rounds):
             for way, function in ways.items():
                 start = time.process_time()
                 with contextlib.redirect_stdout(io.StringIO()):
-                    figures[way] = function()
+                    by_way[way] = function()
                 seconds[way].append(time.process_time() - start)
-    expected = figures["pycocotools"]
+    expected = by_way["pycocotools"]
     rows = [
         {
             "": way,
             "CPU s": statistics.median(seconds[way]),
-            "AP": found["AP"],
+            "AP": result["AP"],
             # Of the six figures; NaN or None, where nothing counts, in both.
             "equal to 1e-9": all(
-                found[x] is None or math.isnan(found[x])
+                result[x] is None or math.isnan(result[x])
                 if math.isnan(expected[x])
-                else abs((found[x] or 0.0) - expected[x]) <= 1e-9
+                else abs((result[x] or 0.0) - expected[x]) <= 1e-9
                 for x in METRICS["bbox"]
             ),
         }
-        for way, found in figures.items()
+        for way, result in by_way.items()
     ]
     settings = {
         "images": args.generated,

@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> Report:
         passing = (scores > args.score_threshold) & (rows[:, 4:5] > args.score_threshold)
         kept = {"yolor_d2": ours(), "torchvision": theirs()}
         for name, taken in samples.items():
-            found = kept.get(name)
+            result = kept.get(name)
             table.append(
                 {
                     "rows": case,
@@ -119,8 +119,8 @@ def run(args: argparse.Namespace) -> Report:
                     **taken.columns(),
                     "least CPU ms": 1000 * min(taken.cpu),
                     "times torchvision": taken.ratio(samples["torchvision"]),
-                    "boxes": None if found is None else len(found.boxes),
-                    "same boxes": None if found is None else same_boxes(found, kept["yolor_d2"]),
+                    "boxes": None if result is None else len(result.boxes),
+                    "same boxes": None if result is None else same_boxes(result, kept["yolor_d2"]),
                 }
             )
     settings = {

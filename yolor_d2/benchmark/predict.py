@@ -49,10 +49,10 @@ def find_images(args: argparse.Namespace, scratch: Path) -> list[Path]:
         toy = write_toy_dataset(scratch, num_train=1, num_val=args.count, image_size=(480, 640))
         folder = toy.val_images
     suffixes = {".jpg", ".jpeg", ".png"}
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    if not found:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    if not paths:
         raise ValueError(f"--input {str(folder)!r} has no files ending in {sorted(suffixes)}")
-    return found[: args.count]
+    return paths[: args.count]
 
 
 def use_random_weights(cfg: CfgNode, scratch: Path) -> None:
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> Report:
         files = find_images(args, Path(folder))
         use_random_weights(cfg, Path(folder))
         predictor = BatchPredictor(cfg, batch_size=args.batch, workers=args.workers)
-        detections = sum(len(found) for found in predictor.stream(files[:8]))
+        detections = sum(len(instances) for instances in predictor.stream(files[:8]))
         rows, against = [], {}
         if not args.stages_only:
             default = DefaultPredictor(cfg)

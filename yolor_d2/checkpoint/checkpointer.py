@@ -168,15 +168,15 @@ class YOLORCheckpointer(DetectionCheckpointer):
         weights = checkpoint.pop("foreign", None) or ForeignWeights("yolor_d2", checkpoint["model"])
         if has_own_parts(self.model):  # else only weights of the same names fit
             checkpoint["model"] = self.convert(weights)
-        found = super()._load_model(checkpoint)
-        missing = [key for key in found.missing_keys if not key.endswith(COUNTER)]
-        faults = [*missing, *found.unexpected_keys, *found.incorrect_shapes]
+        incompatible = super()._load_model(checkpoint)
+        missing = [key for key in incompatible.missing_keys if not key.endswith(COUNTER)]
+        faults = [*missing, *incompatible.unexpected_keys, *incompatible.incorrect_shapes]
         if faults and not self.partial:
             raise ValueError(
                 f"the weights in {self.path!r} do not fit the model: {len(faults)} tensors are "
                 f"missing, left over or of another shape ({', '.join(map(str, faults[:3]))}, ...)"
             )
-        return found
+        return incompatible
 
     def convert(self, weights: ForeignWeights) -> dict[str, Tensor]:
         """Weights under the names of the model.
@@ -228,7 +228,7 @@ class YOLORCheckpointer(DetectionCheckpointer):
         }
         # Inference has no use for the prototypes of identities: a model for it need not have any.
         faults = [k for k in other if not (k in by_data and wanted[k].numel() == 0)]
-        found = "; ".join(
+        problems = "; ".join(
             f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
             for kind, names in {
                 "missing": missing,
@@ -238,17 +238,17 @@ class YOLORCheckpointer(DetectionCheckpointer):
             if names
         )
         misfit = set(other) - by_data and not self.partial
-        if found and (self.strict or misfit):
+        if problems and (self.strict or misfit):
             raise ValueError(
                 f"the weights in {self.path!r} do not fit the branches of MODEL.YOLOR.TASKS: "
-                f"{found}"
+                f"{problems}"
             )
-        if found:
+        if problems:
             self.logger.warning(
                 "%s fits the branches of MODEL.YOLOR.TASKS only in part: %s. What the file has not "
                 "starts afresh, what is left over is ignored",
                 self.path,
-                found,
+                problems,
             )
         fitting = wanted.keys() & given.keys() - set(other)
         return {k: given[k].to(v.dtype) if k in fitting else v for k, v in wanted.items()}

@@ -91,13 +91,13 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     newest = NUMBERED_FILE.fullmatch(last.read_text().strip()) if last.is_file() else None
     if newest is None:
         return
-    found = {
+    by_iteration = {
         int(match[1]): path
         for path in folder.glob("model_*.pth")
         if (match := NUMBERED_FILE.fullmatch(path.name)) and int(match[1]) <= int(newest[1])
     }
-    for number in sorted(found)[:-keep]:
-        found[number].unlink(missing_ok=True)
+    for number in sorted(by_iteration)[:-keep]:
+        by_iteration[number].unlink(missing_ok=True)
 
 
 def read_iteration(path: Path) -> int:
@@ -159,7 +159,7 @@ def find_not_finite(data: Any, where: str = "") -> str | None:
     else:
         return None
     for key, value in items:
-        found = find_not_finite(value, f"{where}/{key}" if where else str(key))
-        if found is not None:
-            return found
+        place = find_not_finite(value, f"{where}/{key}" if where else str(key))
+        if place is not None:
+            return place
     return None

@@ -50,7 +50,7 @@ def collect() -> dict[str, str]:
 
 
 def main(args: argparse.Namespace) -> None:
-    found = collect()
-    print(tabulate(list(found.items()), tablefmt="plain"))
+    facts = collect()
+    print(tabulate(list(facts.items()), tablefmt="plain"))
     if args.json is not None:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

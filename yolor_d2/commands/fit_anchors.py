@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> None:
     sizes = TrainingDataset(TrainingData(cfg).read(), size=size, seed=0).box_sizes()
     max_ratio = cfg.MODEL.YOLOR.ASSIGN_MAX_RATIO
     print(describe("now", sizes, before, max_ratio))
-    found = fit_anchors(
+    centres = fit_anchors(
         sizes,
         count,
         max_ratio,
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
         seed=args.seed,
         generations=args.generations,
     )
-    levels = to_levels(found, num_levels)
+    levels = to_levels(centres, num_levels)
     fitted = torch.tensor(levels).flatten(0, 1)
     print(describe("fitted", sizes, fitted, max_ratio))
     print(as_yaml(levels), end="")

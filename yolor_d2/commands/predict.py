@@ -16,13 +16,23 @@ from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.utils import setup_logger
 from yolor_d2.datasets.catalog import class_names, class_numbers
 from yolor_d2.files.writing import require_writable
-from yolor_d2.prediction import outputs, state
+from yolor_d2.prediction import state
+from yolor_d2.prediction.coco_files import (
+    CocoImages,
+    CocoResults,
+    ImageIds,
+    category_ids,
+    images_table,
+)
+from yolor_d2.prediction.detector import Prediction
+from yolor_d2.prediction.folders import Crops, DrawnImages, YoloLabels, drawn_image, drawn_video
 from yolor_d2.prediction.kinds import gives_masks, skeleton_of
-from yolor_d2.prediction.run import Prediction, Run, Stopped, VideoOptions
+from yolor_d2.prediction.run import Run, Stopped, VideoOptions
 from yolor_d2.prediction.sources import Source, expand
+from yolor_d2.prediction.text_files import CsvFile, JsonFile, is_regular
 from yolor_d2.prediction.tracking import LOW_SCORE
 from yolor_d2.predictor import BatchPredictor
-from yolor_d2.report.collect import read_thresholds
+from yolor_d2.report.thresholds import read_thresholds
 
 logger = logging.getLogger("yolor_d2.predict")
 
@@ -31,8 +41,8 @@ def text_outputs(args: argparse.Namespace) -> dict[str, Path]:
     """Text files to write, by name."""
     given = {"json": args.json, "coco": args.coco_json, "csv": args.csv}
     found = {name: path for name, path in given.items() if path is not None}
-    if "coco" in found and outputs.is_regular(args.coco_json):
-        found["images"] = outputs.images_table(args.coco_json)
+    if "coco" in found and is_regular(args.coco_json):
+        found["images"] = images_table(args.coco_json)
     return found
 
 
@@ -43,14 +53,14 @@ def open_text(
     annotations: dict | None,
     marks: dict[str, dict],
 ) -> dict[str, Any]:
-    categories = outputs.category_ids(names, annotations)
+    categories = category_ids(names, annotations)
     makers: dict[str, Callable[[Path, dict | None], Any]] = {
-        "json": outputs.JsonFile,
-        "coco": lambda path, mark: outputs.CocoResults(path, categories, mark),
-        "csv": lambda path, mark: outputs.CsvFile(
+        "json": JsonFile,
+        "coco": lambda path, mark: CocoResults(path, categories, mark),
+        "csv": lambda path, mark: CsvFile(
             path, mark, identities=args.track, masks=gives_masks(cfg), skeleton=skeleton_of(cfg)
         ),
-        "images": lambda path, mark: outputs.CocoImages(path, names, categories, mark),
+        "images": lambda path, mark: CocoImages(path, names, categories, mark),
     }
     return {name: makers[name](path, marks.get(name)) for name, path in text_outputs(args).items()}
 
@@ -58,18 +68,18 @@ def open_text(
 def folder_outputs(args: argparse.Namespace, style: dict[str, Any]) -> list[Any]:
     found: list[Any] = []
     if args.output is not None:
-        found.append(outputs.DrawnImages(args.output, **style))
+        found.append(DrawnImages(args.output, **style))
     if args.crops is not None:
-        found.append(outputs.Crops(args.crops))
+        found.append(Crops(args.crops))
     if args.yolo_txt is not None:
-        found.append(outputs.YoloLabels(args.yolo_txt))
+        found.append(YoloLabels(args.yolo_txt))
     return found
 
 
 def state_file(args: argparse.Namespace) -> Path | None:
     """Where it is noted how far the command is: beside the first file, else in a folder."""
     for path in text_outputs(args).values():
-        if outputs.is_regular(path):
+        if is_regular(path):
             return path.with_name(f".{path.name}.progress")
     for folder in (args.output, args.crops, args.yolo_txt):
         if folder is not None:
@@ -88,7 +98,7 @@ def prepare_outputs(args: argparse.Namespace, sources: Sequence[Source]) -> None
         return
     inputs = {Path(x.name).resolve() for x in sources if x.kind != "live"}
     for source in sources:
-        to_file = outputs.drawn_image if source.kind == "image" else outputs.drawn_video
+        to_file = drawn_image if source.kind == "image" else drawn_video
         target = to_file(args.output, source)
         if target.resolve() in inputs:
             raise ValueError(f"--output: {str(target)!r} is an input and would be overwritten")
@@ -139,7 +149,7 @@ def main(args: argparse.Namespace) -> int:
     annotations = None
     if args.coco_images is not None:
         annotations = json.loads(args.coco_images.read_text(encoding="utf-8"))
-    image_ids = outputs.ImageIds(sources, annotations)
+    image_ids = ImageIds(sources, annotations)
     prepare_outputs(args, sources)
     progress, done = begin_state(args, cfg, sources)
     if done:

@@ -13,16 +13,10 @@ from ..config import load_run_config
 from ..datasets.catalog import register_datasets
 from ..files.writing import atomic_write, require_writable
 from ..inputs import require_all
-from ..report.collect import (
-    REPORT_NAME,
-    Source,
-    build_report,
-    read_report,
-    to_json,
-    write_report,
-    write_reports,
-)
+from ..report.collect import Source, build_report
 from ..report.compare import align_reports
+from ..report.files import REPORT_NAME, read_report, to_json
+from ..report.write import write_report, write_reports
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +57,7 @@ def name_runs(runs: Sequence[Path]) -> list[str]:
 def compare(runs: Sequence[Path], names: Sequence[str], output: Path) -> Path:
     """Write the page that compares two runs."""
     # Here, as it brings matplotlib.
-    from ..report.page import render_comparison
+    from ..report.comparison_page import render_comparison
 
     require_writable(output)
     reports = [read_run(path) for path in runs]

@@ -131,15 +131,15 @@ def final_results(folder: Path) -> dict[str, float]:
     if not rows:
         raise ValueError(f"{str(folder / 'metrics.json')!r} has no evaluation (bbox/AP)")
     last = max(rows, key=lambda row: row["iteration"])
-    kinds = {"bbox", *(task.figures for task in TASKS.values())}
+    kinds = {"bbox", *(task.metrics for task in TASKS.values())}
     return {key: value for key, value in last.items() if key.partition("/")[0] in kinds}
 
 
 def is_summary(name: str) -> bool:
     """Whether a figure such as "segm/AP50" is of all objects: no single class, no range of sizes
     and no stricter overlap."""
-    figure = name.partition("/")[2]
-    return "-" not in figure and figure not in ("AP75", "APs", "APm", "APl")
+    metric = name.partition("/")[2]
+    return "-" not in metric and metric not in ("AP75", "APs", "APm", "APl")
 
 
 def run(folder: Path, cfg: CfgNode, num_gpus: int, bar: tqdm) -> dict[str, float]:
@@ -150,9 +150,9 @@ def run(folder: Path, cfg: CfgNode, num_gpus: int, bar: tqdm) -> dict[str, float
         bar.set_description(f"{folder.parent.name}, {folder.name}")
         start = bar.n
         train(folder, num_gpus, bar)
-        found = final_results(folder)
+        final = final_results(folder)
         with atomic_write(results) as file:
-            file.write(json.dumps(found, indent=1).encode())
+            file.write(json.dumps(final, indent=1).encode())
         bar.update(start + cfg.SOLVER.MAX_ITER - bar.n)
     else:
         bar.update(cfg.SOLVER.MAX_ITER)
@@ -188,14 +188,14 @@ def main(args: argparse.Namespace) -> None:
     total = sum(cfg.SOLVER.MAX_ITER for cfg in configs) * args.seeds
     with tqdm(total=total, unit="iteration") as bar:
         for seed in range(args.seeds):  # whole tables first, then more seeds
-            for row, cfg, figures in zip(table.rows, configs, measured):
+            for row, cfg, measured_row in zip(table.rows, configs, measured):
                 folder = root / Path(row.config).stem / f"seed{seed}"
                 cfg.SEED, cfg.OUTPUT_DIR = seed, str(folder)
                 results = run(folder, cfg, args.num_gpus, bar)
-                figures.ap[seed] = results.pop("bbox/AP")
+                measured_row.ap[seed] = results.pop("bbox/AP")
                 for name, value in results.items():
                     if not name.startswith("bbox/") and is_summary(name):
-                        figures.other.setdefault(name, {})[seed] = value
+                        measured_row.other.setdefault(name, {})[seed] = value
     text = f"{format_table(table, measured, args.scale)}\n\n{format_costs(table, published)}"
     path = root / f"table_{table.name}.txt"
     with atomic_write(path) as file:

@@ -40,14 +40,14 @@ def describe(error: BaseException) -> str:
 def from_process(error: Exception) -> tuple[type, str]:
     """Class and message of what a process raised, which its parent knows as a printed traceback."""
     # The last line that begins as "module.Name: message" does; those of the frames are indented.
-    found = list(re.finditer(r"^(?:([\w.]+)\.)?(\w+)(?:: |$)", str(error), re.MULTILINE))
-    if not found:
+    matches = list(re.finditer(r"^(?:([\w.]+)\.)?(\w+)(?:: |$)", str(error), re.MULTILINE))
+    if not matches:
         return type(error), describe(error)
-    module, name = found[-1].groups(default="builtins")
+    module, name = matches[-1].groups(default="builtins")
     if module.partition(".")[0] == __package__.partition(".")[0]:
         importlib.import_module(module)
     kind = getattr(sys.modules.get(module), name, type(error))
-    text = " ".join(re.sub(r"^\[Errno \d+\] ", "", str(error)[found[-1].end() :]).split())
+    text = " ".join(re.sub(r"^\[Errno \d+\] ", "", str(error)[matches[-1].end() :]).split())
     return kind, text.strip("'\"") if kind is KeyError else text
 
 

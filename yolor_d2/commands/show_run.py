@@ -9,7 +9,7 @@ from yolor_d2.config import load_run_config
 from yolor_d2.d2.data import MetadataCatalog
 from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.visualize.curves import plot_curves
-from yolor_d2.visualize.pictures import draw_results
+from yolor_d2.visualize.results import draw_results
 from yolor_d2.wording import counted
 
 

@@ -48,8 +48,8 @@ def describe(parts: dict[str, dict]) -> str:
         rows.append([f"boxes of {category['name']}", *(x[category["id"]] for x in counts)])
     for row in rows:
         total = sum(row[1:])
-        shares = [f"{count} ({count / total:.0%})" if total else "0" for count in row[1:]]
-        row[1:] = shares
+        percentages = [f"{count} ({count / total:.0%})" if total else "0" for count in row[1:]]
+        row[1:] = percentages
     return tabulate(rows, headers=["", *parts])
 
 

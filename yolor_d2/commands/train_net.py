@@ -8,13 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolor_d2.checkpoint import YOLORCheckpointer
-from yolor_d2.config import (
-    apply_overrides,
-    describe_device,
-    find_config,
-    read_config,
-    save_config,
-)
+from yolor_d2.config import apply_overrides, describe_device, find_config, read_config, save_config
 from yolor_d2.d2 import describe_runtime
 from yolor_d2.d2.config import CfgNode
 from yolor_d2.d2.engine import default_setup
@@ -28,14 +22,14 @@ from yolor_d2.datasets.prepared_copies import keep_copies_in
 from yolor_d2.doctor.quick import check_datasets, log_findings
 from yolor_d2.engine import Trainer
 from yolor_d2.engine.batch_size import AUTO, GPUTrial, resolve_batch
-from yolor_d2.engine.console import take_over_screen
-from yolor_d2.engine.launch import launch
+from yolor_d2.engine.distributed.launch import launch
+from yolor_d2.engine.distributed.lock import is_locked, locked
+from yolor_d2.engine.distributed.processes import first_of_machine_first, wait_for_all
 from yolor_d2.engine.lengths import fit_lengths
-from yolor_d2.engine.lock import is_locked, locked
-from yolor_d2.engine.processes import first_of_machine_first, wait_for_all
+from yolor_d2.engine.monitoring.console import take_over_screen
 from yolor_d2.engine.rates import scale_rates
 from yolor_d2.engine.teacher import settle_teacher, teacher_config
-from yolor_d2.report.collect import report_or_log
+from yolor_d2.report.write import report_or_log
 from yolor_d2.runs import (
     TEACHER_CONFIG_NAME,
     refuse_other_run,

@@ -9,7 +9,7 @@ from yolor_d2.data.loader import build_train_loader
 from yolor_d2.data.options import use_data
 from yolor_d2.datasets.catalog import class_names, register_datasets
 from yolor_d2.prediction.kinds import skeleton_of_data
-from yolor_d2.visualize.pictures import draw_batches
+from yolor_d2.visualize.batches import draw_batches
 from yolor_d2.wording import counted
 
 

@@ -20,11 +20,11 @@ def replace_auto(cfg: CfgNode) -> None:
 
 def describe_device(cfg: CfgNode) -> str:
     """One line for the log: the device, and where it comes from."""
-    device, found = cfg.MODEL.DEVICE, find_device()
+    device, available = cfg.MODEL.DEVICE, find_device()
     if torch.device(device).type == "cuda":
         index = torch.device(device).index
         return f"Device: {device} ({torch.cuda.get_device_name(index)})"
-    if device == found:
+    if device == available:
         return f"Device: {device}, as torch finds no GPU of CUDA"
-    unused = ", although torch finds a GPU" if found == "cuda" else ""
+    unused = ", although torch finds a GPU" if available == "cuda" else ""
     return f"Device: {device} (MODEL.DEVICE){unused}"

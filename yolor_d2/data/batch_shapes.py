@@ -63,15 +63,15 @@ class BatchShapes:
                 f"{self.size} pixels is a multiple of the stride, {self.stride}"
             )
 
-    def share_of_size(self, share: float) -> int:
+    def scaled_size(self, fraction: float) -> int:
         """That share of the longer side in whole strides, at least one."""
-        return max(round(self.size * share / self.stride), 1) * self.stride
+        return max(round(self.size * fraction / self.stride), 1) * self.stride
 
     def regular_size(self, batch: int) -> int:
         """Longer side of a batch without `multi_scale`."""
-        for end, share in self.steps:
+        for end, fraction in self.steps:
             if batch < end:
-                return self.share_of_size(share)
+                return self.scaled_size(fraction)
         return self.size
 
     def size_range(self, size: int) -> tuple[int, int]:

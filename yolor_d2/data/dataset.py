@@ -341,8 +341,8 @@ class TrainingDataset(Dataset):
         if not happens(rng, self.augment.paste_in):
             return sample
         images = self.pool.paste_images(self.pool.partners(rng) if partners is None else partners)
-        found = collect(lambda: self.cutouts(images, rng), rng)
-        return paste_in(sample, found, self.cut_object, rng)
+        cutouts = collect(lambda: self.cutouts(images, rng), rng)
+        return paste_in(sample, cutouts, self.cut_object, rng)
 
     def compose(self, position: int, index: int) -> Sample:
         """The augmented RGB sample of a position."""

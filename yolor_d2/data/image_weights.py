@@ -54,10 +54,10 @@ def read_class_ap(results: dict, names: Sequence[str]) -> list[float] | None:
     """
     for tasks in (results, *results.values()):
         if "bbox" in tasks:
-            figures = tasks["bbox"]
+            metrics = tasks["bbox"]
             break
     else:
         return None
-    mean = figures["AP"] if math.isfinite(figures["AP"]) else 0.0
-    found = [figures.get(f"AP-{name}", math.nan) for name in names]
-    return [float(ap if math.isfinite(ap) else mean) / 100 for ap in found]
+    mean = metrics["AP"] if math.isfinite(metrics["AP"]) else 0.0
+    precisions = [metrics.get(f"AP-{name}", math.nan) for name in names]
+    return [float(ap if math.isfinite(ap) else mean) / 100 for ap in precisions]

@@ -105,9 +105,9 @@ class PositionSampler(Sampler[tuple[int, int]]):
 
     def positions(self) -> Iterator[int]:
         """Those of this process, endlessly."""
-        share = self.batch_size // self.world_size
-        for first in itertools.count(self.start + self.rank * share, self.batch_size):
-            yield from range(first, first + share)
+        part = self.batch_size // self.world_size
+        for first in itertools.count(self.start + self.rank * part, self.batch_size):
+            yield from range(first, first + part)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, order = -1, np.empty(0)

@@ -132,16 +132,16 @@ def class_numbers(wanted: Sequence[str | int], names: Sequence[str]) -> list[int
     Raises:
         ValueError: when there is no such class.
     """
-    found = []
+    numbers = []
     for word in wanted:
         if word in names:
-            found.append(names.index(str(word)))
+            numbers.append(names.index(str(word)))
         elif str(word).isdecimal() and int(word) < len(names):
-            found.append(int(word))
+            numbers.append(int(word))
         else:
             known = f"known are {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
             raise ValueError(f"no class {word!r}{did_you_mean(str(word), names, known)}")
-    return found
+    return numbers
 
 
 def check_classes(cfg: CfgNode, name: str) -> None:
@@ -222,11 +222,11 @@ def describe(name: str, annotations: Annotations) -> None:
     if layout is None:
         return
     names = metadata.get("keypoint_names") or list(layout.names)
-    found = {"keypoint_names": names, "keypoint_flip_map": pairs_by_names(names)}
+    entries = {"keypoint_names": names, "keypoint_flip_map": pairs_by_names(names)}
     if tuple(names) == layout.names:
-        found["keypoint_flip_map"] = list(layout.pairs)
-        found["keypoint_connection_rules"] = layout.rules
-    metadata.set(**{key: value for key, value in found.items() if metadata.get(key) is None})
+        entries["keypoint_flip_map"] = list(layout.pairs)
+        entries["keypoint_connection_rules"] = layout.rules
+    metadata.set(**{key: value for key, value in entries.items() if metadata.get(key) is None})
 
 
 def keypoint_layout(names: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

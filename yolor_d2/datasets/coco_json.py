@@ -78,11 +78,11 @@ def decode(path: Path) -> _File:
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:
-            found = msgspec.json.decode(content, type=_File)
+            parsed = msgspec.json.decode(content, type=_File)
         except msgspec.DecodeError:
-            found = None
-    if found is not None and found.images and found.categories:
-        return found
+            parsed = None
+    if parsed is not None and parsed.images and parsed.categories:
+        return parsed
     # What is wrong is said by Python's reader, which also takes numbers that JSON does not know.
     return convert(read_coco(path, annotated=False), path)
 

@@ -57,13 +57,13 @@ def missing_keys(entry: object, whole: tuple[str, ...], text: tuple[str, ...] = 
         return f"it is {shorten(entry)}, expected an object"
     for key in whole:
         if not is_whole(entry.get(key)):
-            found = shorten(entry[key]) if key in entry else "missing"
-            return f"{key!r} is {found}, expected a whole number"
+            shown = shorten(entry[key]) if key in entry else "missing"
+            return f"{key!r} is {shown}, expected a whole number"
     for key in text:
         value = entry.get(key)
         if not isinstance(value, str) or not value or "\0" in value:
-            found = shorten(value) if key in entry else "missing"
-            return f"{key!r} is {found}, expected a name"
+            shown = shorten(value) if key in entry else "missing"
+            return f"{key!r} is {shown}, expected a name"
     return ""
 
 
@@ -121,8 +121,8 @@ def box_of(entry: dict) -> tuple[list[float], str]:
     box = entry.get("bbox")
     numbers = [to_float(x) for x in box] if isinstance(box, list) else []
     if len(numbers) != 4 or None in numbers:
-        found = shorten(box) if "bbox" in entry else "missing"
-        return [math.nan] * 4, f"'bbox' is {found}, expected [x, y, width, height]"
+        shown = shorten(box) if "bbox" in entry else "missing"
+        return [math.nan] * 4, f"'bbox' is {shown}, expected [x, y, width, height]"
     return numbers, ""  # pyright: ignore[reportReturnType]
 
 
@@ -136,8 +136,8 @@ def check_annotations(source: Source) -> None:
             continue
         number = entry.get("id")
         if not is_whole(number):
-            found = shorten(number) if "id" in entry else "missing"
-            message = f"'id' is {found}, expected a whole number"
+            shown = shorten(number) if "id" in entry else "missing"
+            message = f"'id' is {shown}, expected a whole number"
             source.report("annotation_id_invalid", message, "annotations", place)
         elif seen.setdefault(number, place) != place:
             message = f"annotations[{seen[number]}] has the same id, expected ids that differ"
@@ -152,9 +152,9 @@ def check_annotations(source: Source) -> None:
             source.report("unknown_category", message, "annotations", place)
             continue
         if not is_segmentation(entry.get("segmentation")):
-            found = shorten(entry["segmentation"])
+            shown = shorten(entry["segmentation"])
             message = (
-                f"'segmentation' is {found}, expected polygons of at least three points, or run "
+                f"'segmentation' is {shown}, expected polygons of at least three points, or run "
                 "lengths"
             )
             source.report("segmentation_malformed", message, "annotations", place)

@@ -101,11 +101,11 @@ def hash_polygons(polygons: Polygons, starts: Sequence[int]) -> torch.Tensor:
         polygons: of all objects.
         starts: N + 1 numbers of objects, see `GroundTruth`.
     """
-    found = []
+    hashes = []
     for first, last in itertools.pairwise(starts):
         one = polygons.rows(first, last)
-        found.append(short_hash(one.points.tobytes(), one.ends.tobytes(), one.parts.tobytes()))
-    return torch.tensor(found, dtype=torch.int64)
+        hashes.append(short_hash(one.points.tobytes(), one.ends.tobytes(), one.parts.tobytes()))
+    return torch.tensor(hashes, dtype=torch.int64)
 
 
 def describe_changes(before: dict, now: dict, names: Sequence[str]) -> list[str]:
@@ -141,11 +141,11 @@ def describe_changes(before: dict, now: dict, names: Sequence[str]) -> list[str]
     }
     for i, kind in enumerate(compared[2:], start=2):
         kinds[f"with other {kind}"] = [x for x in new if x in old and old[x][i] != new[x][i]]
-    for kind, found in kinds.items():
-        if found:
-            examples = ", ".join(repr(named[x]) for x in found[:NAMED])
-            more = ", ..." if len(found) > NAMED else ""
-            images = "1 image is" if len(found) == 1 else f"{len(found)} images are"
+    for kind, numbers in kinds.items():
+        if numbers:
+            examples = ", ".join(repr(named[x]) for x in numbers[:NAMED])
+            more = ", ..." if len(numbers) > NAMED else ""
+            images = "1 image is" if len(numbers) == 1 else f"{len(numbers)} images are"
             changes.append(f"{images} {kind} ({examples}{more})")
     if before["boxes"] != now["boxes"]:
         changes.append(f"there were {before['boxes']} boxes and are {now['boxes']}")

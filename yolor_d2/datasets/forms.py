@@ -28,7 +28,7 @@ CORNERS, LEAVING, FEWEST = 0.95, 0.25, 3
 # Kinds of findings that say in which form they were.
 FORMS_OF_BOXES = ("boxes_are_shares", "boxes_are_corners")
 # What rounding adds to a share of the image, and to a corner in pixels.
-SHARE_TOLERANCE, PIXEL_TOLERANCE = 1e-3, 1.0
+FRACTION_TOLERANCE, PIXEL_TOLERANCE = 1e-3, 1.0
 
 
 def to_whole(value: object) -> int | None:
@@ -174,10 +174,10 @@ def read_box_form(source: Source, sizes: np.ndarray) -> None:
         first, second = boxes[usable, :2], boxes[usable, 2:]
         known = sides[usable]
         count = len(first)
-        low, high = -SHARE_TOLERANCE, 1 + SHARE_TOLERANCE
-        shares = (first >= low).all() and (first <= high).all() and (second <= high).all()
+        low, high = -FRACTION_TOLERANCE, 1 + FRACTION_TOLERANCE
+        fractions = (first >= low).all() and (first <= high).all() and (second <= high).all()
         # In an image of one pixel they could be either.
-        if shares and max((first * known).max(), (second * known).max()) > high:
+        if fractions and max((first * known).max(), (second * known).max()) > high:
             centred = ((first + second) > high).any() and ((first - second / 2) >= low).all()
             corner = boxes[:, :2] - boxes[:, 2:] / 2 if centred else boxes[:, :2]
             read = np.concatenate([corner * sides, boxes[:, 2:] * sides], axis=1)

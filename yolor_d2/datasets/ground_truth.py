@@ -257,17 +257,17 @@ def list_keypoints(objects: Sequence[dict], items: Sequence[dict], count: int | 
     Raises:
         ValueError: when some make no sense, naming the image.
     """
-    found = {}
+    points_by_row = {}
     for i, (annotation, item) in enumerate(zip(objects, items)):
         if annotation.get("keypoints") is None or not len(annotation["keypoints"]):
             continue
         try:
-            found[i] = read_points(annotation["keypoints"], count)
+            points_by_row[i] = read_points(annotation["keypoints"], count)
         except ValueError as error:
             raise ValueError(f"image {item['file_name']!r} has an object with {error}") from error
-        count = len(found[i])
+        count = len(points_by_row[i])
     keypoints = np.zeros((len(objects), count or 0, 3), dtype=np.float32)
-    for i, points in found.items():
+    for i, points in points_by_row.items():
         keypoints[i] = points
     return keypoints
 

@@ -43,18 +43,18 @@ def layout_of_categories(categories: Sequence[dict | None]) -> KeypointLayout | 
         ValueError: when they are no names, pairs of numbers from 1, and pairs of names, or when
             another category has other names.
     """
-    found = None
+    first = None
     for category in categories:
         if not category or not category.get("keypoints"):
             continue
         one = layout_of_category(*map(category.get, ("keypoints", "skeleton", FLIP_KEY)))
-        found = found or one
-        if found.names != one.names:
+        first = first or one
+        if first.names != one.names:
             raise ValueError(
-                f"categories have different keypoints, {list(found.names)} and "
+                f"categories have different keypoints, {list(first.names)} and "
                 f"{list(one.names)}: a data set has one list of them"
             )
-    return found
+    return first
 
 
 def layout_of_category(
@@ -110,29 +110,29 @@ def read_keypoints(path: str | Path, annotations: Annotations) -> np.ndarray:
         return np.zeros((len(annotations.ids), 0, 3), dtype=np.float32)
 
     def make() -> dict[str, np.ndarray]:
-        numbers, found = [], []
+        numbers, given = [], []
         with collector_paused():
             for number, values in read_values(path, "keypoints", read_numbers):
                 if not values:
                     continue
                 try:
-                    found.append(read_points(values, count))
+                    given.append(read_points(values, count))
                 except ValueError as error:
                     raise AnnotationFileError(
                         f"{str(path)!r}: annotation {number} has {error}"
                     ) from error
                 numbers.append(number)
-        return {"keypoints": arrange(np.array(numbers, dtype=np.int64), found)}
+        return {"keypoints": arrange(np.array(numbers, dtype=np.int64), given)}
 
-    def arrange(numbers: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
+    def arrange(numbers: np.ndarray, given: list[np.ndarray]) -> np.ndarray:
         keypoints = np.zeros((len(annotations.ids), count, 3), dtype=np.float32)
-        if not found:
+        if not given:
             return keypoints
         order = np.argsort(annotations.ids, kind="stable")
         places = np.searchsorted(annotations.ids[order], numbers).clip(max=len(order) - 1)
         rows = order[places]
         known = annotations.ids[rows] == numbers  # the others are of no image
-        points = np.stack(list(itertools.compress(found, known))) if known.any() else keypoints[:0]
+        points = np.stack(list(itertools.compress(given, known))) if known.any() else keypoints[:0]
         points[..., :2] += PIXEL_CENTRE * (points[..., 2:] > 0)
         keypoints[rows[known]] = points
         return keypoints

@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 def read_large(path: Path) -> Annotations:
     """Annotations of a large file, from its prepared copy if there is one."""
     copy = copy_path(path)
-    found = None if copy is None else read_copy(copy)
-    if found is not None:
+    annotations = None if copy is None else read_copy(copy)
+    if annotations is not None:
         logger.info("Annotations of %s: from the prepared copy %s", path, copy)
-        return found
+        return annotations
     with collector_paused():
-        found = to_arrays(decode(path), path)
+        annotations = to_arrays(decode(path), path)
     if copy is not None:
-        keep_copy(copy_of(found), copy, f"Annotations of {path}")
-    return found
+        keep_copy(copy_of(annotations), copy, f"Annotations of {path}")
+    return annotations
 
 
 class AnnotationFile:

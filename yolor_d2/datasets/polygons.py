@@ -47,11 +47,11 @@ def decode(
         path: of the file.
         size_of: height and width of the image of an object by its id, if they are known.
     """
-    found, ids = PolygonList(), []
+    polygons, ids = PolygonList(), []
     for number, shape in read_values(path, "segmentation", read_outlines):
         ids.append(number)
-        found.add(shape, size_of(number) if isinstance(shape, dict) else None)
-    return ids, found
+        polygons.add(shape, size_of(number) if isinstance(shape, dict) else None)
+    return ids, polygons
 
 
 def sizes_by_object(annotations: Annotations) -> Callable[[int], tuple[int, int] | None]:
@@ -79,10 +79,10 @@ def arrange(polygons: Polygons, ids: list[int], wanted: np.ndarray) -> Polygons:
     places = np.searchsorted(known[order], wanted).clip(max=max(len(known) - 1, 0))
     if not len(known):
         return Polygons.empty(len(wanted))
-    found = known[order][places] == wanted
+    matched = known[order][places] == wanted
     # One more object, which has none.
     more = Polygons(polygons.points, polygons.ends, np.append(polygons.parts, len(polygons.ends)))
-    return more.take(np.where(found, order[places], len(known)))
+    return more.take(np.where(matched, order[places], len(known)))
 
 
 def read_polygons(path: str | Path, annotations: Annotations) -> Polygons:

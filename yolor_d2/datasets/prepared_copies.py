@@ -84,15 +84,15 @@ def prepared_arrays(
         return make()
     copy, title = copy_path(path, f"{kind}."), kind.capitalize()
     assert copy is not None
-    found = read_arrays(copy, form, ids)
-    if found is not None:
+    values = read_arrays(copy, form, ids)
+    if values is not None:
         logger.info("%s of %s: from the prepared copy %s", title, path, copy)
-        return found
-    found = make()
-    arrays = {name: np.ascontiguousarray(x) for name, x in found.items()}
+        return values
+    values = make()
+    arrays = {name: np.ascontiguousarray(x) for name, x in values.items()}
     content = save({**arrays, "ids": ids}, metadata={"format": form})
     keep_copy(content, copy, f"{title} of {path}")
-    return found
+    return values
 
 
 def read_arrays(path: Path, form: str, ids: np.ndarray) -> dict[str, np.ndarray] | None:

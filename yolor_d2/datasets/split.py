@@ -39,14 +39,14 @@ def group_images(
             compiled = re.compile(pattern)
         except re.error as error:
             raise ValueError(f"--groups {pattern!r} is no regular expression: {error}") from error
-        found = [compiled.search(image["file_name"]) for image in images]
-        missing = [image["file_name"] for image, match in zip(images, found) if match is None]
+        matches = [compiled.search(image["file_name"]) for image in images]
+        missing = [image["file_name"] for image, match in zip(images, matches) if match is None]
         if missing:
             raise ValueError(
                 f"--groups {pattern!r} is not found in {len(missing)} of {len(images)} names, "
                 f"first {missing[0]!r}"
             )
-        names = [match[1] if compiled.groups else match[0] for match in found if match]
+        names = [match[1] if compiled.groups else match[0] for match in matches if match]
     elif key is not None:
         missing = [image["file_name"] for image in images if key not in image]
         if missing:
@@ -75,7 +75,7 @@ def group_images(
     return np.unique([find(group) for group in groups.tolist()], return_inverse=True)[1]
 
 
-def share_out(counts: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
+def distribute(counts: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
     """Parts for groups of images, so that each part gets its fraction of every class.
 
     Iterative stratification (Sechidis et al., "On the Stratification of Multi-Label Data", 2011)
@@ -164,7 +164,7 @@ def split_coco(
     groups = group_images(images, folder, pattern=pattern, key=key)
     by_group = np.zeros((groups.max() + 1, counts.shape[1]), dtype=np.int64)
     np.add.at(by_group, groups, counts)
-    parts = share_out(by_group, list(fractions.values()), seed)[groups]
+    parts = distribute(by_group, list(fractions.values()), seed)[groups]
     result = {}
     for number, name in enumerate(fractions):
         chosen = [image for image, part in zip(images, parts.tolist()) if part == number]

@@ -204,14 +204,14 @@ def check_copies(sources: Sequence[Source], facts: Sequence[dict[int, ImageFacts
     """
     # By hash of the pixels, which files of different formats may share.
     owners: list[dict[bytes, int]] = []
-    for source, found in zip(sources, facts):
+    for source, by_place in zip(sources, facts):
         first: dict[bytes, int] = {}
-        for place, fact in found.items():
+        for place, fact in by_place.items():
             if not fact.pixel_digest:
                 continue
             known = first.setdefault(fact.pixel_digest, place)
             if known != place and not same_file(source, known, source, place):
-                message = f"{copy_of(fact, found[known])} as {describe(source, known)}"
+                message = f"{copy_of(fact, by_place[known])} as {describe(source, known)}"
                 source.report("image_duplicate", message, "images", place)
         owners.append(first)
     for i, source in enumerate(sources[:-1]):

@@ -17,7 +17,7 @@ from .boxes import TOLERANCE
 PER_POINT = 3
 # How far a point may be beyond the box of its object: pixels, or a share of the longer side. Boxes
 # are drawn around what is seen of an object, points are where a joint is.
-BEYOND_PIXELS, BEYOND_SHARE = 2.0, 0.1
+BEYOND_PIXELS, BEYOND_FRACTION = 2.0, 0.1
 
 
 def is_beyond(x: float, y: float, size: tuple[int, int]) -> bool:
@@ -33,14 +33,14 @@ def check_keypoint_names(source: Source) -> dict[int, list[str] | None]:
     Returns:
         By id of the category the names of its points, none for most; None where they are malformed.
     """
-    found: dict[int, list[str] | None] = {}
+    by_category: dict[int, list[str] | None] = {}
     first: tuple[str, list[str]] | None = None
     for number, place in source.categories.items():
         entry = source.data["categories"][place]
         names = entry.get("keypoints") or []
         faults = {"keypoint_names_malformed": names_fault(names)}
-        found[number] = None if faults["keypoint_names_malformed"] else names
-        if found[number]:
+        by_category[number] = None if faults["keypoint_names_malformed"] else names
+        if by_category[number]:
             faults["skeleton_malformed"] = skeleton_fault(entry.get("skeleton") or [], len(names))
             faults["flip_pairs_malformed"] = flip_fault(entry.get(FLIP_KEY) or [], names)
             first = first or (entry["name"], names)
@@ -52,7 +52,7 @@ def check_keypoint_names(source: Source) -> dict[int, list[str] | None]:
         for kind, fault in faults.items():
             if fault:
                 source.report(kind, fault, "categories", place)
-    return found
+    return by_category
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def read_points(source: Source, names: dict[int, list[str] | None]) -> Points:
 def add_points(values: array, given: object, names: list[str] | None) -> str:
     """Append x, y, visibility of an object's points; or say what is wrong with them."""
     if not isinstance(given, list) or len(given) % PER_POINT:
-        found = f"of {len(given)} numbers" if isinstance(given, list) else shorten(given)
-        return f"'keypoints' is {found}, expected x, y and visibility of each point"
+        text = f"of {len(given)} numbers" if isinstance(given, list) else shorten(given)
+        return f"'keypoints' is {text}, expected x, y and visibility of each point"
     if names and len(given) != PER_POINT * len(names):
         return (
             f"'keypoints' has {len(given)} numbers, expected {PER_POINT * len(names)} for the "
@@ -144,7 +144,7 @@ def check_keypoints(source: Source) -> int:
     with np.errstate(over="ignore", invalid="ignore"):
         far = np.stack([box[:, 0] - x, box[:, 1] - y, x - box[:, 0] - box[:, 2]], axis=1)
         far = np.maximum(far.max(axis=1), y - box[:, 1] - box[:, 3])
-        reach = np.maximum(BEYOND_PIXELS, BEYOND_SHARE * box[:, 2:].max(axis=1))
+        reach = np.maximum(BEYOND_PIXELS, BEYOND_FRACTION * box[:, 2:].max(axis=1))
         away = labelled & ~outside & (far > reach)
     words = "at ({:g}, {:g}) is outside of the box"
     report_points(source, points, away, "keypoint_outside_box", words, 0)
@@ -205,6 +205,6 @@ def check_counts(source: Source, labels: dict[int, int]) -> None:
         if place in malformed or (row not in labels and not said):
             continue
         if type(said) not in (int, float) or said != expected:
-            found = "missing" if said is None else shorten(said)
-            message = f"'num_keypoints' is {found}, expected {expected} labelled points"
+            text = "missing" if said is None else shorten(said)
+            message = f"'num_keypoints' is {text}, expected {expected} labelled points"
             source.report("num_keypoints_differs", message, "annotations", place)

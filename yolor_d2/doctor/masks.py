@@ -93,9 +93,9 @@ def check_masks(source: Source) -> int:
     for row, (place, entry) in enumerate(source.objects()):
         shape = entry.get("segmentation")
         if isinstance(shape, dict) and shape and is_segmentation(shape):
-            found = check_run_lengths(source, place, shape, sizes[row])
-            if found is not None:
-                bounds[row] = found
+            bound = check_run_lengths(source, place, shape, sizes[row])
+            if bound is not None:
+                bounds[row] = bound
     crowd = source.crowd_objects()
     bounds[crowd] = np.nan
     report_far_boxes(source, bounds, sizes)
@@ -148,7 +148,7 @@ def crossings(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
         points, ends: see `signed_areas`.
     """
     polygon = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
-    found = np.zeros(len(ends), dtype=bool)
+    crossed = np.zeros(len(ends), dtype=bool)
     start, end = points, points[next_points(ends)]
     left = np.minimum(start[:, 0], end[:, 0])
     order = np.lexsort((left, polygon))
@@ -168,9 +168,9 @@ def crossings(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
         both = cross(start[a], end[a], start[b], end[b])
         both &= cross(start[b], end[b], start[a], end[a])
         if both.any():
-            found[polygon[a[both]]] = True
-            rows = rows[~found[polygon[rows]]]
-    return found
+            crossed[polygon[a[both]]] = True
+            rows = rows[~crossed[polygon[rows]]]
+    return crossed
 
 
 def cross(start: np.ndarray, end: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -200,7 +200,7 @@ def check_outlines(source: Source, outlines: Outlines, sizes: np.ndarray) -> np.
         NaN where there is none.
     """
     bounds = np.full((len(sizes), 4), np.nan)
-    found: dict[str, list[np.ndarray]] = {
+    by_kind: dict[str, list[np.ndarray]] = {
         kind: [] for kind in ("malformed", "empty", "outside", "partly_outside", "crosses_itself")
     }
     for first, last in chunks(outlines.ends):
@@ -221,11 +221,11 @@ def check_outlines(source: Source, outlines: Outlines, sizes: np.ndarray) -> np.
         np.fmin.at(bounds, (rows[seen], slice(0, 2)), low[seen])
         np.fmax.at(bounds, (rows[seen], slice(2, 4)), high[seen])
         numbers = np.arange(first, last)
-        found["malformed"].append(numbers[~finite])
-        found["empty"].append(numbers[finite & thin & ~crossing])
-        found["outside"].append(numbers[finite & outside])
-        found["partly_outside"].append(numbers[seen & (beyond > TOLERANCE)])
-        found["crosses_itself"].append(numbers[finite & crossing])
+        by_kind["malformed"].append(numbers[~finite])
+        by_kind["empty"].append(numbers[finite & thin & ~crossing])
+        by_kind["outside"].append(numbers[finite & outside])
+        by_kind["partly_outside"].append(numbers[seen & (beyond > TOLERANCE)])
+        by_kind["crosses_itself"].append(numbers[finite & crossing])
     words = {
         "malformed": "has a number that is not finite",
         "empty": "has no area",
@@ -233,7 +233,7 @@ def check_outlines(source: Source, outlines: Outlines, sizes: np.ndarray) -> np.
         "partly_outside": "reaches beyond its image",
         "crosses_itself": "crosses itself",
     }
-    for kind, groups in found.items():
+    for kind, groups in by_kind.items():
         for number in np.concatenate([*groups, np.zeros(0, dtype=np.int64)]).tolist():
             row, index = int(outlines.rows[number]), int(outlines.indices[number])
             height, width = sizes[row]
@@ -317,7 +317,7 @@ def check_run_lengths(
         )
         report("size_differs", message)
         return None
-    found = bounds_of_runs(runs, height)
-    if found is None:
+    bounds = bounds_of_runs(runs, height)
+    if bounds is None:
         report("empty", "the mask has no pixel")
-    return found
+    return bounds

@@ -203,9 +203,9 @@ def log_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
         if finding.severity in (ERROR, *LOGGED):
             by_kind.setdefault((finding.source, finding.kind), []).append(finding)
-    for (name, kind), found in by_kind.items():
+    for (name, kind), same_kind in by_kind.items():
         logger.warning(
-            "Data set %r: %d x %s, first: %s", name, len(found), kind, found[0].describe()
+            "Data set %r: %d x %s, first: %s", name, len(same_kind), kind, same_kind[0].describe()
         )
     if by_kind:
         counts = count_severities(findings)

@@ -58,13 +58,13 @@ class Report:
         """A summary: each kind of findings with its number and some examples."""
         lines = []
         for source in self.sources:
-            figures = self.statistics[source.name]
+            statistics = self.statistics[source.name]
             lines.append(
-                f"{source.name}: {source.path} ({counted(figures['images'], 'image')}, "
-                f"{counted(figures['boxes'], 'box', 'boxes')} to train on, "
+                f"{source.name}: {source.path} ({counted(statistics['images'], 'image')}, "
+                f"{counted(statistics['boxes'], 'box', 'boxes')} to train on, "
                 f"{counted(len(source.categories), 'category', 'categories')})"
             )
-            lines += self.describe_figures(figures)
+            lines += self.describe_statistics(statistics)
             lines += describe_findings(source.findings, examples)
         counts = count_severities(self.findings)
         lines.append(", ".join(counted(count, name) for name, count in counts.items()))
@@ -76,21 +76,23 @@ class Report:
         return "\n".join(lines)
 
     @staticmethod
-    def describe_figures(figures: dict) -> list[str]:
+    def describe_statistics(statistics: dict) -> list[str]:
         """Boxes by category, what else objects have, and their sizes."""
-        named = [f"{name} {count}" for name, count in figures["boxes_by_category"].items() if count]
+        named = [
+            f"{name} {count}" for name, count in statistics["boxes_by_category"].items() if count
+        ]
         lines = [" ".join(f"  boxes: {', '.join(named) or 'none'}".split("\n"))]
         more = [
-            f"{counted(figures[key], 'object')} with {key}"
+            f"{counted(statistics[key], 'object')} with {key}"
             for key in ("masks", "keypoints")
-            if figures[key]
+            if statistics[key]
         ]
         lines += [f"  {', '.join(more)}"] if more else []
-        sizes = figures["sizes"]
+        sizes = statistics["sizes"]
         if sizes:
             by_stride = ", ".join(
-                f"{stride}: {100 * share:.1f} %"
-                for stride, share in sizes["share_matched_by_stride"].items()
+                f"{stride}: {100 * fraction:.1f} %"
+                for stride, fraction in sizes["share_matched_by_stride"].items()
             )
             width, height = sizes["width_percentiles"], sizes["height_percentiles"]
             lines += [
@@ -109,13 +111,13 @@ def describe_findings(findings: Sequence[Finding], examples: int) -> list[str]:
     for finding in findings:
         by_kind.setdefault(finding.kind, []).append(finding)
     lines = []
-    for kind, found in sorted(
+    for kind, same_kind in sorted(
         by_kind.items(), key=lambda item: SEVERITIES.index(item[1][0].severity)
     ):
-        lines.append(f"  {found[0].severity}: {kind} ({len(found)})")
-        lines += [f"    {finding.describe()}" for finding in found[:examples]]
-        if len(found) > examples:
-            lines.append(f"    ... and {len(found) - examples} more")
+        lines.append(f"  {same_kind[0].severity}: {kind} ({len(same_kind)})")
+        lines += [f"    {finding.describe()}" for finding in same_kind[:examples]]
+        if len(same_kind) > examples:
+            lines.append(f"    ... and {len(same_kind) - examples} more")
     return lines
 
 
@@ -133,11 +135,11 @@ def check_categories_agree(sources: Sequence[Source]) -> None:
         if names and others and others != names:
             message = f"points are {shorten(others)}, those of {sources[0].name!r} {shorten(names)}"
             source.report("keypoint_names_differ", message)
-        found = categories(source)
+        present = categories(source)
         odd = [
-            f"{number}: {found.get(number)!r} in place of {expected.get(number)!r}"
-            for number in sorted({*found, *expected})
-            if found.get(number) != expected.get(number)
+            f"{number}: {present.get(number)!r} in place of {expected.get(number)!r}"
+            for number in sorted({*present, *expected})
+            if present.get(number) != expected.get(number)
         ]
         if odd:
             more = ", ..." if len(odd) > 3 else ""
@@ -177,7 +179,7 @@ def check_sources(
         check_entries(source)
         if read_images:
             start = time.perf_counter()
-            found = check_files(
+            source_facts = check_files(
                 source,
                 workers=workers,
                 channels=channels,
@@ -185,8 +187,8 @@ def check_sources(
                 least_side=min(settings.strides) if settings else 0,
                 progress=progress,
             )
-            facts.append(found)
-            report.images += len(found)
+            facts.append(source_facts)
+            report.images += len(source_facts)
             report.seconds += time.perf_counter() - start
         usable = check_boxes(source)
         by_category = check_use(source, usable)

@@ -17,8 +17,8 @@ from ..data.loader import build_training_dataset
 from ..data.training_data import TrainingData
 from ..modeling.teacher import TaughtModel
 from ..runs import CONFIG_NAME, find_training
+from .distributed.progress import progress
 from .gpu import suit_gpu
-from .progress import progress
 from .step import StepTrainer, precision_from_config
 from .teacher import add_teacher
 
@@ -26,7 +26,7 @@ KEY = "SOLVER.IMS_PER_BATCH"
 AUTO = WORDS[KEY]
 # Share of the free memory that a step may take. The rest is for batches with more objects than
 # those tried, for evaluation, and for memory that is free in pieces.
-SHARE = 0.8
+FRACTION = 0.8
 # Images that are tried; larger batches repeat them. Those with the most objects, which cost most.
 SAMPLES = 16
 # Steps of a trial: the second has the optimiser's state, and the next batch on its way.
@@ -119,7 +119,7 @@ class GPUTrial:
     def limit(self) -> float:
         """Bytes that a step may take."""
         free, _ = torch.cuda.mem_get_info()
-        return SHARE * (free + torch.cuda.memory_reserved())
+        return FRACTION * (free + torch.cuda.memory_reserved())
 
     def __call__(self, batch: int) -> int | None:
         """See `Measure`."""
@@ -181,7 +181,7 @@ def resolve_batch(cfg: CfgNode, *, resume: bool, trial: Callable[[CfgNode], GPUT
             f"{KEY} is {AUTO!r}, which goes by the memory of a GPU, but MODEL.DEVICE is "
             f"{cfg.MODEL.DEVICE!r}: give a number"
         )
-    found: tuple[int, int, float] | Exception | None = None
+    outcome: tuple[int, int, float] | Exception | None = None
     if comm.is_main_process():
         with progress.during("search for the batch size"):
             nominal = cfg.SOLVER.NOMINAL_BATCH
@@ -189,15 +189,15 @@ def resolve_batch(cfg: CfgNode, *, resume: bool, trial: Callable[[CfgNode], GPUT
             try:
                 tried = trial(cfg)
                 limit = tried.limit()
-                found = (*largest_batch(tried, limit, most), limit)
+                outcome = (*largest_batch(tried, limit, most), limit)
             except ValueError as error:  # for all processes
-                found = error
-    found = comm.all_gather(found)[0]
-    if isinstance(found, Exception):
-        raise found
-    batch, used, limit = found
+                outcome = error
+    outcome = comm.all_gather(outcome)[0]
+    if isinstance(outcome, Exception):
+        raise outcome
+    batch, used, limit = outcome
     cfg.SOLVER.IMS_PER_BATCH = fit_nominal(batch * world_size, cfg.SOLVER.NOMINAL_BATCH, world_size)
     return (
         f"{KEY} {AUTO}: {cfg.SOLVER.IMS_PER_BATCH} images; a step with {batch} on a GPU takes "
-        f"{used / GIB:.1f} GiB, and may take {limit / GIB:.1f} GiB ({SHARE:.0%} of what is free)"
+        f"{used / GIB:.1f} GiB, and may take {limit / GIB:.1f} GiB ({FRACTION:.0%} of what is free)"
     )

@@ -15,7 +15,7 @@ from ..d2.config import CfgNode
 from ..d2.engine import HookBase, hooks
 from ..d2.utils import comm
 from ..datasets.fingerprint import describe_changes
-from ..report.collect import report_or_log
+from ..report.write import report_or_log
 from ..runs import TEACHER_WEIGHTS
 from ..visualize.implicit import draw_tensors, to_image
 
@@ -311,7 +311,7 @@ class ImageWeightHook(HookBase):
 
 
 class ReportHook(HookBase):
-    """Writes the report of the evaluation at the end of the training, see `report.collect`.
+    """Writes the report of the evaluation at the end of the training, see `report.write`.
 
     To be placed last.
 

@@ -118,7 +118,7 @@ def translate_epochs(cfg: CfgNode, num_images: int, *, by_hand: bool = False) ->
             return []
         return [
             f"Warm-up shortened from {given_warmup} to {warmup} iterations: "
-            f"{share_in_words(cfg.SOLVER.WARMUP_MAX_SHARE)} of the run (SOLVER.WARMUP_MAX_SHARE)"
+            f"{fraction_in_words(cfg.SOLVER.WARMUP_MAX_SHARE)} of the run (SOLVER.WARMUP_MAX_SHARE)"
         ]
 
     shortened = set_run()
@@ -146,14 +146,14 @@ def translate_epochs(cfg: CfgNode, num_images: int, *, by_hand: bool = False) ->
             cfg.merge_from_list([LENGTHS[key], period])
     if epochs["INPUT.AUGMENT.MOSAIC_OFF_EPOCHS"]:
         whole = Accumulation.from_config(cfg).batches_before(cfg.SOLVER.MAX_ITER)
-        share = batches("INPUT.AUGMENT.MOSAIC_OFF_EPOCHS") / whole
-        if share > 1:
+        fraction = batches("INPUT.AUGMENT.MOSAIC_OFF_EPOCHS") / whole
+        if fraction > 1:
             raise ValueError(
                 "INPUT.AUGMENT.MOSAIC_OFF_EPOCHS is "
                 f"{cfg.INPUT.AUGMENT.MOSAIC_OFF_EPOCHS}, but the whole run has "
                 f"{whole * cfg.SOLVER.IMS_PER_BATCH / num_images:g} epochs"
             )
-        cfg.INPUT.AUGMENT.MOSAIC_OFF = share
+        cfg.INPUT.AUGMENT.MOSAIC_OFF = fraction
     if any(epochs.values()):
         values = (
             f"{key} {epochs[key]:.3g}: {LENGTHS[key]} {get_key(cfg, LENGTHS[key]):.6g}"
@@ -202,7 +202,7 @@ def shorten_average(cfg: CfgNode) -> list[str]:
         return []
     return [
         f"Moving average shortened, SOLVER.EMA.{', '.join(changed)}: "
-        f"{share_in_words(ema.MAX_SHARE)} of the run (SOLVER.EMA.MAX_SHARE)"
+        f"{fraction_in_words(ema.MAX_SHARE)} of the run (SOLVER.EMA.MAX_SHARE)"
     ]
 
 
@@ -235,7 +235,7 @@ def find_surprises(cfg: CfgNode, num_images: int) -> list[str]:
     return notes
 
 
-def share_in_words(share: float) -> str:
+def fraction_in_words(fraction: float) -> str:
     """For example "a tenth", or "15 %"."""
     words = {0.1: "a tenth", 0.125: "an eighth", 0.2: "a fifth"}
-    return words.get(share, f"{100 * share:.3g} %")
+    return words.get(fraction, f"{100 * fraction:.3g} %")

@@ -49,7 +49,7 @@ def parameter_groups(
     ]
 
 
-def nominal_share(cfg: CfgNode) -> float:
+def nominal_fraction(cfg: CfgNode) -> float:
     """Images of an iteration over SOLVER.NOMINAL_BATCH, for which decay is meant; 1 if that is off.
 
     The gradient of an iteration grows with its images, and decay with it.
@@ -104,12 +104,12 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             "has %d: yolor_d2.engine.rates.scale_rates was not called",
             *(cfg.SOLVER.REFERENCE_BATCH, images),
         )
-    share = nominal_share(cfg)
+    fraction = nominal_fraction(cfg)
     groups = parameter_groups(
         model,
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY * share,
-        norm_decay=cfg.SOLVER.WEIGHT_DECAY_NORM * share,
-        bias_decay=(cfg.SOLVER.WEIGHT_DECAY_BIAS or 0.0) * share,
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY * fraction,
+        norm_decay=cfg.SOLVER.WEIGHT_DECAY_NORM * fraction,
+        bias_decay=(cfg.SOLVER.WEIGHT_DECAY_BIAS or 0.0) * fraction,
     )
     name = cfg.SOLVER.OPTIMIZER
     if name not in OPTIMIZERS:

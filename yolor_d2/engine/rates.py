@@ -23,7 +23,7 @@ POWERS = {
     "SOLVER.WEIGHT_DECAY_BIAS": 1.0,
     "SOLVER.CLIP_NORM": 1.0,
 }
-# `optimizer.nominal_share` takes care of these where SOLVER.NOMINAL_BATCH is given.
+# `optimizer.nominal_fraction` takes care of these where SOLVER.NOMINAL_BATCH is given.
 DECAYS = {"SOLVER.WEIGHT_DECAY", "SOLVER.WEIGHT_DECAY_NORM", "SOLVER.WEIGHT_DECAY_BIAS"}
 
 

@@ -67,7 +67,7 @@ class Readout:
         counts = losses.new_zeros(0) if self.positives is None else self.positives.double()
         self.host, self.arrived = start_copy(torch.cat([faults, norm, counts, losses]))
 
-    def read(self) -> StepFigures:
+    def read(self) -> StepMetrics:
         """Wait for the numbers.
 
         Raises:
@@ -87,7 +87,7 @@ class Readout:
                 f"the norm of the gradients is {norm} at iteration {self.iteration}; {ADVICE}"
             )
         norm = None if self.norm is None else norm
-        return StepFigures(self.iteration, losses, counts, norm, self.seconds, self.rates)
+        return StepMetrics(self.iteration, losses, counts, norm, self.seconds, self.rates)
 
     def refuse(self, losses: list[dict[str, float]]) -> None:
         """Raise, see `read`."""
@@ -103,7 +103,7 @@ class Readout:
 
 
 @dataclass(frozen=True)
-class StepFigures:
+class StepMetrics:
     """The numbers of one iteration in one process; see `Readout`."""
 
     iteration: int

@@ -15,9 +15,9 @@ from ..d2.config import CfgNode
 from ..d2.engine import TrainerBase
 from ..d2.utils import comm, get_event_storage
 from ..data.accumulation import Accumulation
+from .distributed.progress import progress
 from .feed import Feed
-from .progress import progress
-from .readout import Readout, StepFigures
+from .readout import Readout, StepMetrics
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -87,7 +87,7 @@ class StepTrainer(TrainerBase):
             self.grad_scaler = torch.amp.GradScaler(self.device.type)
         self.reads_late = self.device.type == "cuda"
         self.unread: list[Readout] = []
-        self.figures: list[StepFigures] = []
+        self.figures: list[StepMetrics] = []
         self.feed = self.build_feed(data_loader)
 
     def build_feed(self, data_loader: Iterable) -> Feed:
@@ -191,17 +191,17 @@ class StepTrainer(TrainerBase):
         while len(self.unread) > but:
             self.figures.append(self.unread.pop(0).read())
         if comm.get_world_size() == 1:
-            self.write_figures()
+            self.write_metrics()
 
     def settle(self) -> None:
         """Read and write all figures; to be called by all processes, in the same iteration."""
         self.read_all()
         if comm.get_world_size() > 1:
-            self.write_figures()
+            self.write_metrics()
         if self.reads_late and self.grad_scaler is not None:
             self.write_scale()
 
-    def write_figures(self) -> None:
+    def write_metrics(self) -> None:
         """Put the losses, their means over batches and processes, the time that loading took,
         positives, the norm of the gradients, and learning rates and momentum of each step."""
         own, self.figures = self.figures, []
@@ -216,7 +216,7 @@ class StepTrainer(TrainerBase):
             if comm.is_main_process():
                 self.write_step([found[number] for found in everywhere])
 
-    def write_step(self, everywhere: list[StepFigures]) -> None:
+    def write_step(self, everywhere: list[StepMetrics]) -> None:
         """Put the figures of one iteration, of all processes."""
         storage, own = get_event_storage(), everywhere[0]
         parts = [part for x in everywhere for part in x.losses]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import weakref
 from collections.abc import Iterator
@@ -10,38 +9,25 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from ..checkpoint import FINAL_NAME, YOLORCheckpointer
 from ..checkpoint.checkpointer import TEACHER
 from ..checkpoint.files import find_fault, find_state_beside
 from ..d2.config import CfgNode
 from ..d2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
-from ..d2.evaluation import (
-    DatasetEvaluator,
-    DatasetEvaluators,
-    inference_on_dataset,
-    print_csv_format,
-    verify_results,
-)
+from ..d2.evaluation import verify_results
 from ..d2.utils import CommonMetricPrinter, EventWriter, comm, setup_logger
 from ..data.accumulation import Accumulation
 from ..data.image_weights import read_class_ap
-from ..data.loader import build_test_loader, build_train_loader
+from ..data.loader import build_train_loader
 from ..data.training_data import TrainingData
 from ..datasets.catalog import class_names
-from ..evaluation.coco_evaluator import COCOEvaluator
-from ..evaluation.stages import StageTimer
-from ..files.images import ImageReadError
-from ..modeling.inference import prepare_for_inference
 from ..modeling.teacher import TaughtModel
-from ..report.collect import inference_folder, keep_for_report
-from ..tasks import coco_options, enabled_tasks
-from .console import FOR_FILE, ProgressPrinter
+from .distributed.interrupt import Interrupted, InterruptHook
+from .distributed.processes import require_same, take_buffers_of_main_process, wait_for_all
+from .distributed.progress import progress
 from .ema import EMAHook
-from .freeze import FrozenNormHook, freeze, frozen_norms
+from .freeze import FrozenNormHook, frozen_norms
 from .gpu import suit_gpu
 from .hooks import (
     FITNESS,
@@ -56,16 +42,14 @@ from .hooks import (
     fitness,
     writers_last,
 )
-from .interrupt import Interrupted, InterruptHook
-from .loggers import FigureWriter, build_loggers, check_loggers
-from .optimizer import build_optimizer
-from .processes import require_same, take_buffers_of_main_process, wait_for_all
-from .progress import progress
+from .ignored_keys import check_ignored_keys
+from .monitoring.console import ProgressPrinter, describe_statistics, shorten_error
+from .monitoring.loggers import MetricWriter, build_loggers, check_loggers
+from .monitoring.time_left import TrainingClock
+from .parts import TrainerParts
 from .random_state import RandomStateHook, preserved_random_state
-from .schedule import WarmupCosine, build_lr_scheduler
 from .step import StepTrainer, precision_from_config
 from .teacher import TeacherEMAHook, add_teacher, trained_teacher
-from .time_left import TrainingClock
 
 logger = logging.getLogger(__name__)
 
@@ -73,67 +57,11 @@ logger = logging.getLogger(__name__)
 WRITE_PERIOD = 20
 
 
-# Keys of Detectron2 that would have no effect here, with the values that say so.
-WITHOUT_EFFECT = {
-    "SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR",
-    "SOLVER.BIAS_LR_FACTOR": 1.0,
-    "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
-    "INPUT.CROP.ENABLED": False,
-    "TEST.PRECISE_BN.ENABLED": False,
-}
-
-
-def shorten_error(record: logging.LogRecord) -> bool:
-    """Take the traceback off a line in the log about what the user can mend.
-
-    That is an image that cannot be read, a loss that is not finite, or a full disk.
-    """
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, ImageReadError | FloatingPointError | OSError):
-        record.msg, record.args = f"{record.getMessage()} {error}", ()
-        record.exc_info = record.exc_text = None
-    return True
-
-
-def check_ignored_keys(cfg: CfgNode) -> None:
-    """Refuse settings that YOLOR's trainer would ignore.
-
-    Raises:
-        ValueError: naming the key, its value and the only one that is possible.
-    """
-    for key, only in WITHOUT_EFFECT.items():
-        value = functools.reduce(getattr, key.split("."), cfg)
-        if value != only:
-            raise ValueError(f"{key} is {value!r}, but YOLOR's trainer knows only {only!r}")
-    if cfg.DATALOADER.IMAGE_WEIGHTS and not cfg.DATASETS.TEST:
-        raise ValueError("DATALOADER.IMAGE_WEIGHTS is True, but DATASETS.TEST gives no AP to go by")
-    patience = cfg.SOLVER.EARLY_STOPPING.PATIENCE
-    if patience > 0 and not (cfg.DATASETS.TEST and cfg.TEST.EVAL_PERIOD > 0):
-        raise ValueError(
-            f"SOLVER.EARLY_STOPPING.PATIENCE is {patience}, but there are no evaluations to go by: "
-            f"give DATASETS.TEST (--val) and TEST.EVAL_PERIOD or TEST.EVAL_EPOCHS above 0"
-        )
-
-
 class EndedEarly(BaseException):
     """Ends the loop of the runtime, to which it is no error."""
 
 
-def describe_figures(results: dict) -> str:
-    """The first figures of each task in one line; in percent, as evaluators give them."""
-    several = results and all(
-        isinstance(value, dict) for tasks in results.values() for value in tasks.values()
-    )
-    by_name = results if several else {"": results}
-    parts = []
-    for name, tasks in by_name.items():
-        for task, figures in tasks.items():
-            shown = [f"{key} {value:.2f} %" for key, value in list(figures.items())[:2]]
-            parts.append(f"{' '.join(filter(None, (name, task)))} {', '.join(shown)}")
-    return "; ".join(parts) or "no figures, as there is no ground truth"
-
-
-class Trainer(DefaultTrainer):
+class Trainer(TrainerParts):
     """`DefaultTrainer` with YOLOR's data, parameter groups, schedule, and moving average.
 
     Detectron2's own constructor is not called: it makes steps of one batch each, and only GPUs can
@@ -211,7 +139,7 @@ class Trainer(DefaultTrainer):
         self.printer = ProgressPrinter(
             self.clock, None if self.training_set is None else self.epochs_after
         )
-        self.loggers: list[FigureWriter] = []
+        self.loggers: list[MetricWriter] = []
         self.checkpoints: CheckpointHook | None = None
         self.early_stopping: EarlyStoppingHook | None = None
         self.register_hooks(self.build_hooks())
@@ -335,7 +263,7 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             seconds = self.clock.apart["evaluation"][-1]
             names = ", ".join(self.cfg.DATASETS.TEST)
-            figures = describe_figures(results)
+            figures = describe_statistics(results)
             logger.info("Evaluation of %s: %s (took %.1f s)", names, figures, seconds)
         value = fitness(results) if comm.is_main_process() else None
         if value is not None:
@@ -454,88 +382,3 @@ class Trainer(DefaultTrainer):
             self.scheduler.apply()
             # The run goes on with the samples that come next, not again with the first ones.
             self.load_from(self.start_iter)
-
-    @classmethod
-    def build_model(cls, cfg: CfgNode) -> nn.Module:
-        model = super().build_model(cfg)
-        on_gpus = comm.get_world_size() > 1 and cfg.MODEL.DEVICE.startswith("cuda")
-        if on_gpus and cfg.MODEL.SYNC_BN:
-            # Statistics over the whole batch, the same in every process, as in the reference.
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        freeze(model, cfg.SOLVER.FREEZE)
-        if cfg.MODEL.COMPILE:
-            # Of the parts, in place: torch.compile(model) would rename the tensors of checkpoints.
-            model.backbone.compile()
-            model.head.compile()
-            if getattr(model, "tasks", None):
-                model.tasks.compile()
-            if hasattr(model, "compute_losses"):
-                model.compute_losses = torch.compile(model.compute_losses)
-        return model
-
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> WarmupCosine:
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
-        return build_train_loader(cfg)
-
-    @classmethod
-    @progress.during("evaluation")
-    def test(
-        cls,
-        cfg: CfgNode,
-        model: nn.Module,
-        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
-    ) -> dict:
-        """Evaluate the model as MODEL.INFERENCE and TEST.AUG want it, on all of DATASETS.TEST.
-
-        Args:
-            cfg: the configuration.
-            model: weights already loaded.
-            evaluators: one for each data set; None takes those of `build_evaluator`, and keeps
-                figures and speed beside their detections, for the report.
-
-        Returns:
-            Figures by task; by data set and task where there are several.
-        """
-        model = prepare_for_inference(model, cfg)
-        names = list(cfg.DATASETS.TEST)
-        given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
-        if given is not None and len(given) != len(names):
-            raise ValueError(f"{len(given)} evaluators, but DATASETS.TEST has {len(names)} names")
-        results = {}
-        for number, name in enumerate(names):
-            loader = cls.build_test_loader(cfg, name)
-            evaluator = cls.build_evaluator(cfg, name) if given is None else given[number]
-            timer = StageTimer(model)
-            with timer.watching():
-                results[name] = inference_on_dataset(
-                    model, loader, DatasetEvaluators([evaluator, timer])
-                )
-            if comm.is_main_process():
-                logger.info("Figures of %s:", name, extra={FOR_FILE: True})
-                print_csv_format(results[name])
-                if given is None:
-                    keep_for_report(cfg, name, results[name], timer.summary())
-        return next(iter(results.values())) if len(results) == 1 else results
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        return build_test_loader(cfg, dataset_name)
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """COCO's figures of the detections, and those of the further tasks that are switched on."""
-        folder = inference_folder(cfg, dataset_name)
-        evaluators: list[DatasetEvaluator] = [
-            COCOEvaluator(dataset_name, output_dir=str(folder), options=coco_options(cfg))
-        ]
-        for task, _ in enabled_tasks(cfg):
-            evaluators += task.evaluators(cfg, dataset_name, Path(folder))
-        return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -53,8 +53,8 @@ class ClassificationEvaluator(DatasetEvaluator):
         self.scores: dict[int | str, np.ndarray] = {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        for given, found in zip(inputs, outputs):
-            self.scores[given["image_id"]] = found["image_scores"].float().cpu().numpy()
+        for given, prediction in zip(inputs, outputs):
+            self.scores[given["image_id"]] = prediction["image_scores"].float().cpu().numpy()
 
     def truth(self, image_ids: Sequence[int | str]) -> tuple[np.ndarray, np.ndarray]:
         """(N, K) bool: which classes are present, and which images count."""
@@ -84,14 +84,14 @@ class ClassificationEvaluator(DatasetEvaluator):
             relevant = present[rows, label]
             precisions.append(100 * average_precision(scores[rows, label], relevant))
             chances.append(100 * chance_average_precision(len(relevant), int(relevant.sum())))
-        figures = {"mAP": mean_of_known(precisions), "chance_mAP": mean_of_known(chances)}
+        metrics = {"mAP": mean_of_known(precisions), "chance_mAP": mean_of_known(chances)}
         logger.info(
             "Image classes: mAP %.3f, by chance %.3f; AP by class: %s",
-            *figures.values(),
+            *metrics.values(),
             ", ".join(f"{n} {ap:.3f}" for n, ap in zip(self.class_names, precisions)),
         )
         by_class = {f"AP-{name}": ap for name, ap in zip(self.class_names, precisions)}
-        return {CLASSIFICATION: {**figures, **by_class}}
+        return {CLASSIFICATION: {**metrics, **by_class}}
 
 
 def mean_of_known(values: Sequence[float]) -> float:

@@ -25,7 +25,7 @@ from ..datasets.coco_json import collector_paused
 from ..datasets.prepared_copies import hash_file
 from ..files.writing import atomic_write
 from .coco_files import RESULTS_NAME, Detections, find_places, read_truth
-from .coco_metrics import METRICS, COCOFigures, evaluate, figures_name, write_figures
+from .coco_metrics import METRICS, COCOMetrics, evaluate, metrics_name, write_metrics
 from .iou_types import IOU_TYPES
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 PREDICTIONS_NAME = "instances_predictions.pth"
 
 
-class Found(NamedTuple):
+class ImagePredictions(NamedTuple):
     """What was found in one image, D detections.
 
     Attributes:
@@ -81,7 +81,7 @@ class Collected:
         ]
 
 
-def collect(images: Iterable[Found]) -> Collected:
+def collect(images: Iterable[ImagePredictions]) -> Collected:
     """Put images together.
 
     Args:
@@ -91,7 +91,7 @@ def collect(images: Iterable[Found]) -> Collected:
     Raises:
         ValueError: when not all have the same kinds of values.
     """
-    by_id: dict[int, Found] = {}
+    by_id: dict[int, ImagePredictions] = {}
     for image in images:
         by_id.setdefault(image.image_id, image)
     kinds = sorted({tuple(image.values) for image in by_id.values()})
@@ -136,7 +136,7 @@ class COCOEvaluator(DatasetEvaluator):
         dataset_name: of a data set. If its metadata name no annotation file in COCO's format, one
             is written into `output_dir`, and they name it from then on.
         output_dir: folder for the detections (RESULTS_NAME, PREDICTIONS_NAME) and what the report
-            needs of the figures (`figures_name`); None writes nothing.
+            needs of the figures (`metrics_name`); None writes nothing.
         options: of `coco_figures.evaluate` for one of `IOU_TYPES`, by its name.
 
     Raises:
@@ -155,7 +155,7 @@ class COCOEvaluator(DatasetEvaluator):
         self.metadata = MetadataCatalog.get(dataset_name)
         self.options = options
         self.output_dir = None if output_dir is None else Path(output_dir)
-        self.images: list[Found] = []
+        self.images: list[ImagePredictions] = []
         if self.metadata.get("json_file") is None:
             if self.output_dir is None:
                 raise ValueError(
@@ -187,7 +187,7 @@ class COCOEvaluator(DatasetEvaluator):
                 for name, kind in IOU_TYPES.items()
                 if instances.has(kind.field)
             }
-            self.images.append(Found(given["image_id"], part, values))
+            self.images.append(ImagePredictions(given["image_id"], part, values))
 
     def evaluate(self) -> dict:
         """The task "bbox", and each of `IOU_TYPES` that the model gives, with METRICS and the AP of
@@ -196,36 +196,36 @@ class COCOEvaluator(DatasetEvaluator):
         gathered = comm.gather(self.images)
         if self.truth is None:
             return {}
-        found = collect(image for images in gathered for image in images)
-        if not found.image_ids:
+        collected = collect(image for images in gathered for image in images)
+        if not collected.image_ids:
             logger.warning("The evaluator got no images.")
             return {}
-        categories = self.original_ids(found.labels)
-        results_hash = None if self.output_dir is None else self.write(found, categories)
+        categories = self.original_ids(collected.labels)
+        results_hash = None if self.output_dir is None else self.write(collected, categories)
         if not len(self.truth.ids):
             logger.info("There are no annotations to evaluate with.")
             return {}
-        if not len(found.scores):
+        if not len(collected.scores):
             logger.warning("The model found nothing.")
-            kinds = ("bbox", *found.values)
+            kinds = ("bbox", *collected.values)
             return {kind: dict.fromkeys(METRICS[kind], math.nan) for kind in kinds}
-        image_ids = np.repeat(np.array(found.image_ids, dtype=np.int64), found.counts)
+        image_ids = np.repeat(np.array(collected.image_ids, dtype=np.int64), collected.counts)
         detections = Detections(
             images=find_places(image_ids, self.truth.image_ids, "image_id"),
             labels=find_places(categories, self.truth.category_ids, "category_id"),
-            boxes=found.boxes.astype(np.float64),
-            scores=found.scores.astype(np.float64),
+            boxes=collected.boxes.astype(np.float64),
+            scores=collected.scores.astype(np.float64),
         )
         results = {}
-        for kind in ("bbox", *found.values):
-            figures = self.compare(kind, detections, found.values.get(kind, []))
+        for kind in ("bbox", *collected.values):
+            metrics = self.compare(kind, detections, collected.values.get(kind, []))
             if self.output_dir is not None and results_hash is not None:
-                path = self.output_dir / figures_name(kind)
-                write_figures(path, figures, annotations=self.truth_hash, results=results_hash)
-            results[kind] = self.figures(figures)
+                path = self.output_dir / metrics_name(kind)
+                write_metrics(path, metrics, annotations=self.truth_hash, results=results_hash)
+            results[kind] = self.summarise(metrics)
         return results
 
-    def compare(self, kind: str, detections: Detections, values: list) -> COCOFigures:
+    def compare(self, kind: str, detections: Detections, values: list) -> COCOMetrics:
         """The figures of boxes, or of one of `IOU_TYPES`.
 
         Args:
@@ -258,7 +258,7 @@ class COCOEvaluator(DatasetEvaluator):
         return ids[find_places(labels, classes, "class")]
 
     @collector_paused()
-    def write(self, found: Collected, categories: np.ndarray) -> str:
+    def write(self, collected: Collected, categories: np.ndarray) -> str:
         """Write the detections, each file whole or not at all.
 
         Returns:
@@ -266,7 +266,7 @@ class COCOEvaluator(DatasetEvaluator):
         """
         assert self.output_dir is not None
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        images = found.records()
+        images = collected.records()
         with atomic_write(self.output_dir / PREDICTIONS_NAME) as file:
             torch.save(images, file)
         digest, encoder = hashlib.sha256(), msgspec.json.Encoder()
@@ -287,7 +287,7 @@ class COCOEvaluator(DatasetEvaluator):
             file.write(end)
         return digest.hexdigest()
 
-    def figures(self, done: COCOFigures) -> dict[str, float]:
+    def summarise(self, done: COCOMetrics) -> dict[str, float]:
         """Figures in percent, which are also written to the log.
 
         Raises:
@@ -295,14 +295,14 @@ class COCOEvaluator(DatasetEvaluator):
         """
         summary = done.summary()
         kind, metrics = done.iou_type, METRICS[done.iou_type]
-        figures = {name: summary[name] for name in metrics}
-        table = tabulate([figures.values()], metrics, "pipe", floatfmt=".3f", stralign="center")
+        values = {name: summary[name] for name in metrics}
+        table = tabulate([values.values()], metrics, "pipe", floatfmt=".3f", stralign="center")
         logger.info("Figures of %s in percent:\n%s", kind, table)
-        if not all(map(math.isfinite, figures.values())):
+        if not all(map(math.isfinite, values.values())):
             logger.info("NaN stands for figures without any object to count.")
         names = self.metadata.get("thing_classes")
         if names is None or len(names) <= 1:
-            return figures
+            return values
         precisions = done.class_precisions()
         if len(names) != len(precisions):
             raise ValueError(
@@ -311,7 +311,7 @@ class COCOEvaluator(DatasetEvaluator):
             )
         by_class = dict(zip(names, precisions))
         logger.info("AP of %s by category:\n%s", kind, class_table(by_class))
-        return {**figures, **{f"AP-{name}": value for name, value in by_class.items()}}
+        return {**values, **{f"AP-{name}": value for name, value in by_class.items()}}
 
 
 def class_table(by_class: dict[str, float], pairs_per_row: int = 3) -> str:

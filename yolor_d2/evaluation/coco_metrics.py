@@ -14,6 +14,7 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from .._moved import former_names
 from ..datasets.annotations import Annotations
 from ..datasets.coco_json import collector_paused
 from ..files.writing import atomic_write
@@ -38,14 +39,14 @@ STATS = {
 }
 METRICS = {kind: tuple(x for x in names if x.startswith("AP")) for kind, names in STATS.items()}
 # Beside the detections: what was accumulated for their boxes.
-FIGURES_NAME = "coco_figures.safetensors"
+METRICS_NAME = "coco_figures.safetensors"
 # What that file says it is; the number changes with its form and with what is computed.
 FORMAT = "yolor_d2 COCO figures 1"
 ARRAYS = ("stats", "precision", "recall")
 
 
 @dataclass(frozen=True)
-class COCOFigures:
+class COCOMetrics:
     """What `COCOeval` has accumulated; -1 where a class has no object.
 
     Attributes:
@@ -128,20 +129,20 @@ class Records:
         return self.records
 
 
-def evaluate_boxes(truth: Annotations, found: Detections) -> COCOFigures:
+def evaluate_boxes(truth: Annotations, predictions: Detections) -> COCOMetrics:
     """`evaluate` for boxes."""
-    return evaluate(truth, found)
+    return evaluate(truth, predictions)
 
 
 @collector_paused()
 def evaluate(
     truth: Annotations,
-    found: Detections,
+    predictions: Detections,
     iou_type: str = "bbox",
     objects: Sequence[Mapping[str, Any]] = (),
     detections: Sequence[Mapping[str, Any]] = (),
     **options: Any,
-) -> COCOFigures:
+) -> COCOMetrics:
     """The figures of `COCOeval`, whose memory is kept small: each class is matched by itself.
 
     They are those of pycocotools. An object without an area has that of its box.
@@ -168,22 +169,22 @@ def evaluate(
     # none; 0 stays, which pycocotools takes for none too.
     ids = np.where(truth.ids == 0, 0, np.arange(1, len(truth.ids) + 1))
     objects_of = group_by_label(truth.labels, num_classes)
-    found_of = group_by_label(found.labels, num_classes)
-    for label, (some, those) in enumerate(zip(objects_of, found_of)):
+    predictions_of = group_by_label(predictions.labels, num_classes)
+    for label, (some, those) in enumerate(zip(objects_of, predictions_of)):
         if not len(some):
             continue  # -1 whatever was found
         wanted = to_records(truth_images[some], truth.boxes[some], areas[some], ids[some])
         for record, crowd in zip(wanted, truth.crowd[some].tolist()):
             record["iscrowd"] = int(crowd)
-        boxes = found.boxes[those]
+        boxes = predictions.boxes[those]
         numbers = np.arange(1, len(those) + 1)
-        given = to_records(found.images[those], boxes, boxes[:, 2] * boxes[:, 3], numbers)
-        for record, score in zip(given, found.scores[those].tolist()):
+        given = to_records(predictions.images[those], boxes, boxes[:, 2] * boxes[:, 3], numbers)
+        for record, score in zip(given, predictions.scores[those].tolist()):
             record["score"] = score
         for records, rows, extras in ((wanted, some, objects), (given, those, detections)):
             for record, row in zip(records, rows.tolist() if extras else ()):
                 record |= extras[row]
-        images = np.union1d(truth_images[some], found.images[those]).tolist()
+        images = np.union1d(truth_images[some], predictions.images[those]).tolist()
         part = COCOeval_faster(
             Records(images, wanted),
             Records(images, given),
@@ -199,7 +200,7 @@ def evaluate(
     total.summarize()
     logger.info("COCO's figures of %s:\n%s", iou_type, "\n".join(lines))
     stats = np.asarray(total.stats[: len(STATS[iou_type])], dtype=np.float64)
-    return COCOFigures(stats=stats, precision=precision, recall=recall, iou_type=iou_type)
+    return COCOMetrics(stats=stats, precision=precision, recall=recall, iou_type=iou_type)
 
 
 def to_records(
@@ -222,21 +223,21 @@ def hash_content(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def figures_name(iou_type: str) -> str:
+def metrics_name(iou_type: str) -> str:
     """File of kept figures, beside the detections."""
     if iou_type == "bbox":
-        return FIGURES_NAME
-    name = Path(FIGURES_NAME)
+        return METRICS_NAME
+    name = Path(METRICS_NAME)
     return f"{name.stem}_{iou_type}{name.suffix}"
 
 
-def about_figures(iou_type: str, annotations: str, results: str) -> dict[str, str]:
+def about_metrics(iou_type: str, annotations: str, results: str) -> dict[str, str]:
     """What a file of kept figures says of itself."""
     kind = FORMAT if iou_type == "bbox" else f"{FORMAT} {iou_type}"
     return {"format": kind, "annotations": annotations, "results": results}
 
 
-def write_figures(path: Path, figures: COCOFigures, *, annotations: str, results: str) -> None:
+def write_metrics(path: Path, metrics: COCOMetrics, *, annotations: str, results: str) -> None:
     """Keep figures, whole or not at all.
 
     Args:
@@ -247,16 +248,16 @@ def write_figures(path: Path, figures: COCOFigures, *, annotations: str, results
     Raises:
         OSError: when writing fails.
     """
-    arrays = {name: np.ascontiguousarray(getattr(figures, name)) for name in ARRAYS}
-    about = about_figures(figures.iou_type, annotations, results)
+    arrays = {name: np.ascontiguousarray(getattr(metrics, name)) for name in ARRAYS}
+    about = about_metrics(metrics.iou_type, annotations, results)
     with atomic_write(path) as file:
         file.write(save(arrays, about))
 
 
-def read_figures(
+def read_kept_metrics(
     path: Path, *, annotations: str, results: str, iou_type: str = "bbox"
-) -> COCOFigures | None:
-    """Figures as `write_figures` has kept them.
+) -> COCOMetrics | None:
+    """Figures as `write_metrics` has kept them.
 
     Returns:
         None when there are none, when they are about files of other content, or when the file is
@@ -266,11 +267,14 @@ def read_figures(
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            if file.metadata() != about_figures(iou_type, annotations, results):
+            if file.metadata() != about_metrics(iou_type, annotations, results):
                 logger.info("%s is about other files", path)
                 return None
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
     except (SafetensorError, OSError) as error:
         logger.warning("%s cannot be read, so the figures are computed again: %s", path, error)
         return None
-    return COCOFigures(**arrays, iou_type=iou_type)
+    return COCOMetrics(**arrays, iou_type=iou_type)
+
+
+__getattr__ = former_names(__name__, COCOFigures="COCOMetrics")

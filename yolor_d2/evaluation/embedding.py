@@ -81,7 +81,7 @@ class EmbeddingEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         # By image, as a sampler might give an image to two processes: embeddings (F, D), identities
         # and classes (F,) of the objects that were found.
-        self.found: dict[int | str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self.by_image: dict[int | str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for given, output in zip(inputs, outputs):
@@ -95,32 +95,32 @@ class EmbeddingEvaluator(DatasetEvaluator):
                 instances, torch.from_numpy(boxes[known].astype(np.float32))
             )
             vectors = instances.pred_embeddings[detections].float().numpy()
-            self.found[given["image_id"]] = (
+            self.by_image[given["image_id"]] = (
                 vectors,
                 identities[known][objects],
                 labels[known][objects],
             )
 
     def evaluate(self) -> dict | None:
-        """In process 0 the task "embedding", in percent: see `retrieval_figures`, and "found", the
+        """In process 0 the task "embedding", in percent: see `retrieval_metrics`, and "found", the
         share of the objects with an identity that detections find. {} without any such object."""
-        gathered = comm.gather(self.found)
+        gathered = comm.gather(self.by_image)
         if not comm.is_main_process():
             return None
-        by_image = {image: found for part in gathered for image, found in part.items()}
-        rows = [found for found in by_image.values() if len(found[1])]
+        by_image = {image: values for part in gathered for image, values in part.items()}
+        rows = [values for values in by_image.values() if len(values[1])]
         if not by_image or self.num_objects == 0:
             return {}
-        figures = {"found": 100 * sum(len(x[1]) for x in rows) / self.num_objects}
+        metrics = {"found": 100 * sum(len(x[1]) for x in rows) / self.num_objects}
         if rows:
             vectors, identities, labels = (np.concatenate(x) for x in zip(*rows))
             images = np.repeat(np.arange(len(rows)), [len(x[1]) for x in rows])
-            figures.update(retrieval_figures(vectors, identities, labels, images))
-        logger.info("Embeddings: %s", ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
-        return {EMBEDDING: figures}
+            metrics.update(retrieval_metrics(vectors, identities, labels, images))
+        logger.info("Embeddings: %s", ", ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
+        return {EMBEDDING: metrics}
 
 
-def retrieval_figures(
+def retrieval_metrics(
     vectors: np.ndarray, identities: np.ndarray, labels: np.ndarray, images: np.ndarray
 ) -> dict[str, float]:
     """Retrieval and verification by the cosine of embeddings, objects of one image apart.
@@ -157,7 +157,7 @@ def retrieval_figures(
         chance_map.append(chance_average_precision(len(relevant), int(relevant.sum())))
         class_rank1.append(relevant[labels[gallery] == labels[query]].mean())
     area, true_rate = roc(same_pairs, different_pairs, FALSE_RATE)
-    figures = {
+    metrics = {
         "rank1": mean_of_known(rank1),
         "mAP": mean_of_known(precision),
         "AUC": area,
@@ -166,4 +166,4 @@ def retrieval_figures(
         "chance_mAP": mean_of_known(chance_map),
         "class_rank1": mean_of_known(class_rank1),
     }
-    return {name: 100 * value for name, value in figures.items()}
+    return {name: 100 * value for name, value in metrics.items()}

@@ -73,7 +73,7 @@ def map_objects(
     """
     order = np.argsort(truth.ids, kind="stable")
     rows = dict(zip(truth.ids[order].tolist(), order.tolist()))
-    found: list[dict | None] = [None] * len(truth.ids)
+    records: list[dict | None] = [None] * len(truth.ids)
     null = msgspec.Raw(b"null")
     record = msgspec.defstruct("Object", [("id", int), *((key, msgspec.Raw, null) for key in keys)])
     kind = msgspec.defstruct("File", [("annotations", list[record], [])])
@@ -89,10 +89,10 @@ def map_objects(
     for number, *values in decoded:
         row = rows.get(number)
         if row is not None:
-            found[row] = function(row, *values)
-    if any(x is None for x in found):
+            records[row] = function(row, *values)
+    if any(x is None for x in records):
         raise ValueError(f"{str(path)!r} has changed since the evaluator has read it")
-    return found  # pyright: ignore[reportReturnType]
+    return records  # pyright: ignore[reportReturnType]
 
 
 # ---- Masks
@@ -158,16 +158,16 @@ def describe_masks(path: Path, truth: Annotations) -> list[dict]:
             entry["area"] = float(coco_mask.area(encoded))
         return entry
 
-    found = map_objects(path, truth, ["segmentation"], describe)
+    masks = map_objects(path, truth, ["segmentation"], describe)
     if missing:
         logger.warning(
             "%s: %s without an outline, which the figures of masks leave out",
             *(path, counted(len(missing), "object")),
         )
-    return found
+    return masks
 
 
-def describe_found_masks(values: Sequence[dict]) -> list[dict]:
+def describe_predicted_masks(values: Sequence[dict]) -> list[dict]:
     """See `IoUType`; the area of a detection is that of its mask."""
     areas = coco_mask.area(list(values)).tolist() if values else []
     return [{"segmentation": x, "area": float(area)} for x, area in zip(values, areas)]
@@ -216,7 +216,7 @@ def describe_keypoints(path: Path, truth: Annotations) -> list[dict]:
     return map_objects(path, truth, ["keypoints", "num_keypoints"], describe)
 
 
-def describe_found_keypoints(values: Sequence[list[float]]) -> list[dict]:
+def describe_predicted_keypoints(values: Sequence[list[float]]) -> list[dict]:
     """See `IoUType`; the area of a detection is that of its box."""
     return [{"keypoints": value} for value in values]
 
@@ -243,14 +243,14 @@ IOU_TYPES: dict[str, IoUType] = {
         key="segmentation",
         encode=encode_masks,
         describe_objects=describe_masks,
-        describe_detections=describe_found_masks,
+        describe_detections=describe_predicted_masks,
     ),
     "keypoints": IoUType(
         field="pred_keypoints",
         key="keypoints",
         encode=encode_keypoints,
         describe_objects=describe_keypoints,
-        describe_detections=describe_found_keypoints,
+        describe_detections=describe_predicted_keypoints,
         options=keypoint_options,
     ),
 }

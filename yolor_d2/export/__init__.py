@@ -96,8 +96,8 @@ def export_model(
 
     def check(outputs: Iterable[Sequence[np.ndarray]]) -> list[dict]:
         return [
-            compare(model, case, found, suppress=options.suppress, tolerance=tolerance)
-            for case, found in zip(cases, outputs)
+            compare(model, case, output, suppress=options.suppress, tolerance=tolerance)
+            for case, output in zip(cases, outputs)
         ]
 
     logger.info("Tracing the model; this may take a minute")

@@ -32,8 +32,8 @@ def compile_openvino(core: Any, model: Any) -> Run:
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
-        found = compiled({INPUT: images})
-        return tuple(found[output] for output in compiled.outputs)
+        results = compiled({INPUT: images})
+        return tuple(results[output] for output in compiled.outputs)
 
     return run
 
@@ -89,8 +89,8 @@ def main(name: str, folder: Path) -> int:
         outputs = {}
         with np.load(folder / INPUTS_FILE) as inputs:
             for i in range(len(inputs)):
-                found = run(inputs[str(i)])
-                outputs.update({f"{i}_{j}": x for j, x in enumerate(found)})
+                results = run(inputs[str(i)])
+                outputs.update({f"{i}_{j}": x for j, x in enumerate(results)})
         np.savez(folder / OUTPUTS_FILE, **outputs)
         return 0
     except Exception as error:  # each runtime has classes of its own

@@ -24,7 +24,7 @@ from ..ops.nms import MAX_CANDIDATES, class_thresholds
 
 # (N, R, 4) boxes, (N, R, K) scores, IoU threshold, most survivors of a class -> (N, R, K) scores, 0
 # where a better box of the same class and image overlaps more.
-Suppression = Callable[[Tensor, Tensor, float, int], Tensor]
+NMS = Callable[[Tensor, Tensor, float, int], Tensor]
 
 # Images (N, C, H, W) float32 to the outputs of a file.
 Run = Callable[[np.ndarray], tuple[np.ndarray, ...]]
@@ -74,8 +74,8 @@ def on_arrays(module: Callable) -> Run:
 
     def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
         with torch.no_grad():
-            found = module(torch.from_numpy(images))
-        return tuple(x.numpy() for x in (found if isinstance(found, tuple) else (found,)))
+            outputs = module(torch.from_numpy(images))
+        return tuple(x.numpy() for x in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
     return run
 
@@ -168,7 +168,7 @@ class ExportedDetector(nn.Module):
     pixel_std: Tensor
     thresholds: Tensor
 
-    def __init__(self, model: YOLOR, *, suppression: Suppression | None, half: bool = False):
+    def __init__(self, model: YOLOR, *, nms: NMS | None, half: bool = False):
         super().__init__()
         fused = fuse_for_inference(model)
         self.dtype = torch.float16 if half else torch.float32
@@ -180,7 +180,7 @@ class ExportedDetector(nn.Module):
         self.class_agnostic = model.class_agnostic_nms
         self.nms_threshold = model.nms_threshold
         self.max_detections = model.max_detections
-        self.suppression = suppression
+        self.nms = nms
         wanted = model.class_score_thresholds
         least = class_thresholds(
             torch.tensor(wanted) if wanted else model.score_threshold,
@@ -194,7 +194,7 @@ class ExportedDetector(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of the results of `forward`."""
-        return output_names(self.tasks, suppress=self.suppression is not None)
+        return output_names(self.tasks, suppress=self.nms is not None)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Boxes in pixels of the input.
@@ -216,7 +216,7 @@ class ExportedDetector(nn.Module):
             levels, outputs = self.tasks(features, levels, whole_canvas(images))
             further = self.tasks.export(outputs)
         rows = decode(levels, self.anchors, self.strides)
-        if self.suppression is not None:
+        if self.nms is not None:
             return self.detect(rows, further)
         return (rows, *further) if further else rows
 
@@ -227,7 +227,7 @@ class ExportedDetector(nn.Module):
         places) is refused by OpenVINO 2026.4, And of OpenCV 5, and whole numbers are divided by
         way of And, or of float32, which does not hold them all.
         """
-        assert self.suppression is not None
+        assert self.nms is not None
         boxes, objectness, class_scores = rows[..., :4], rows[..., 4:5], rows[..., 5:]
         scores = objectness * class_scores  # (N, R, K)
         nothing = torch.zeros_like(scores)
@@ -241,7 +241,7 @@ class ExportedDetector(nn.Module):
         if self.class_agnostic:
             # A row's other classes have the same box, so its best one would suppress them.
             scores, labels = scores.max(dim=-1, keepdim=True)  # (N, R, 1)
-        scores = self.suppression(boxes, scores, self.nms_threshold, self.max_detections)
+        scores = self.nms(boxes, scores, self.nms_threshold, self.max_detections)
         n, r, k = scores.shape
         # Padded, as a small image may have fewer rows than the detections asked for.
         padded = nn.functional.pad(scores.flatten(1), (0, self.max_detections))

@@ -78,12 +78,12 @@ def describe_resize(cfg: CfgNode, model: YOLOR, canvas: tuple[int, int] | None) 
 
 def describe_tasks(cfg: CfgNode, model: YOLOR) -> dict:
     """The outputs of every further task that is in the file, by its name."""
-    found = {}
+    described = {}
     for name, branch in model.tasks.items():
         if outputs := branch.file_outputs():
             named = {x.name: x.meaning for x in outputs}
-            found[name] = {"outputs": named, **TASKS[name].describe_file(cfg, branch)}
-    return found
+            described[name] = {"outputs": named, **TASKS[name].describe_file(cfg, branch)}
+    return described
 
 
 def describe(

@@ -44,7 +44,7 @@ def require(module: str) -> Any:
 
 
 @functools.cache
-def opaque_suppression() -> Callable:
+def opaque_nms() -> Callable:
     """`survivors` as one operator, which the exporter need not look into."""
     operator = torch.library.custom_op(
         "yolor_d2::survivors",
@@ -56,7 +56,7 @@ def opaque_suppression() -> Callable:
     return operator
 
 
-def suppression_in_onnx(boxes: Any, scores: Any, iou_threshold: float, most: int) -> Any:
+def nms_in_onnx(boxes: Any, scores: Any, iou_threshold: float, most: int) -> Any:
     """`survivors` in ONNX's own operators.
 
     One row more, without area and with next to no score, always survives and is cut off again:
@@ -91,7 +91,7 @@ def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str
     require("onnxscript")
     detector = ExportedDetector(
         model,
-        suppression=opaque_suppression() if options.suppress else None,
+        nms=opaque_nms() if options.suppress else None,
         half=options.half,
     )
     with warnings.catch_warnings():
@@ -107,7 +107,7 @@ def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str
             output_names=detector.outputs,
             opset_version=options.opset,
             custom_translation_table={
-                torch.ops.yolor_d2.survivors.default: suppression_in_onnx  # type: ignore[attr-defined]
+                torch.ops.yolor_d2.survivors.default: nms_in_onnx  # type: ignore[attr-defined]
             }
             if options.suppress
             else None,

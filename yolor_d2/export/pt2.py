@@ -31,7 +31,7 @@ def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str
     import torchvision  # noqa: F401  calls operators, which must not become part of the file
 
     detector = ExportedDetector(
-        model, suppression=survivors if options.suppress else None, half=options.half
+        model, nms=survivors if options.suppress else None, half=options.half
     ).eval()
     with warnings.catch_warnings(), torch.no_grad():
         # Parts of torch and torchvision tell each other what is deprecated.

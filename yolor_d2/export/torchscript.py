@@ -23,7 +23,7 @@ def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str
     import torchvision  # noqa: F401  calls operators, which must not become part of the file
 
     detector = ExportedDetector(
-        model, suppression=survivors if options.suppress else None, half=options.half
+        model, nms=survivors if options.suppress else None, half=options.half
     ).eval()
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():

@@ -71,8 +71,8 @@ class ImageFacts:
 def named_format(path: str) -> str:
     """Format that the ending of a file's name stands for, "" if none."""
     ending = os.path.splitext(path)[1].lower()
-    found = "NPY" if ending == ".npy" else Image.registered_extensions().get(ending, "")
-    return ALIKE.get(found, found)
+    named = "NPY" if ending == ".npy" else Image.registered_extensions().get(ending, "")
+    return ALIKE.get(named, named)
 
 
 def digest(content: bytes | memoryview) -> bytes:
@@ -238,25 +238,25 @@ def inspect_images(
     """
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     work = partial(inspect_chunk, channels=channels)
-    found: list[ImageFacts] = []
+    facts: list[ImageFacts] = []
     bar = partial(tqdm, total=len(paths), unit="image", desc="images", disable=not progress)
     if workers <= 1 or len(chunks) <= 1:
         with bar() as shown:
             for chunk in chunks:
-                found += work(chunk)
+                facts += work(chunk)
                 shown.update(len(chunk))
-        return found
+        return facts
     with process_pool(min(workers, len(chunks))) as pool:
         # Before the bar, whose thread a fork should not meet.
         results = pool.map(work, chunks)
         try:
             with bar() as shown:
                 for chunk in results:
-                    found += chunk
+                    facts += chunk
                     shown.update(len(chunk))
         except BrokenProcessPool as error:
             raise OSError(
-                f"a process died while it read one of the images from {paths[len(found)]!r} on: "
+                f"a process died while it read one of the images from {paths[len(facts)]!r} on: "
                 "--workers 1 needs less memory"
             ) from error
-    return found
+    return facts

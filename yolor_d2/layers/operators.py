@@ -127,8 +127,8 @@ def checked_affine(name: str, g: Tensor) -> Affine | None:
         return affine
     affine = Affine(*(None if x is None else x.double() for x in affine))
     x = torch.linspace(-2, 2, 4 * g.shape[1], dtype=g.dtype, device=g.device).view(1, -1, 2, 2)
-    expected, found = operator.apply(x, g), apply_affine(affine, x)
-    if expected.shape != found.shape or not torch.allclose(expected, found, rtol=1e-6, atol=1e-9):
+    expected, actual = operator.apply(x, g), apply_affine(affine, x)
+    if expected.shape != actual.shape or not torch.allclose(expected, actual, rtol=1e-6, atol=1e-9):
         raise ValueError(
             f"operator {name!r} of implicit knowledge cannot be folded: its affine() is not what "
             "its apply() computes"

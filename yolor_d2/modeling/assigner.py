@@ -103,7 +103,7 @@ class Assigner:
         candidates: int,
     ) -> Assignment:
         """One assignment, by the predictions of `levels` where they count."""
-        found = assign(
+        assignment = assign(
             truth.image,
             truth.boxes,
             truth.labels,
@@ -114,9 +114,9 @@ class Assigner:
             candidates=candidates,
         )
         if self.kind == "anchors":
-            return found
+            return assignment
         return assign_ota(
-            found,
+            assignment,
             levels,
             truth.boxes,
             truth.labels,

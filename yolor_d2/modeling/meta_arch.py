@@ -1,4 +1,8 @@
-"""The meta-architecture: Detectron2's batches in, losses or `Instances` out."""
+"""The meta-architecture: Detectron2's batches in, losses or `Instances` out.
+
+It has more than 400 lines, as it is one class: subclasses override single steps of it, which share
+its settings; what the steps compute stands in `ops`, `batch` and `images` already.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +21,9 @@ from ..layers import implicit_penalty
 from ..layers.fuse import computes_as
 from ..networks import AnchorHead, PANNeck, TaskBranches
 from ..networks.backbone import level_name
-from ..networks.branches import Found
+from ..networks.branches import DetectedBoxes
 from ..networks.network import anchors_tensor
-from ..ops import (
-    DetectionLosses,
-    Detections,
-    LossGains,
-    decode_passing,
-    detect,
-    detection_losses,
-)
+from ..ops import DetectionLosses, Detections, LossGains, decode_passing, detect, detection_losses
 from ..ops.batch import EFFORTS, BatchDetections, Effort, choose, detect_batch, pad_detections
 from ..ops.device import constant, shapes_may_depend_on_values
 from ..ops.padding import ImageView, Padding
@@ -56,11 +53,11 @@ def class_thresholds_from_config(cfg: CfgNode) -> list[float]:
     return thresholds
 
 
-def place(found: BatchDetections, geometry: Geometry) -> list[Detections | None]:
+def place(detections: BatchDetections, geometry: Geometry) -> list[Detections | None]:
     """Detections on the canvas in the wanted sizes, see `BatchDetections.images`. Boxes without
     area are left out, as Detectron2's `detector_postprocess` does."""
-    boxes, has_area = geometry.to_images(found.boxes)
-    return found._replace(boxes=boxes).only(has_area).images()
+    boxes, has_area = geometry.to_images(detections.boxes)
+    return detections._replace(boxes=boxes).only(has_area).images()
 
 
 @META_ARCH_REGISTRY.register()
@@ -388,10 +385,10 @@ class YOLOR(nn.Module):
         return detect(
             rows,
             score_threshold=self.score_threshold if least is None else least,
-            **self.suppression(),
+            **self.nms_options(),
         )
 
-    def suppression(self) -> dict:
+    def nms_options(self) -> dict:
         """What `ops.detect` and `ops.batch.detect_batch` take alike."""
         return {
             "iou_threshold": self.nms_threshold,
@@ -408,8 +405,8 @@ class YOLOR(nn.Module):
     def detect_image(self, levels: list[Tensor], image: int) -> Detections:
         """Detections of one image of a batch, on the canvas."""
         rows, numbers = self.passing_rows(levels, image)
-        found = self.detect(rows)
-        return found._replace(rows=numbers[found.rows])
+        detections = self.detect(rows)
+        return detections._replace(rows=numbers[detections.rows])
 
     def find_detections(self, levels: list[Tensor], geometry: Geometry) -> list[Detections]:
         """Detections of a batch, in the wanted sizes: image by image on a CPU, elsewhere at once.
@@ -427,15 +424,15 @@ class YOLOR(nn.Module):
         ways = [functools.partial(together, effort) for effort in EFFORTS]
         if shapes_may_depend_on_values(levels[0]):
             ways = []
-        found: dict[int, Detections] = {}
+        by_image: dict[int, Detections] = {}
         left = list(range(len(levels[0])))
         for way in (*ways, one_by_one):
             placed = place(way(left), Geometry(*(choose(x, left) for x in geometry)))
-            found |= {i: x for i, x in zip(left, placed) if x is not None}
-            left = [i for i in left if i not in found]
+            by_image |= {i: x for i, x in zip(left, placed) if x is not None}
+            left = [i for i in left if i not in by_image]
             if not left:
                 break
-        return [found[i] for i in sorted(found)]
+        return [by_image[i] for i in sorted(by_image)]
 
     def detect_batch(self, levels: list[Tensor], effort: Effort) -> BatchDetections:
         """`ops.batch.detect_batch` with the settings of this model."""
@@ -445,7 +442,7 @@ class YOLOR(nn.Module):
             self.strides,
             score_threshold=min(self.class_score_thresholds or [self.score_threshold]),
             class_thresholds=self.class_thresholds(),
-            **self.suppression(),
+            **self.nms_options(),
             effort=effort,
         )
 
@@ -463,18 +460,18 @@ class YOLOR(nn.Module):
             outputs: of the branches of further tasks.
         """
         results = []
-        for i, found in enumerate(self.find_detections(levels, batch.geometry)):
+        for i, detections in enumerate(self.find_detections(levels, batch.geometry)):
             placement = batch.images.placements[i]
             size = wanted_size(batch.inputs[i], placement)
             instances = Instances(
                 size,
-                pred_boxes=Boxes(found.boxes),
-                scores=found.scores,
-                pred_classes=found.labels,
+                pred_boxes=Boxes(detections.boxes),
+                scores=detections.scores,
+                pred_classes=detections.labels,
             )
             result: dict = {"instances": instances}
             view = ImageView.of(placement, size)
-            described = Found(found.rows, found.boxes, view, found.labels)
+            described = DetectedBoxes(detections.rows, detections.boxes, view, detections.labels)
             for name, output in outputs.items():
                 decoded = self.tasks[name].decode(output, i, described)
                 TASKS[name].add_results(result, decoded)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..d2.config import CfgNode
 from ..d2.modeling import detector_postprocess
 from ..d2.structures import Boxes, Instances
-from ..networks.branches import Found
+from ..networks.branches import DetectedBoxes
 from ..ops.padding import ImageView, Placement
 from ..tasks import TASKS
 from .meta_arch import YOLOR
@@ -84,15 +84,15 @@ class TestTimeAugmentation(nn.Module):
         image = inputs["image"].to(self.device)
         height, width = image.shape[1:]
         looks = [self.look(image, *view) for view in self.views]
-        found = model.detect(torch.cat([look.rows for look in looks]))
-        boxes = Boxes(found.boxes)
+        detections = model.detect(torch.cat([look.rows for look in looks]))
+        boxes = Boxes(detections.boxes)
         boxes.clip((height, width))
         instances = Instances(
             (height, width),
             pred_boxes=boxes,
-            scores=found.scores,
-            pred_classes=found.labels,
-            rows=found.rows,
+            scores=detections.scores,
+            pred_classes=detections.labels,
+            rows=detections.rows,
         )
         wanted = inputs.get("height", height), inputs.get("width", width)
         instances = detector_postprocess(instances, *wanted)
@@ -142,9 +142,9 @@ class TestTimeAugmentation(nn.Module):
             # The image as the view has it, mirrored or not, in the wanted size.
             seen = mirror(boxes[own], size[1]) if look.flip else boxes[own]
             labels = result["instances"].pred_classes[own]
-            found = Found(numbers, seen, ImageView.of(look.placement, size), labels)
+            detections = DetectedBoxes(numbers, seen, ImageView.of(look.placement, size), labels)
             for name, branch in self.model.tasks.items():
-                decoded = branch.decode(look.outputs[name], 0, found)
+                decoded = branch.decode(look.outputs[name], 0, detections)
                 if look.flip:
                     decoded = TASKS[name].mirror(branch, decoded, size)
                 said[name].append(decoded)

@@ -163,8 +163,8 @@ def assign(
         cell, box = cell[level, side, number], box[level, side, number]
         sizes, kept = positives.tolist(), None
     column, row = cell.long().unbind(dim=1)
-    found = image[number], anchor, row, column, box, labels[number]
-    return Assignment(level, number, *found, positives, sizes, kept)
+    indices = image[number], anchor, row, column, box, labels[number]
+    return Assignment(level, number, *indices, positives, sizes, kept)
 
 
 def assign_targets(
@@ -177,8 +177,10 @@ def assign_targets(
     max_ratio: float = 4.0,
 ) -> list[LevelTargets]:
     """The positives alone, level by level, fine to coarse; arguments as in `assign`."""
-    found = assign(image, boxes, labels, anchors, strides, grid_sizes, max_ratio, fixed_shape=False)
-    return found.per_level()
+    assignment = assign(
+        image, boxes, labels, anchors, strides, grid_sizes, max_ratio, fixed_shape=False
+    )
+    return assignment.per_level()
 
 
 def assign_level(

@@ -84,12 +84,12 @@ def choose(x: Tensor, images: Sequence[int]) -> Tensor:
     return x if len(images) == len(x) else torch.stack([x[i] for i in images])
 
 
-def pad_detections(found: Sequence[Detections]) -> BatchDetections:
+def pad_detections(detections: Sequence[Detections]) -> BatchDetections:
     """Detections of single images as a batch."""
-    size = max(len(x.scores) for x in found)
-    valid = [torch.ones_like(x.labels, dtype=torch.bool) for x in found]
+    size = max(len(x.scores) for x in detections)
+    valid = [torch.ones_like(x.labels, dtype=torch.bool) for x in detections]
     boxes, scores, labels, rows, valid = (
-        torch.stack([fill(x, size) for x in field]) for field in (*zip(*found), valid)
+        torch.stack([fill(x, size) for x in field]) for field in (*zip(*detections), valid)
     )
     return BatchDetections(boxes, scores, labels, rows, valid, torch.ones_like(valid.any(dim=1)))
 
@@ -136,12 +136,14 @@ def detect_batch(
         boxes, objectness, classes, least, limit, multi_label=multi_label
     )
     boxes, valid = boxes.gather(1, index[:, :, None].expand(-1, -1, 4)), scores > 0
-    keep, settled = suppress_batch(
+    keep, settled = nms_batch(
         boxes, None if class_agnostic else labels, valid, iou_threshold, effort.rounds
     )
     decided = settled & ((keep.sum(dim=1) >= max_detections) | ~(more | more_rows))
-    found = BatchDetections(boxes, scores, labels, rows.gather(1, index), valid, decided).only(keep)
-    boxes, scores, labels, rows, valid = (x[:, :max_detections] for x in found[:5])
+    detections = BatchDetections(boxes, scores, labels, rows.gather(1, index), valid, decided).only(
+        keep
+    )
+    boxes, scores, labels, rows, valid = (x[:, :max_detections] for x in detections[:5])
     return BatchDetections(boxes, scores, labels, rows, valid, decided)
 
 
@@ -246,7 +248,7 @@ def best_pairs(
     return top, best // num_classes, best % num_classes, more
 
 
-def suppress_batch(
+def nms_batch(
     boxes: Tensor, labels: Tensor | None, valid: Tensor, iou_threshold: float, rounds: int
 ) -> tuple[Tensor, Tensor]:
     """Greedy non-maximum suppression within each image.

@@ -135,13 +135,13 @@ def lesson_terms(lesson: Lesson, form: str) -> tuple[Tensor, Tensor]:
     """
     student, teacher, anchors, teacher_anchors, weight = lesson
     # Where the teacher does not see one whole object, so little counts as it sees.
-    share = weight / weight.sum().clamp(min=1)
+    fraction = weight / weight.sum().clamp(min=1)
     boxes = torch.cat(decode_offsets(student[:, :4], anchors), dim=1)
     wanted = torch.cat(decode_offsets(teacher[:, :4], teacher_anchors), dim=1)
-    box = ((1 - paired_iou(boxes, wanted, kind="ciou", form=form)) * share).sum()
+    box = ((1 - paired_iou(boxes, wanted, kind="ciou", form=form)) * fraction).sum()
     if student.shape[1] == 6:  # one class is always right
         return box, box.new_zeros(())
-    return box, binary_cross_entropy(student[:, 5:], teacher[:, 5:].sigmoid(), weight=share)
+    return box, binary_cross_entropy(student[:, 5:], teacher[:, 5:].sigmoid(), weight=fraction)
 
 
 def distillation_losses(
@@ -214,5 +214,5 @@ def distillation_losses(
         terms = lesson_terms(lesson, gains.ciou)
         box, classes = box + terms[0], classes + terms[1]
     terms = weigh_terms(box, by_level, classes, gains, outputs - 5)
-    shares = teacher_gains.box, teacher_gains.objectness, teacher_gains.classes
-    return DetectionLosses(*(share * term for share, term in zip(shares, terms)))
+    factors = teacher_gains.box, teacher_gains.objectness, teacher_gains.classes
+    return DetectionLosses(*(fraction * term for fraction, term in zip(factors, terms)))

@@ -199,17 +199,17 @@ def loss_terms(
     matched = logits_at(levels, targets)
     wanted_box = targets.box
     # Of each row in the mean of its level.
-    share = (1 / targets.positives.clamp(min=1).to(matched.dtype))[targets.level]
+    factor = (1 / targets.positives.clamp(min=1).to(matched.dtype))[targets.level]
     if targets.valid is not None:
         # Nothing that other cells hold may reach the sums, be it infinite.
         matched = matched.masked_fill(~targets.valid[:, None], 0.0)
         wanted_box = wanted_box.masked_fill(~targets.valid[:, None], 1.0)
-        share = share * targets.valid
+        factor = factor * targets.valid
 
     centres, sizes = decode_offsets(matched[:, :4], anchors[targets.level, targets.anchor])
     predicted = torch.cat([centres, sizes], dim=1)
     ciou = paired_iou(predicted, wanted_box, kind="ciou", form=gains.ciou)
-    box_loss = ((1 - ciou) * share).sum()
+    box_loss = ((1 - ciou) * factor).sum()
 
     objectness = [
         binary_cross_entropy(at_least_float32(level[..., 4]), target, gains.focal_gamma)
@@ -222,7 +222,7 @@ def loss_terms(
     wanted = is_class.to(matched.dtype)
     if gains.label_smoothing > 0:
         wanted = wanted * (1 - gains.label_smoothing) + gains.label_smoothing / 2
-    classes = binary_cross_entropy(matched[:, 5:], wanted, gains.focal_gamma, share)
+    classes = binary_cross_entropy(matched[:, 5:], wanted, gains.focal_gamma, factor)
     return box_loss, objectness, classes
 
 

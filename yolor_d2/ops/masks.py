@@ -87,10 +87,10 @@ def interpolate(values: np.ndarray, pixels: range, low: float, high: float) -> n
     np.clip(places, 0, size - 1, out=places)
     before = np.minimum(places.astype(np.int64), max(size - 2, 0))
     steps = np.diff(values, axis=0) if size > 1 else np.zeros_like(values)
-    found = steps.take(before, axis=0)
-    found *= (places - before).astype(np.float32)[:, None]
-    found += values.take(before, axis=0)
-    return found
+    result = steps.take(before, axis=0)
+    result *= (places - before).astype(np.float32)[:, None]
+    result += values.take(before, axis=0)
+    return result
 
 
 class BoxMasks:

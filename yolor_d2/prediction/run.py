@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,15 +18,17 @@ import numpy as np
 from tqdm import tqdm
 
 from ..d2.structures import Instances
-from ..files.images import ImageReadError, most_pixels_in_memory, read_image
-from ..predictor import BatchPredictor, FailedInput
-from ..visualize.pictures import to_rgb
-from ..visualize.shapes import Skeleton
-from . import outputs, state
-from .outputs import Result
+from ..files.images import ImageReadError
+from ..predictor import FailedInput
+from . import state
+from .coco_files import ImageIds
+from .detector import Prediction
+from .folders import drawn_video
+from .result import Result
 from .sources import Source
 from .tracking import Tracker
-from .video import Frame, Mark, OpenCVVideo, PyAVVideo, VideoWriter, open_video, remove_parts
+from .video_reader import Frame, Mark, OpenCVVideo, PyAVVideo, open_video
+from .video_writer import VideoWriter, remove_parts
 
 logger = logging.getLogger("yolor_d2.predict")
 
@@ -46,75 +48,6 @@ class Stopped(Exception):
     def __init__(self, where: str):
         super().__init__(where)
         self.where = where
-
-
-class Prediction:
-    """A predictor, and which of its detections count.
-
-    Args:
-        predictor: takes RGB arrays.
-        names: of the classes.
-        threshold: least score to report.
-        classes: numbers of the classes to report; None reports all.
-        tile: side of tiles in pixels; None looks at whole images alone.
-        overlap: pixels that neighbouring tiles share.
-        whole: with tiles, also look at whole images.
-        least: least score of what is looked at, which is less where a tracker uses it.
-        skeleton: what keypoints are, if the model finds some.
-    """
-
-    def __init__(
-        self,
-        predictor: BatchPredictor,
-        names: list[str],
-        threshold: float,
-        *,
-        classes: list[int] | None = None,
-        tile: int | None = None,
-        overlap: int = 0,
-        whole: bool = False,
-        least: float | None = None,
-        skeleton: Skeleton | None = None,
-    ):
-        self.predictor = predictor
-        self.names = names
-        self.threshold = threshold
-        self.classes = classes
-        self.tile = tile
-        self.overlap = overlap
-        self.whole = whole
-        self.least = threshold if least is None else least
-        self.skeleton = skeleton
-
-    def detect(self, sources: Iterable) -> Iterator[Instances | FailedInput]:
-        """Detections on the CPU that count."""
-        if self.tile is None:
-            results = self.predictor.stream(sources)
-        else:
-            results = (self.detect_tiled(i, source) for i, source in enumerate(sources))
-        for found in results:
-            if not isinstance(found, FailedInput):
-                found = found.to("cpu")
-                keep = found.scores >= self.least
-                if self.classes is not None:
-                    labels = found.pred_classes
-                    keep &= (labels[:, None] == labels.new_tensor(self.classes)).any(1)
-                found = found[keep]
-            yield found
-
-    def detect_tiled(self, index: int, source) -> Instances | FailedInput:
-        try:
-            return self.predictor.detect_tiled(
-                source, tile=self.tile, overlap=self.overlap, whole=self.whole
-            )
-        except (ImageReadError, OSError) as error:
-            return FailedInput(index, str(error))
-
-    def read(self, path: str) -> np.ndarray:
-        """An image to draw on."""
-        # As large as what was looked at.
-        limit = None if self.tile is None else most_pixels_in_memory()
-        return to_rgb(read_image(path, channels=self.predictor.channels, limit=limit))
 
 
 @dataclass(frozen=True)
@@ -159,7 +92,7 @@ class Run:
         sources: Sequence[Source],
         files: dict[str, Any],
         folders: list[Any],
-        image_ids: outputs.ImageIds,
+        image_ids: ImageIds,
         video: VideoOptions,
         progress: state.State | None,
         stop: state.StopSignals,
@@ -208,7 +141,7 @@ class Run:
         """Delete the parts of the last video: it is noted that they are not needed any more."""
         source = self.sources[self.index - 1]
         if self.video.folder is not None and source.kind != "image":
-            remove_parts(outputs.drawn_video(self.video.folder, source))
+            remove_parts(drawn_video(self.video.folder, source))
 
     def fail(self, message: str) -> None:
         logger.error("%s", message)
@@ -252,7 +185,7 @@ class Run:
                 rate = float(video.rate) / self.video.stride
                 tracker = Tracker(self.prediction.threshold, rate, inside.get("tracker"))
             if self.video.folder is not None:
-                target = outputs.drawn_video(self.video.folder, source)
+                target = drawn_video(self.video.folder, source)
                 writer = VideoWriter(target, video.time_base, video.rate, inside.get("parts", 0))
             if not self.frames(video, tracker, writer):
                 raise ImageReadError(f"video {source.shown!r} has no frame that can be read")

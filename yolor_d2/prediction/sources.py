@@ -135,8 +135,8 @@ def from_file(path: Path, root: Path) -> Source:
 def from_pattern(pattern: str) -> list[Source]:
     parts = Path(pattern).parts
     plain = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    found = map(Path, sorted(glob.glob(pattern, recursive=True)))
-    return [from_file(path, Path(*parts[:plain])) for path in found if path.is_file()]
+    paths = map(Path, sorted(glob.glob(pattern, recursive=True)))
+    return [from_file(path, Path(*parts[:plain])) for path in paths if path.is_file()]
 
 
 def from_address(address: str) -> Source:
@@ -171,8 +171,8 @@ def expand(inputs: Iterable[str | Path]) -> list[Source]:
             sources.append(from_file(path, path.parent))
         elif text.isdecimal():
             sources.append(Source(text, "live", PurePosixPath(f"camera_{text}")))
-        elif glob.has_magic(text) and (found := from_pattern(text)):
-            sources += found
+        elif glob.has_magic(text) and (matching := from_pattern(text)):
+            sources += matching
         else:
             raise FileNotFoundError(f"--input: no such file or folder {text!r}")
     if not sources:

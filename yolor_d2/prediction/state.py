@@ -30,13 +30,13 @@ def describe_arguments(
         config: the whole configuration as text.
         weights: file of the model.
     """
-    found = {
+    given = {
         f"--{name.replace('_', '-')}": json.loads(json.dumps(value, default=str))
         for name, value in arguments.items()
         if name not in WITHOUT_EFFECT and name != "opts"
     }
     return {
-        **found,
+        **given,
         "the configuration": digest([config]),
         "the file of weights": digest([version(weights)]),
         "the number of inputs": len(sources),

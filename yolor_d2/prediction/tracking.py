@@ -25,9 +25,9 @@ class StateUnpickler(pickle.Unpickler):
         if module in NUMPY_MODULES and name in ARRAYS:
             return getattr(importlib.import_module(module), name)
         if module.startswith(TRACKER_MODULES) and "." not in name:
-            found = getattr(importlib.import_module(module), name)
-            if isinstance(found, type):
-                return found
+            tracker = getattr(importlib.import_module(module), name)
+            if isinstance(tracker, type):
+                return tracker
         raise ValueError(f"the state of a tracker has {module}.{name}")
 
 
@@ -66,12 +66,12 @@ class Tracker:
         import supervision
 
         places = np.arange(len(boxes))
-        found = supervision.Detections(
+        detections = supervision.Detections(
             xyxy=np.asarray(boxes, np.float64).reshape(-1, 4),
             confidence=np.asarray(scores, np.float64),
             data={"place": places},
         )
-        tracked = self.tracker.update(found, timestamp=seconds)
+        tracked = self.tracker.update(detections, timestamp=seconds)
         identities: list[int | None] = [None] * len(boxes)
         if len(tracked):
             for place, identity in zip(tracked.data["place"].tolist(), tracked.tracker_id.tolist()):

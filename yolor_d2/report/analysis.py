@@ -14,22 +14,12 @@ import numpy as np
 
 from ..datasets.annotations import Annotations
 from ..evaluation.coco_files import Detections
-from ..evaluation.coco_metrics import COCOFigures
+from ..evaluation.coco_metrics import COCOMetrics
 from ..evaluation.ranking import group_by_label
-from .errors import (
-    CORRECT,
-    IGNORED,
-    KINDS,
-    Curve,
-    Errors,
-    Found,
-    Truth,
-    confuse,
-    cost_of_errors,
-    count_pairs,
-    curve_of,
-    find_errors,
-)
+from .confusion import confuse, count_pairs
+from .curves import Curve, curve_of
+from .errors import CORRECT, IGNORED, KINDS, Errors, cost_of_errors, find_errors
+from .matching import Found, Truth
 
 # Detections of a class in an image that count.
 MOST_DETECTIONS = 100
@@ -91,7 +81,7 @@ def build_scenes(data: Annotations, detections: Detections) -> Scenes:
     return Scenes(data, truth, found, find_errors(truth, found), ends, order)
 
 
-def analyse(data: Annotations, detections: Detections, figures: COCOFigures) -> dict:
+def analyse(data: Annotations, detections: Detections, figures: COCOMetrics) -> dict:
     """All that a report says about detections.
 
     Args:
@@ -190,7 +180,7 @@ def count_classes(scenes: Scenes) -> list[dict[str, int]]:
     return [{"objects": m, "images": n} for m, n in zip(objects.tolist(), images.tolist())]
 
 
-def describe_curves(figures: COCOFigures, together: Curve, curves: Sequence[Curve]) -> dict:
+def describe_curves(figures: COCOMetrics, together: Curve, curves: Sequence[Curve]) -> dict:
     """Precision over recall, COCO's, and precision, recall and F1 over the score.
 
     Returns:

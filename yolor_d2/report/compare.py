@@ -12,7 +12,7 @@ from ..datasets.annotations import Annotations
 from ..evaluation.coco_files import Detections, read_results, read_truth
 from ..evaluation.coco_metrics import evaluate_boxes
 from .analysis import analyse
-from .collect import to_json
+from .files import to_json
 from .shapes import take_rows
 
 # Names of images in a message.
@@ -52,14 +52,14 @@ def align_reports(reports: Sequence[dict], names: Sequence[str]) -> tuple[list[d
     aligned, notes = [], []
     counts = " and ".join(f"{len(own):,}" for own in files)
     for name, report, own in zip(names, reports, files):
-        found = report if own == common else restrict_report(report, common)
-        if found is None:
+        restricted = report if own == common else restrict_report(report, common)
+        if restricted is None:
             notes.append(
                 f"All figures of {name} but those of single images are about all of its "
                 f"{len(own):,} images: its detections or annotations are not any more where its "
                 "report has them from, or have changed."
             )
-        aligned.append(report if found is None else found)
+        aligned.append(report if restricted is None else restricted)
     shared = f"The runs share {len(common):,} of {counts} images."
     if not notes:
         shared += f" Everything but speed and training is about those {len(common):,}."
@@ -76,23 +76,23 @@ def restrict_report(report: dict, file_names: set[str]) -> dict | None:
     """
     try:
         truth = read_truth(Path(report["dataset"]["annotations"]))
-        found = read_results(Path(report["dataset"]["results"]), truth)
+        detections = read_results(Path(report["dataset"]["results"]), truth)
     except (OSError, ValueError):
         return None
     counts = report["counts"]
-    now = (len(truth.image_ids), int((~truth.crowd).sum()), len(found.scores))
+    now = (len(truth.image_ids), int((~truth.crowd).sum()), len(detections.scores))
     if now != (counts["images"], counts["objects"], counts["detections"]):
         return None
     keep = np.array([name in file_names for name in truth.file_names], dtype=bool)
-    truth, found = select_images(truth, found, keep)
-    content = to_json(analyse(truth, found, evaluate_boxes(truth, found)))
+    truth, detections = select_images(truth, detections, keep)
+    content = to_json(analyse(truth, detections, evaluate_boxes(truth, detections)))
     assert isinstance(content, dict)
     take_rows(content["pictures"])
     return {**report, **content, "tasks": {}}
 
 
 def select_images(
-    truth: Annotations, found: Detections, keep: np.ndarray
+    truth: Annotations, detections: Detections, keep: np.ndarray
 ) -> tuple[Annotations, Detections]:
     """Some images with their objects and detections.
 
@@ -112,10 +112,10 @@ def select_images(
         **{name: getattr(truth, name)[rows] for name in per_object},
     )
     places = np.cumsum(keep) - 1
-    some = keep[found.images]
+    some = keep[detections.images]
     return chosen, Detections(
-        images=places[found.images[some]],
-        labels=found.labels[some],
-        boxes=found.boxes[some],
-        scores=found.scores[some],
+        images=places[detections.images[some]],
+        labels=detections.labels[some],
+        boxes=detections.boxes[some],
+        scores=detections.scores[some],
     )

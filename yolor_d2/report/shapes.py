@@ -53,8 +53,12 @@ def read_shapes(content: bytes) -> list[ShapeRecord]:
         raise ValueError(f"the results have masks or keypoints of another form: {error}") from error
 
 
-def task_figures(
-    kind: str, path: Path, truth: Annotations, found: Detections, shapes: Sequence[ShapeRecord]
+def task_metrics(
+    kind: str,
+    path: Path,
+    truth: Annotations,
+    predictions: Detections,
+    shapes: Sequence[ShapeRecord],
 ) -> dict[str, float] | None:
     """COCO's figures of masks or keypoints, as the evaluator gives them.
 
@@ -77,12 +81,12 @@ def task_figures(
         objects = iou_type.describe_objects(path, truth)
         detections = iou_type.describe_detections(values)
         options = iou_type.options(objects, detections)
-        figures = evaluate(truth, found, kind, objects, detections, **options)
+        metrics = evaluate(truth, predictions, kind, objects, detections, **options)
     except UNEXPECTED as error:
         logger.warning("No figures of %s can be made: %s", kind, error)
         return None
-    summary = figures.summary()
-    by_class = dict(zip(map(str, truth.category_names), figures.class_precisions()))
+    summary = metrics.summary()
+    by_class = dict(zip(map(str, truth.category_names), metrics.class_precisions()))
     named = {f"AP-{name}": value for name, value in by_class.items()} if len(by_class) > 1 else {}
     return {**{name: summary[name] for name in METRICS[kind]}, **named}
 
@@ -160,12 +164,12 @@ def read_outlines(shape: object) -> list[np.ndarray]:
 
 def simplified(polygons: Sequence[np.ndarray], limit: float) -> list[list[float]]:
     """x, y, x, y, ... of polygons with fewer points, off by the limit in pixels at most."""
-    found = []
+    outlines = []
     for polygon in polygons:
         points = cv2.approxPolyDP(np.ascontiguousarray(polygon, np.float32), limit, True)[:, 0]
         if len(points) >= LEAST_COORDINATES // 2:
-            found.append([round(v, 1) for v in points.ravel().tolist()])
-    return found
+            outlines.append([round(v, 1) for v in points.ravel().tolist()])
+    return outlines
 
 
 def rounded(points: np.ndarray) -> list[list[float]]:

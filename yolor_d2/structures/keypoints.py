@@ -170,9 +170,9 @@ def map_keypoints(
 ) -> np.ndarray:
     """The same with labelled points elsewhere; `function` takes and gives (P, 2)."""
     known = keypoints[..., 2] > 0
-    found = keypoints.copy()
-    found[known, :2] = function(keypoints[known][:, :2])
-    return found
+    moved = keypoints.copy()
+    moved[known, :2] = function(keypoints[known][:, :2])
+    return moved
 
 
 def cut_keypoints(

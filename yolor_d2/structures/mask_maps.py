@@ -72,12 +72,12 @@ class MaskMap:
     def add(self, fine: np.ndarray, rows: range, columns: range, centre: np.ndarray) -> None:
         """What is inside by halves is inside; of an object too small for that, the pixel that has
         most of it, or that of its centre, so that none vanishes."""
-        shares = cv2.resize(fine, (len(columns), len(rows)), interpolation=cv2.INTER_AREA)
-        inside = shares >= HALF
+        fractions = cv2.resize(fine, (len(columns), len(rows)), interpolation=cv2.INTER_AREA)
+        inside = fractions >= HALF
         if not inside.any():
             x, y = (centre // self.stride).astype(int)
-            if shares.any():
-                inside.flat[shares.argmax()] = True
+            if fractions.any():
+                inside.flat[fractions.argmax()] = True
             elif y in rows and x in columns:
                 inside[y - rows.start, x - columns.start] = True
         self.values[rows.start : rows.stop, columns.start : columns.stop] |= inside
@@ -103,7 +103,7 @@ def mask_maps(
     Raises:
         TypeError: when the masks are of another kind.
     """
-    found = np.zeros((count, *size), dtype=np.uint8)
+    values = np.zeros((count, *size), dtype=np.uint8)
     polygons = getattr(masks, "polygons", None)
     pixels = getattr(masks, "tensor", masks)
     if polygons is None and not isinstance(pixels, Tensor):
@@ -113,9 +113,9 @@ def mask_maps(
         )
     for i in range(count):
         one = MaskMap(size, stride, offset)
-        one.values = found[i]
+        one.values = values[i]
         if polygons is not None:
             one.add_polygons(polygons[i])
         else:
             one.add_pixels(pixels[i].cpu().numpy() != 0)
-    return torch.from_numpy(found)
+    return torch.from_numpy(values)

@@ -102,14 +102,14 @@ class Polygons:
 
     def bounds(self) -> np.ndarray:
         """(M, 4) float64 xyxy around each object; NaN around one that has no polygon."""
-        found = np.full((len(self), 4), np.nan)
+        bounds = np.full((len(self), 4), np.nan)
         known = self.counts > 0
         if known.any():
             low, high = self.extremes()
             starts = (self.parts - self.counts)[known]
-            found[known, :2] = np.minimum.reduceat(low, starts)
-            found[known, 2:] = np.maximum.reduceat(high, starts)
-        return found
+            bounds[known, :2] = np.minimum.reduceat(low, starts)
+            bounds[known, 2:] = np.maximum.reduceat(high, starts)
+        return bounds
 
     def extremes(self) -> tuple[np.ndarray, np.ndarray]:
         """(G, 2) least and greatest x and y of each polygon, of which there must be some."""
@@ -224,13 +224,13 @@ def cut_half_plane(
     counts = inside.astype(np.int64)
     counts[crossing] += 1
     starts = np.cumsum(counts) - counts
-    found = np.empty((counts.sum(), 2), dtype=np.float32)
-    found[starts[inside]] = points[inside]
+    clipped = np.empty((counts.sum(), 2), dtype=np.float32)
+    clipped[starts[inside]] = points[inside]
     near, far = distances[crossing], distances[following[crossing]]
-    share = (near / (near - far))[:, None]
-    met = points[crossing] + share * (points[following[crossing]] - points[crossing])
-    found[starts[crossing] + inside[crossing]] = met
-    return found, np.cumsum(counts, dtype=np.int64)[ends - 1]
+    fraction = (near / (near - far))[:, None]
+    met = points[crossing] + fraction * (points[following[crossing]] - points[crossing])
+    clipped[starts[crossing] + inside[crossing]] = met
+    return clipped, np.cumsum(counts, dtype=np.int64)[ends - 1]
 
 
 class PolygonList:

@@ -118,10 +118,10 @@ def trace(pixels: np.ndarray) -> list[np.ndarray]:
     # OpenCV's outlines go through the centres of pixels. Of pixels of half the size, those are a
     # quarter of a pixel from the border, and the nearest whole number is on it.
     fine = pixels.repeat(2, axis=0).repeat(2, axis=1)
-    found, tree = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    outlines = [without_repeats((x[:, 0] + 1) // 2) for x in found]
+    contours, tree = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outlines = [without_repeats((x[:, 0] + 1) // 2) for x in contours]
     polygons = []
-    for outline, (_, _, hole, parent) in zip(outlines, tree[0].tolist() if found else []):
+    for outline, (_, _, hole, parent) in zip(outlines, tree[0].tolist() if contours else []):
         if parent >= 0:
             continue
         holes = []

@@ -71,7 +71,7 @@ def ground_truth_needed(cfg: CfgNode) -> set[str]:
 
 def coco_options(cfg: CfgNode) -> dict[str, dict[str, Any]]:
     """The options of `COCOEvaluator`, see `Task.coco_options`."""
-    return {task.figures: task.coco_options(cfg) for task, _ in enabled_tasks(cfg) if task.figures}
+    return {task.metrics: task.coco_options(cfg) for task, _ in enabled_tasks(cfg) if task.metrics}
 
 
 def settle_tasks(cfg: CfgNode, data: TrainingData) -> None:

@@ -20,7 +20,7 @@ class ClassificationTask(Task):
     """Out: "image_scores" (K,) beside the instances."""
 
     name: ClassVar = "classification"
-    figures: ClassVar = "classification"
+    metrics: ClassVar = "classification"
     least_values: ClassVar = {"CHANNELS": 1, "GAIN": 0}
     toy_values: ClassVar = {"CHANNELS": 64}
 

@@ -24,7 +24,7 @@ class EmbeddingTask(Task):
     """In: gt_identities, (M,) int64, -1 where unknown. Out: pred_embeddings, (D, dimension)."""
 
     name: ClassVar = "embedding"
-    figures: ClassVar = "embedding"
+    metrics: ClassVar = "embedding"
     ground_truth: ClassVar = ("identities",)
     least_values: ClassVar = {"CHANNELS": 1, "DIMENSION": 1, "NUM_IDENTITIES": 0, "GAIN": 0}
     # Four times the gain: a few individuals are to be told apart within a few hundred iterations.

@@ -72,7 +72,7 @@ class KeypointsTask(Task):
 
     name: ClassVar = "keypoints"
     ground_truth: ClassVar = ("keypoints",)
-    figures: ClassVar = "keypoints"
+    metrics: ClassVar = "keypoints"
     least_values: ClassVar = {
         "LAYERS": 0,
         "NUM_KEYPOINTS": 0,

@@ -25,7 +25,7 @@ class MasksTask(Task):
 
     name: ClassVar = "masks"
     ground_truth: ClassVar = ("polygons",)
-    figures: ClassVar = "segm"
+    metrics: ClassVar = "segm"
     least_values: ClassVar = {"CHANNELS": 0, "COEFFICIENTS": 1, "POSITIVES": 1, "GAIN": 0}
     toy_values: ClassVar = {"CHANNELS": 32, "COEFFICIENTS": 16}
 

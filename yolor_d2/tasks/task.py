@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,16 +29,26 @@ class Task:
             MODEL.YOLOR.TASKS.NAME in capitals.
         ground_truth: what it needs of the data beyond boxes and classes: "polygons", "keypoints"
             or "identities".
-        figures: name of its figures in the results of an evaluation.
+        metrics: name of its metrics in the results of an evaluation.
         least_values: least value of keys of the node.
         toy_values: keys of the node for networks of a few minutes on a CPU.
     """
 
     name: ClassVar[str]
     ground_truth: ClassVar[Sequence[str]] = ()
-    figures: ClassVar[str] = ""
+    metrics: ClassVar[str] = ""
     least_values: ClassVar[Mapping[str, float]] = {}
     toy_values: ClassVar[Mapping[str, Any]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "figures" in vars(cls):  # the former name
+            warnings.warn(
+                f"{cls.__name__}.figures is `metrics` now; the former name goes with 1.0",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            cls.metrics = vars(cls)["figures"]
 
     def add_config(self, node: CfgNode) -> None:
         """Add the keys and their defaults to the node; "ENABLED" is one of them."""

@@ -77,11 +77,11 @@ def stride_of(model: nn.Module, name: str) -> int | None:
 
 def learned_tensors(model: nn.Module) -> list[LearnedTensor]:
     """All implicit tensors of a model, in its order."""
-    found = []
+    tensors = []
     for name, module in model.named_modules():
         if isinstance(module, (Implicit, FixedImplicit)):
             place, level = split_name(name)
-            found.append(
+            tensors.append(
                 LearnedTensor(
                     place=place,
                     level=level,
@@ -91,7 +91,7 @@ def learned_tensors(model: nn.Module) -> list[LearnedTensor]:
                     values=module.value().detach().float().cpu().flatten().numpy(),
                 )
             )
-    return found
+    return tensors
 
 
 def new_figure(rows: int, columns: int, width: float, height: float, **shared):
@@ -182,9 +182,9 @@ def draw_features(tensors: Sequence[LearnedTensor]):
         line.axhline(neutral, color="black", lw=0.6)
         line.set(xlim=(0, most + 1), ylim=ends, ylabel=tensor.quantity)
         line.set_title(f"{tensor.title}: {len(tensor.values)} channels", fontsize=9)
-        shares = np.full(len(tensor.values), 100 / len(tensor.values))
+        weights = np.full(len(tensor.values), 100 / len(tensor.values))
         heights, _, _ = histogram.hist(
-            tensor.values, bins=40, range=ends, weights=shares, color=COLOURS[0]
+            tensor.values, bins=40, range=ends, weights=weights, color=COLOURS[0]
         )
         highest = max(highest, float(heights.max()))
         histogram.axvline(neutral, color="black", lw=0.6)

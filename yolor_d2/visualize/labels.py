@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import itertools
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +27,10 @@ LETTERS, PICTURE_SIDE, GROWTH = 13, 640, 2 / 3
 LEAST_LETTERS = 9
 # The size of a box is the square root of its area. Letters have at most the first share of it while
 # that can be read, and there is no label that would be higher than the second share.
-LETTER_SHARE, LABEL_SHARE = 0.2, 0.45
+LETTER_FRACTION, LABEL_FRACTION = 0.2, 0.45
 # A label that would hide more than the second share of a box is left out; up to the first one
 # counts as nothing, so that a label has its usual place.
-LITTLE_SHARE, HIDDEN_SHARE = 0.05, 0.3
+LITTLE_FRACTION, HIDDEN_FRACTION = 0.05, 0.3
 # Sizes of letters are of these steps, so that what was drawn once can be used again.
 LETTER_STEPS = (9, 10, 11, 12, 13, 15, 17, 20, 24, 28, 34, 40, 48, 56, 68, 80)
 # Font of matplotlib, which this project needs anyway: Latin, Greek, Cyrillic, Arabic and more.
@@ -213,11 +214,11 @@ def letters_for_box(most: int, width: int, height: int, text: str) -> int | None
         text: of the label.
     """
     size = (width * height) ** 0.5
-    letters = step_below(min(most, LETTER_SHARE * size))
+    letters = step_below(min(most, LETTER_FRACTION * size))
     # A long text on a small box would cover its neighbours.
     while letters > LEAST_LETTERS and label_size(text, letters)[0] > max(width, size):
         letters = step_below(letters - 1)
-    return letters if label_size(text, letters)[1] <= LABEL_SHARE * size else None
+    return letters if label_size(text, letters)[1] <= LABEL_FRACTION * size else None
 
 
 def places_around(
@@ -266,7 +267,7 @@ def overlap(box: Box, others: Sequence[Box]) -> bool:
     return any(x1 < right and left < x2 and y1 < bottom and top < y2 for x1, y1, x2, y2 in others)
 
 
-def shares_hidden(box: Box, boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
+def fractions_hidden(box: Box, boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """(M,) shares of boxes (M, 4) xyxy with areas (M,) that lie under a rectangle."""
     left, top, right, bottom = box
     width = np.minimum(boxes[:, 2], right) - np.maximum(boxes[:, 0], left)
@@ -310,7 +311,7 @@ def place_labels(
         if size is None:
             continue
         width, height = label_size(texts[index], size)
-        best, least = None, HIDDEN_SHARE
+        best, least = None, HIDDEN_FRACTION
         places = places_around(box, (width, height), line, picture)
         if letters is not None:  # then all boxes are to have one: also further away, over others
             least = np.inf
@@ -320,12 +321,25 @@ def place_labels(
             fits = left >= 0 and top >= 0 and spot[2] <= picture[1] and spot[3] <= picture[0]
             if not fits or overlap(spot, taken):
                 continue
-            hidden = float(shares_hidden(spot, seen, areas).max())
+            hidden = float(fractions_hidden(spot, seen, areas).max())
             if hidden < least:
                 best, least = spot, hidden
-            if hidden <= LITTLE_SHARE:
+            if hidden <= LITTLE_FRACTION:
                 break
         if best is not None:
             taken.append(best)
             labels.append(Label(index, texts[index], size, *best))
     return labels
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of a text that are no wider than so many pixels, broken between words where it can."""
+    lines = [""]
+    for word in re.findall(r"\S+\s*", text):
+        if write_text((lines[-1] + word).rstrip(), LETTERS).shape[1] > width and lines[-1]:
+            lines.append("")
+        for character in word:
+            if write_text(lines[-1] + character, LETTERS).shape[1] > width and lines[-1]:
+                lines.append("")
+            lines[-1] += character
+    return [line.rstrip() for line in lines]

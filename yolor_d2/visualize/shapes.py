@@ -14,7 +14,7 @@ from ..structures.run_lengths import join_hole, trace
 from .labels import Colour
 
 # How much of a mask's colour covers its pixels.
-MASK_SHARE = 0.4
+MASK_OPACITY = 0.4
 # Keypoints of lower scores are not drawn, and are not labelled in label files: more likely than not
 # they cannot be seen.
 LEAST_POINT = 0.5
@@ -113,8 +113,8 @@ def crop_of_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> M
     if right <= left or bottom <= top:
         return nothing
     parts = [(np.asarray(x, np.float64) - (left, top)).ravel() for x in polygons]
-    found = coco_mask.merge(coco_mask.frPyObjects(parts, bottom - top, right - left))
-    return MaskCrop(left, top, coco_mask.decode(found).astype(bool))
+    merged = coco_mask.merge(coco_mask.frPyObjects(parts, bottom - top, right - left))
+    return MaskCrop(left, top, coco_mask.decode(merged).astype(bool))
 
 
 def outlines(crop: MaskCrop) -> list[np.ndarray]:
@@ -129,8 +129,8 @@ def outlines(crop: MaskCrop) -> list[np.ndarray]:
 def smoothed(polygon: np.ndarray) -> np.ndarray:
     """A polygon (n, 2) with fewer points, see `OUTLINE_ERROR`; the same where too few would be
     left."""
-    found = cv2.approxPolyDP(np.ascontiguousarray(polygon, np.float32), OUTLINE_ERROR, True)[:, 0]
-    return found if len(found) >= 3 else polygon
+    outline = cv2.approxPolyDP(np.ascontiguousarray(polygon, np.float32), OUTLINE_ERROR, True)[:, 0]
+    return outline if len(outline) >= 3 else polygon
 
 
 def one_outline(crop: MaskCrop) -> np.ndarray | None:
@@ -160,10 +160,10 @@ def draw_mask(canvas: np.ndarray, crop: MaskCrop, colour: Colour, width: int) ->
     height, width_of_crop = pixels.shape
     part = canvas[crop.top : crop.top + height, crop.left : crop.left + width_of_crop]
     covered = part[pixels].astype(np.float32)
-    covered += MASK_SHARE * (np.array(colour, dtype=np.float32) - covered)
+    covered += MASK_OPACITY * (np.array(colour, dtype=np.float32) - covered)
     part[pixels] = np.rint(covered).astype(np.uint8)
-    found, _ = cv2.findContours(pixels.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, found, -1, colour, width, offset=(crop.left, crop.top))
+    contours, _ = cv2.findContours(pixels.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, contours, -1, colour, width, offset=(crop.left, crop.top))
 
 
 # ---- Keypoints

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..report import Report
-from . import golden, inference, pipeline, processes, step, suite, suppression, training
+from . import golden, inference, nms, pipeline, processes, step, suite, training
 from .common import CHECKOUT, Setting
 from .record import Part, Record, describe_device, run_part
 
@@ -24,7 +24,7 @@ PARTS = {
     "training": Part("Training in several types", training.measure, 95),
     "inference": Part("Network", inference.measure, 120),
     "step": Part("Training step", step.measure, 70),
-    "suppression": Part("Decoding and suppression", suppression.measure, 20),
+    "suppression": Part("Decoding and suppression", nms.measure, 20),
     "pipeline": Part("From files to boxes and batches", pipeline.measure, 45),
     "processes": Part("Process group of one", processes.measure, 20),
     "tests": Part("Tests that need a GPU", suite.measure, 50),
@@ -61,7 +61,7 @@ def heading(args: argparse.Namespace, machine: dict) -> str:
     return f"## On a GPU\n\n    {command_line(args)}\n\n{date}: {described}.\n\n{dry}"
 
 
-def share_of(name: str, later: list[str], left: float) -> float:
+def time_for(name: str, later: list[str], left: float) -> float:
     """Seconds for a part: its own, and what the parts before it have not used.
 
     Args:
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> Report:
         wanted = [name for name in PARTS if name in asked]
         for i, name in enumerate(wanted):
             left = LIMIT - (time.perf_counter() - begin)
-            seconds = share_of(name, wanted[i + 1 :], left)
+            seconds = time_for(name, wanted[i + 1 :], left)
             records.append(run_and_write(name, setting, machine, table, seconds))
     finally:
         logging.disable(logging.NOTSET)

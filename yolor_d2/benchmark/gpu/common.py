@@ -126,7 +126,7 @@ def free_memory() -> None:
 
 
 def unless_too_large(
-    found: Findings, what: str, batch: int, function: Callable[..., T], *args: object
+    findings: Findings, what: str, batch: int, function: Callable[..., T], *args: object
 ) -> T | None:
     """What the function returns; None, which is noted, when the batch is too large for the GPU.
 
@@ -147,7 +147,7 @@ def unless_too_large(
         reason = textwrap.shorten(str(error), MESSAGE)
     # Only here nothing refers to the tensors of the function any more.
     free_memory()
-    found.leave_out(f"{what}, batch {batch}", reason)
+    findings.leave_out(f"{what}, batch {batch}", reason)
     return None
 
 

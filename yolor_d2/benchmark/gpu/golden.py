@@ -67,28 +67,28 @@ def compare(
     }
 
 
-def measure(setting: Setting, found: Findings) -> None:
+def measure(setting: Setting, findings: Findings) -> None:
     """Compare each recorded network in float32 and bfloat16.
 
     Raises:
         ValueError: when logits in float32 are not within the tolerance.
     """
     if not setting.golden.is_dir():
-        found.leave_out("everything", f"no such folder {str(setting.golden)!r} (--golden)")
+        findings.leave_out("everything", f"no such folder {str(setting.golden)!r} (--golden)")
         return
     with tf32(False):
-        for name in found.while_time(NETWORKS[:1] if setting.dry else NETWORKS):
+        for name in findings.while_time(NETWORKS[:1] if setting.dry else NETWORKS):
             info, arrays = load_record(setting.golden, name)
             network = recorded_network(name, info, arrays)
             for dtype in (torch.float32, torch.bfloat16):
                 row = compare(network, info, arrays, setting.device, dtype)
-                found.rows.append({"network": name, "type": str(dtype).split(".")[1], **row})
-    found.notes.append(
+                findings.rows.append({"network": name, "type": str(dtype).split(".")[1], **row})
+    findings.notes.append(
         "bfloat16 has no tolerance: the random weights of the records magnify its rounding."
     )
     far = [
         row["network"]
-        for row in found.rows
+        for row in findings.rows
         if row["tolerance"] and not row["largest difference of a logit"] < row["tolerance"]
     ]
     if far:

@@ -113,9 +113,9 @@ class Measurement:
         found: receives the rows.
     """
 
-    def __init__(self, setting: Setting, found: Findings):
+    def __init__(self, setting: Setting, findings: Findings):
         self.setting = setting
-        self.found = found
+        self.findings = findings
         self.peaks = matrix_peaks(setting)
         models = DRY_MODELS if setting.dry else MODELS
         self.cases = [build_case(setting, config, size) for config, size in models]
@@ -134,13 +134,13 @@ class Measurement:
         """
         what = f"{case.name} {name} {way}"
         row = unless_too_large(
-            *(self.found, what, batch, time_batch, self.setting, case, variant, batch)
+            *(self.findings, what, batch, time_batch, self.setting, case, variant, batch)
         )
         if row is None:
             return None
-        share = 100 * row["images / s"] * case.flops / self.peaks[name]
+        percent = 100 * row["images / s"] * case.flops / self.peaks[name]
         place = {"model": case.name, "size": case.size, "type": shown(name), "way": way}
-        return {**place, **row, "% of matrix peak": share}
+        return {**place, **row, "% of matrix peak": percent}
 
     def search(self, case: Case, name: str) -> None:
         """Add rows for batch 1 and for the best batch, and remember that."""
@@ -152,12 +152,12 @@ class Measurement:
                 break
             rows.append(row)
             rises = len(rows) == 1 or row["images / s"] >= LEAST_RISE * rows[-2]["images / s"]
-            if not rises or not self.found.has_time(f"{case.name} {name}, larger batches"):
+            if not rises or not self.findings.has_time(f"{case.name} {name}, larger batches"):
                 break
         if rows:
             best = max(rows, key=lambda row: row["images / s"])
             self.best[case.name, name] = best["batch"]
-            self.found.rows += [row for row in rows if row is rows[0] or row is best]
+            self.findings.rows += [row for row in rows if row is rows[0] or row is best]
 
     def repeat(self, case: Case, name: str, way: str, batch: int) -> None:
         """Add a row of another way."""
@@ -165,7 +165,7 @@ class Measurement:
         torch.compiler.reset()
         row = self.try_batch(case, name, way, variant_of(case, name, way), batch)
         if row is not None:
-            self.found.rows.append(row)
+            self.findings.rows.append(row)
         free_memory()
 
     def batches(self, case: Case, name: str) -> list[int]:
@@ -179,22 +179,22 @@ def variant_of(case: Case, name: str, way: str) -> YOLOR:
     return build_variant(case.model, case.cfg, words)
 
 
-def measure(setting: Setting, found: Findings) -> None:
+def measure(setting: Setting, findings: Findings) -> None:
     """Measure eager networks of all models, then compiled ones while there is time."""
     with tf32(True):
-        measurement = Measurement(setting, found)
+        measurement = Measurement(setting, findings)
         peaks = [f"{shown(x)} {peak / 1e12:.4g}" for x, peak in measurement.peaks.items()]
         costs = [f"{x.name} at {x.size} {x.flops / 1e9:.4g}" for x in measurement.cases]
-        found.notes.append(f"Matrix peak in TFLOP / s: {', '.join(peaks)}.")
-        found.notes.append(f"GFLOP of an image: {', '.join(costs)}.")
+        findings.notes.append(f"Matrix peak in TFLOP / s: {', '.join(peaks)}.")
+        findings.notes.append(f"GFLOP of an image: {', '.join(costs)}.")
         for case in measurement.cases:
-            for name in found.while_time(types(setting)):
+            for name in findings.while_time(types(setting)):
                 measurement.search(case, name)
                 free_memory()
                 for batch in measurement.batches(case, name):
                     measurement.repeat(case, name, CONTIGUOUS, batch)
         if setting.dry:
-            found.leave_out("compiled networks", "a dry run compiles nothing")
+            findings.leave_out("compiled networks", "a dry run compiles nothing")
             return
         waiting = {
             f"{case.name} {name} compiled, batch {batch}": (case, name, COMPILED, batch)
@@ -203,5 +203,5 @@ def measure(setting: Setting, found: Findings) -> None:
             for case in reversed(measurement.cases)
             for batch in measurement.batches(case, name)
         }
-        for label in found.while_time(waiting, reserve=COMPILE_SECONDS):
+        for label in findings.while_time(waiting, reserve=COMPILE_SECONDS):
             measurement.repeat(*waiting[label])

@@ -50,7 +50,7 @@ def row_of(model: str, size: int, what: str, images_per_second: float) -> dict:
 
 
 def measure_predictor(
-    setting: Setting, found: Findings, config: str, size: int, files: list[Path]
+    setting: Setting, findings: Findings, config: str, size: int, files: list[Path]
 ) -> None:
     """Rows for a predictor over all files, and for its stages with one file after the other."""
     cfg = load_config(
@@ -73,18 +73,18 @@ def measure_predictor(
     samples = alternate(calls, rounds=rounds, clock=setting.clock)["all"]
     what = f"files to boxes, batch {batch}, {workers} reading threads"
     speed = len(sources) / statistics.median(samples.wall)
-    found.rows.append(row_of(name, size, what, speed))
-    if not found.has_time(f"stages of {name}"):
+    findings.rows.append(row_of(name, size, what, speed))
+    if not findings.has_time(f"stages of {name}"):
         return
     chosen = files[:STAGE_FILES]
     for row in measure_stages(predictor, chosen, 1).rows(len(chosen), "image"):
         if row["ms / image"]:
             what = f"of it, one by one: {row['stage']}"
-            found.rows.append(row_of(name, size, what, 1000 / row["ms / image"]))
+            findings.rows.append(row_of(name, size, what, 1000 / row["ms / image"]))
 
 
 def measure_training_data(
-    setting: Setting, found: Findings, config: str, size: int, data: ToyDataset
+    setting: Setting, findings: Findings, config: str, size: int, data: ToyDataset
 ) -> None:
     """A row for the loader of the published recipe."""
     batch, images, workers = (2, 4, 0) if setting.dry else (BATCH, 256, WORKERS)
@@ -96,32 +96,32 @@ def measure_training_data(
     rounds = 1 if setting.dry else ROUNDS
     row = measure_loader(cfg, workers=workers, images=images, rounds=rounds)
     what = f"files to training batches, {workers} workers"
-    found.rows.append(row_of(cfg.MODEL.YOLOR.VARIANT, size, what, row["images / s"]))
+    findings.rows.append(row_of(cfg.MODEL.YOLOR.VARIANT, size, what, row["images / s"]))
 
 
-def add_step(setting: Setting, found: Findings) -> None:
+def add_step(setting: Setting, findings: Findings) -> None:
     """A row for what a training step takes, from the part that measured it."""
     rows = [x for x in setting.earlier.get("step", []) if x["type"] == "bfloat16"]
     if not rows:
-        found.leave_out("what a training step takes", "the part 'step' has no row")
+        findings.leave_out("what a training step takes", "the part 'step' has no row")
         return
     best = max(rows, key=lambda row: row["images / s"])
     what = f"a training step takes, batch {best['batch']}"
-    found.rows.append(row_of(best["model"], best["size"], what, best["images / s"]))
+    findings.rows.append(row_of(best["model"], best["size"], what, best["images / s"]))
 
 
-def measure(setting: Setting, found: Findings) -> None:
+def measure(setting: Setting, findings: Findings) -> None:
     """Measure predictors, then the training data of the first model."""
     data = generate(setting)
     files = sorted(data.train_images.iterdir())
     models = DRY_MODELS if setting.dry else MODELS
     # The files are read more than once: what counts is decoding, not the disk.
     (config, size), *others = models
-    measure_predictor(setting, found, config, size, files)
+    measure_predictor(setting, findings, config, size, files)
     free_memory()
-    if found.has_time("training data"):
-        measure_training_data(setting, found, config, size, data)
-        add_step(setting, found)
-    for config, size in found.while_time(others):
-        measure_predictor(setting, found, config, size, files)
+    if findings.has_time("training data"):
+        measure_training_data(setting, findings, config, size, data)
+        add_step(setting, findings)
+    for config, size in findings.while_time(others):
+        measure_predictor(setting, findings, config, size, files)
         free_memory()

@@ -73,7 +73,7 @@ def losses_in_group(cfg: CfgNode, batch: list[dict], backend: str) -> list[float
             dist.destroy_process_group()
 
 
-def measure(setting: Setting, found: Findings) -> None:
+def measure(setting: Setting, findings: Findings) -> None:
     """Compare the losses.
 
     Raises:
@@ -82,7 +82,7 @@ def measure(setting: Setting, found: Findings) -> None:
     size, count = (64, 2) if setting.dry else (320, 8)
     backend = "nccl" if setting.device.type == "cuda" else "gloo"
     if backend == "gloo":
-        found.leave_out("batch norm shared between processes, NCCL", "they need a GPU")
+        findings.leave_out("batch norm shared between processes, NCCL", "they need a GPU")
     cfg = load_config(CONFIG, config_on(setting))
     square(cfg, size)
     options = argparse.Namespace(batch=count, boxes=8)
@@ -93,7 +93,7 @@ def measure(setting: Setting, found: Findings) -> None:
         alone = losses_of(cfg, batch, lambda model: model)
         grouped = losses_in_group(cfg, batch, backend)
     for i, (one, other) in enumerate(zip(alone, grouped)):
-        found.rows.append(
+        findings.rows.append(
             {
                 "step": i + 1,
                 "loss alone": one,

@@ -53,7 +53,7 @@ class Record:
     part: str
     title: str
     dry_run: bool
-    share: float
+    budget: float
     seconds: float
     error: str | None
     trace: str | None
@@ -76,7 +76,7 @@ class Record:
             "rows": len(self.rows),
             "left out": len(self.left_out),
             "s": self.seconds,
-            "share, s": self.share,
+            "share, s": self.budget,
         }
 
     def markdown(self) -> str:
@@ -124,14 +124,14 @@ def run_part(name: str, part: Part, setting: Setting, seconds: float) -> Record:
         setting: for the part.
         seconds: its share of the time; without any it is left out.
     """
-    found = Findings(seconds)
+    findings = Findings(seconds)
     error = trace = None
     if seconds <= 0:
-        found.leave_out("everything", "the parts before it have used up the time")
+        findings.leave_out("everything", "the parts before it have used up the time")
     else:
         try:
             free_memory()  # of the part before; fails after an error that the GPU has not survived
-            part.measure(setting, found)
+            part.measure(setting, findings)
         except Exception as caught:
             error = f"{type(caught).__name__}: {caught}"
             trace = traceback.format_exc()
@@ -139,13 +139,13 @@ def run_part(name: str, part: Part, setting: Setting, seconds: float) -> Record:
         part=name,
         title=part.title,
         dry_run=setting.dry,
-        share=found.seconds,
-        seconds=found.spent,
+        budget=findings.seconds,
+        seconds=findings.spent,
         error=error,
         trace=trace,
-        rows=found.rows,
-        notes=found.notes,
-        left_out=found.left_out,
+        rows=findings.rows,
+        notes=findings.notes,
+        left_out=findings.left_out,
     )
 
 

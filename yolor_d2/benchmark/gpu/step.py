@@ -199,16 +199,16 @@ def count_waits(step: Callable[[], object]) -> Counter[str]:
     )
 
 
-def note_waits(setting: Setting, cfg: CfgNode, steps: MarkedSteps, found: Findings) -> None:
+def note_waits(setting: Setting, cfg: CfgNode, steps: MarkedSteps, findings: Findings) -> None:
     """Say where a step with one image waits for the GPU."""
     if setting.device.type != "cuda":
-        found.leave_out("waits for the device in a step", "they need a GPU")
+        findings.leave_out("waits for the device in a step", "they need a GPU")
         return
     steps.use(noise(cfg, 1), 2)
     steps.take(1)
     waits = count_waits(lambda: steps.take(1))
     places = [f"{place} ({count} times)" for place, count in waits.most_common(PLACES)]
-    found.notes.append(
+    findings.notes.append(
         f"A step waits {waits.total()} times for the device, at {len(waits)} lines: "
         + ", ".join(places)
         + "."
@@ -216,47 +216,47 @@ def note_waits(setting: Setting, cfg: CfgNode, steps: MarkedSteps, found: Findin
 
 
 def add_batch(
-    setting: Setting, cfg: CfgNode, steps: MarkedSteps, found: Findings, size: int
+    setting: Setting, cfg: CfgNode, steps: MarkedSteps, findings: Findings, size: int
 ) -> bool:
     """Add a row for one size of the batch; False when it is too large."""
     what = "float32" if steps.step.precision is None else "bfloat16"
-    row = unless_too_large(found, what, size, time_batch, setting, cfg, steps, size)
+    row = unless_too_large(findings, what, size, time_batch, setting, cfg, steps, size)
     if row is not None:
-        found.rows.append(row)
+        findings.rows.append(row)
         return True
     steps.step.optimizer.zero_grad()  # what the step has left
     free_memory()
     return False
 
 
-def rising_batches(setting: Setting, cfg: CfgNode, steps: MarkedSteps, found: Findings) -> None:
+def rising_batches(setting: Setting, cfg: CfgNode, steps: MarkedSteps, findings: Findings) -> None:
     """Rows for batches of 1, 2, 4, ... until memory or time ends."""
     sizes = [2**i for i in range((2 if setting.dry else LARGEST_BATCH).bit_length())]
-    for size in found.while_time(sizes):
-        if not add_batch(setting, cfg, steps, found, size):
+    for size in findings.while_time(sizes):
+        if not add_batch(setting, cfg, steps, findings, size):
             return
 
 
-def one_batch_in_float32(setting: Setting, found: Findings) -> None:
+def one_batch_in_float32(setting: Setting, findings: Findings) -> None:
     """A row for the largest batch that fits, starting from half of that in bfloat16."""
     cfg = step_config(setting, "float32")
     steps = MarkedSteps(cfg)
-    size = max(found.rows[-1]["batch"] // 2, 1)
+    size = max(findings.rows[-1]["batch"] // 2, 1)
     while size:
-        if add_batch(setting, cfg, steps, found, size):
+        if add_batch(setting, cfg, steps, findings, size):
             return
         size //= 2
 
 
-def measure(setting: Setting, found: Findings) -> None:
+def measure(setting: Setting, findings: Findings) -> None:
     """Measure steps with autocast to bfloat16, then one batch in float32."""
     torch.manual_seed(0)
     with EventStorage(), tf32(True):
         cfg = step_config(setting, "bfloat16")
         steps = MarkedSteps(cfg)
-        rising_batches(setting, cfg, steps, found)
-        note_waits(setting, cfg, steps, found)
+        rising_batches(setting, cfg, steps, findings)
+        note_waits(setting, cfg, steps, findings)
         del steps
         free_memory()
-        if found.rows and found.has_time("float32"):
-            one_batch_in_float32(setting, found)
+        if findings.rows and findings.has_time("float32"):
+            one_batch_in_float32(setting, findings)

@@ -14,7 +14,7 @@ NO_TESTS = 5
 LAST_LINES = 30
 
 
-def measure(setting: Setting, found: Findings) -> None:
+def measure(setting: Setting, findings: Findings) -> None:
     """Run them for as long as the share of the time allows.
 
     Raises:
@@ -22,13 +22,13 @@ def measure(setting: Setting, found: Findings) -> None:
         subprocess.TimeoutExpired: when they take longer.
     """
     if setting.dry:
-        found.leave_out("all tests", "they need a GPU")
+        findings.leave_out("all tests", "they need a GPU")
         return
     if not all((CHECKOUT / name).exists() for name in ("pyproject.toml", "tests")):
-        found.leave_out("all tests", "they belong to a checkout, not to an installed package")
+        findings.leave_out("all tests", "they belong to a checkout, not to an installed package")
         return
     if importlib.util.find_spec("pytest") is None:
-        found.leave_out("all tests", "pytest is not installed")
+        findings.leave_out("all tests", "pytest is not installed")
         return
     free_memory()  # the tests may want it
     done = subprocess.run(
@@ -36,14 +36,14 @@ def measure(setting: Setting, found: Findings) -> None:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=found.left,
+        timeout=findings.left,
     )
     lines = (done.stdout + done.stderr).strip().splitlines()
     summary = re.sub(r"^=+ | =+$", "", lines[-1]) if lines else ""
-    found.rows.append(
+    findings.rows.append(
         {"command": "pytest -m gpu", "exit status": done.returncode, "last line": summary}
     )
     if done.returncode == NO_TESTS:
-        found.leave_out("all tests", "no test is marked gpu")
+        findings.leave_out("all tests", "no test is marked gpu")
     elif done.returncode:
         raise RuntimeError("\n".join(lines[-LAST_LINES:]))

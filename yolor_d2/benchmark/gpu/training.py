@@ -19,14 +19,14 @@ from ...d2.engine import HookBase
 from ...data.options import use_data
 from ...datasets.catalog import register_datasets
 from ...engine import Trainer
-from ...engine.interrupt import Interrupted, InterruptHook
+from ...engine.distributed.interrupt import Interrupted, InterruptHook
 from ...toy import write_toy_dataset
 from .common import Findings, Setting, config_on, tf32, watch_losses
 
 CONFIG = "quick/toy_cpu.yaml"
 ITERATIONS = 400
 # Losses are shown at these shares of the iterations, as means over so many of them.
-SHARES = (0.25, 0.5, 0.75, 1.0)
+FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 WINDOW = 20
 # By name: what autocast computes in, and whether it runs on the CPU in any case.
 RUNS = {
@@ -46,13 +46,13 @@ class StopInTime(HookBase):
         until: seconds of the share that are left then.
     """
 
-    def __init__(self, interrupt: InterruptHook, found: Findings, until: float):
+    def __init__(self, interrupt: InterruptHook, findings: Findings, until: float):
         self.interrupt = interrupt
-        self.found = found
+        self.findings = findings
         self.until = until
 
     def after_step(self) -> None:
-        if self.found.left < self.until:
+        if self.findings.left < self.until:
             self.interrupt.receive(signal.SIGTERM, None)
 
 
@@ -81,7 +81,7 @@ def training_config(setting: Setting) -> CfgNode:
     return cfg
 
 
-def run_training(cfg: CfgNode, found: Findings, until: float) -> tuple[list[float], dict]:
+def run_training(cfg: CfgNode, findings: Findings, until: float) -> tuple[list[float], dict]:
     """Losses of the iterations, and COCO's figures of the average in the end.
 
     Args:
@@ -93,7 +93,7 @@ def run_training(cfg: CfgNode, found: Findings, until: float) -> tuple[list[floa
     without_test = cfg.clone()
     without_test.DATASETS.TEST = ()  # evaluated below, after an early end too
     trainer = Trainer(without_test)
-    trainer.register_hooks([StopInTime(trainer.interrupt, found, until)])
+    trainer.register_hooks([StopInTime(trainer.interrupt, findings, until)])
     losses = watch_losses(trainer.model)
     trainer.resume_or_load(resume=False)
     # What the evaluator prints is in the table.
@@ -101,48 +101,48 @@ def run_training(cfg: CfgNode, found: Findings, until: float) -> tuple[list[floa
         with contextlib.suppress(Interrupted):
             trainer.train()
         with trainer.averaged():
-            figures = Trainer.test(cfg, trainer.model)["bbox"]
-    return torch.stack(losses).tolist(), figures
+            metrics = Trainer.test(cfg, trainer.model)["bbox"]
+    return torch.stack(losses).tolist(), metrics
 
 
 def curve(losses: list[float], iterations: int) -> dict[str, float | None]:
     """First loss, and means that end at some shares of the iterations; None where there is none."""
     points: dict[str, float | None] = {"loss at 1": losses[0]}
-    for share in SHARES:
-        end = round(share * iterations)
+    for fraction in FRACTIONS:
+        end = round(fraction * iterations)
         window = losses[max(end - WINDOW, 0) : end]
         points[f"loss at {end}"] = sum(window) / len(window) if end <= len(losses) else None
     return points
 
 
-def measure(setting: Setting, found: Findings) -> None:
+def measure(setting: Setting, findings: Findings) -> None:
     """Train in each type, each with an equal part of the time that is left."""
     cfg = training_config(setting)
     iterations = cfg.SOLVER.MAX_ITER
-    for name in found.while_time(RUNS):
+    for name in findings.while_time(RUNS):
         dtype, on_cpu = RUNS[name]
         device = "cpu" if on_cpu else setting.device.type
         if setting.dry and (on_cpu or dtype == "float16"):
-            found.leave_out(name, "it needs a GPU" if dtype else "all runs are on the CPU")
+            findings.leave_out(name, "it needs a GPU" if dtype else "all runs are on the CPU")
             continue
         own = cfg.clone()
         own.MODEL.DEVICE = device
         own.OUTPUT_DIR = str(setting.output / "training" / name.replace(" ", "_"))
         own.SOLVER.AMP.ENABLED = dtype is not None
         own.SOLVER.AMP.DTYPE = dtype or own.SOLVER.AMP.DTYPE
-        begin, left = found.spent, found.left
+        begin, left = findings.spent, findings.left
         runs_left = len(RUNS) - list(RUNS).index(name)
         with tf32(False):
-            losses, figures = run_training(own, found, left - left / runs_left)
+            losses, metrics = run_training(own, findings, left - left / runs_left)
         if len(losses) < iterations:
-            found.leave_out(f"{name} after iteration {len(losses)}", "no time was left")
-        found.rows.append(
+            findings.leave_out(f"{name} after iteration {len(losses)}", "no time was left")
+        findings.rows.append(
             {
                 "run": name,
                 "iterations": len(losses),
                 **curve(losses, iterations),
-                "AP": figures["AP"],
-                "AP50": figures["AP50"],
-                "s with evaluation": found.spent - begin,
+                "AP": metrics["AP"],
+                "AP50": metrics["AP50"],
+                "s with evaluation": findings.spent - begin,
             }
         )

@@ -213,8 +213,8 @@ def yaml_names(
 
 def find_head(given: Collection[str], possible: tuple[int, int]) -> int:
     """Number of the head in a file, if it is a possible one, else the first of these."""
-    found = {int(match[1]) for name in given if (match := HEAD_BIAS.fullmatch(name))}
-    return possible[1] if found == {possible[1]} else possible[0]
+    counts = {int(match[1]) for name in given if (match := HEAD_BIAS.fullmatch(name))}
+    return possible[1] if counts == {possible[1]} else possible[0]
 
 
 def keypoint_names(branch: KeypointBranch, head: int) -> dict[str, str]:

@@ -38,7 +38,7 @@ MAX_NAME = 200
 # Entries beside "model" in checkpoints of Detectron2 and of this project.
 DETECTRON2_KEYS = ("iteration", "trainer", "scheduler", "__author__")
 # Plain figures that are worth having.
-FIGURES = ("epoch", "iteration", "updates", "best_fitness", "nc")
+COUNTERS = ("epoch", "iteration", "updates", "best_fitness", "nc")
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _module_tensors(root: Inert) -> dict[str, StoredTensor]:
     A module that stands at several places gives its tensors at each, as in torch. So the tree may
     be larger than the file, and endless if it runs in a circle, hence the bounds.
     """
-    found: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     num_entries = 0
     pending = [("", root, 0)]
     while pending:
@@ -192,10 +192,10 @@ def _module_tensors(root: Inert) -> dict[str, StoredTensor]:
         if num_entries > MAX_ENTRIES:
             raise WeightsFileError(f"has more than {MAX_ENTRIES:,} modules and tensors")
         persistent = {name: value for name, value in buffers.items() if name not in transient}
-        found.update(_named({**parameters, **persistent}, prefix, StoredTensor))
+        tensors.update(_named({**parameters, **persistent}, prefix, StoredTensor))
         below = _named(children, prefix, Inert)
         pending += [(f"{name}.", child, depth + 1) for name, child in reversed(below)]
-    return found
+    return tensors
 
 
 def _module_groups(module: Inert, prefix: str) -> tuple[dict, dict, dict, set]:
@@ -219,7 +219,7 @@ def _module_groups(module: Inert, prefix: str) -> tuple[dict, dict, dict, set]:
 
 def _named(group: dict, prefix: str, expected: type) -> list[tuple[str, Any]]:
     """Full names and values of the entries of a module that are not None."""
-    found = []
+    named = []
     for name, value in group.items():
         if type(name) is not str or len(name) > MAX_NAME or "." in name:
             raise WeightsFileError(f"module {shorten(prefix)} has an entry of unusable name")
@@ -228,16 +228,16 @@ def _named(group: dict, prefix: str, expected: type) -> list[tuple[str, Any]]:
                 f"entry {shorten(prefix + name)} of the module has type {type(value).__name__}"
             )
         if value is not None:
-            found.append((prefix + name, value))
-    return found
+            named.append((prefix + name, value))
+    return named
 
 
 def _plain_info(attributes: dict) -> dict[str, Any]:
     """Plain figures and the names of the classes; what is not plain is left out."""
-    figures = {key: attributes.get(key) for key in FIGURES}
+    counters = {key: attributes.get(key) for key in COUNTERS}
     info: dict[str, Any] = {
         key: value
-        for key, value in figures.items()
+        for key, value in counters.items()
         if type(value) is float or (type(value) is int and abs(value) < 2**63)
     }
     names = attributes.get("names")

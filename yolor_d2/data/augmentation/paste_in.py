@@ -22,7 +22,7 @@ from .image import Sample, by_channels
 # Objects that are collected at least, ...
 ENOUGH = 30
 # ... of each mosaic this share, rounded, ...
-SHARE = 0.5
+FRACTION = 0.5
 # ... from at most so many mosaics: where images have few objects, some more would not help.
 MOST_ROUNDS = 30
 # Largest sides of the places that are tried, as shares of the image's.
@@ -112,23 +112,24 @@ def collect(mosaic: Callable[[], Cutouts], rng: np.random.Generator) -> Cutouts:
         mosaic: returns what can be cut out of a random mosaic.
         rng: source of chance.
     """
-    found, count = [], 0
+    parts, count = [], 0
     for _ in range(MOST_ROUNDS):
         cutouts = mosaic()
-        chosen = rng.permutation(len(cutouts))[: round(SHARE * len(cutouts))]
-        found.append(cutouts.take(chosen))
+        chosen = rng.permutation(len(cutouts))[: round(FRACTION * len(cutouts))]
+        parts.append(cutouts.take(chosen))
         count += len(chosen)
         if count == 0 or count >= ENOUGH:
             break
-    return Cutouts.join(found)
+    return Cutouts.join(parts)
 
 
 def random_place(
-    rng: np.random.Generator, share: float, height: int, width: int
+    rng: np.random.Generator, fraction: float, height: int, width: int
 ) -> tuple[int, int, int, int]:
     """xyxy of a random rectangle in an image, with sides up to a share of the image's."""
     place_height, place_width = (
-        int(rng.integers(1, max(int(side * share), 1), endpoint=True)) for side in (height, width)
+        int(rng.integers(1, max(int(side * fraction), 1), endpoint=True))
+        for side in (height, width)
     )
     x, y = (int(rng.integers(0, side, endpoint=True)) for side in (width, height))
     x, y = max(x - place_width // 2, 0), max(y - place_height // 2, 0)
@@ -212,30 +213,30 @@ def paste_in(
     height, width = sample.image.shape[:2]
     image, boxes = sample.image.copy(), sample.boxes
     pasted, outlines, keypoints = [], [], []
-    for share in PLACES:
+    for fraction in PLACES:
         if rng.random() < SKIPPED:
             continue
-        place = random_place(rng, share, height, width)
+        place = random_place(rng, fraction, height, width)
         x1, y1, x2, y2 = place
         if min(x2 - x1, y2 - y1) <= LEAST_PLACE or (covered(boxes, place) >= MOST_COVERED).any():
             continue
         i = int(rng.integers(len(cutouts)))
         window = cutouts.windows[i]
-        found = get(int(cutouts.images[i]), int(cutouts.rows[i]))
-        fitted = fit(window, place, found.outline)
+        cutout = get(int(cutouts.images[i]), int(cutouts.rows[i]))
+        fitted = fit(window, place, cutout.outline)
         if fitted is None:
             continue
         mask, outline = fitted
         new_height, new_width = mask.shape
-        paste_object(image, found.read(), window, mask, x1, y1)
+        paste_object(image, cutout.read(), window, mask, x1, y1)
         boxes = np.concatenate([boxes, [[x1, y1, x1 + new_width, y1 + new_height]]])
-        pasted.append(found)
+        pasted.append(cutout)
         if sample.polygons is not None:
             outline = outline.cut(new_width, new_height)
             outlines.append(outline.map(functools.partial(np.add, (x1, y1))))
-        if sample.keypoints is not None and found.keypoints is not None:
+        if sample.keypoints is not None and cutout.keypoints is not None:
             size = new_width, new_height
-            points = fit_points(found.keypoints, window, size)
+            points = fit_points(cutout.keypoints, window, size)
             keypoints.append(map_keypoints(points, functools.partial(np.add, (x1, y1))))
     if not pasted:
         return sample

@@ -234,8 +234,8 @@ def seen_window(matrix: np.ndarray, canvas: Window, out_size: tuple[int, int]) -
     inverse = np.linalg.inv(matrix)
     if (corners @ inverse[2, :2] + inverse[2, 2] <= 0).any():
         return canvas  # the output looks beyond the horizon
-    found = map_points(corners, inverse)
-    low, high = np.floor(found.min(axis=0)) - 2, np.ceil(found.max(axis=0)) + 2
+    mapped = map_points(corners, inverse)
+    low, high = np.floor(mapped.min(axis=0)) - 2, np.ceil(mapped.max(axis=0)) + 2
     # Before the numbers become integers, as a point near the horizon is far away.
     low = low.clip((canvas.x1, canvas.y1), (canvas.x2, canvas.y2))
     high = high.clip((canvas.x1, canvas.y1), (canvas.x2, canvas.y2))

@@ -92,8 +92,8 @@ def read_voc(
             labelled.faults.append(LabelFault("label_malformed", str(path), reason))
     if names is None:
         names_file = folder / "classes.txt"
-        found = {text_of(x, "name") for _, root in roots for x in root.iter("object")}
-        names = read_names(names_file) if names_file.is_file() else sorted(found - {""})
+        present = {text_of(x, "name") for _, root in roots for x in root.iter("object")}
+        names = read_names(names_file) if names_file.is_file() else sorted(present - {""})
     labelled.set_categories(names, 1)
     numbers = {name: i for i, name in enumerate(names, 1)}
     images = folder / "JPEGImages"

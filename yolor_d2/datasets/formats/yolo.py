@@ -25,7 +25,7 @@ from .labels import LabelFault, LabelledSet, list_images, read_names, read_text
 # Names of the file with the names, one a line.
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt")
 # What numbers of a line may be: somewhat beyond the image, and no pixels.
-MOST_SHARE = 2
+MAX_FRACTION = 2
 # Numbers of a line that is a box, without the class.
 OF_A_BOX = 4
 # Points of an object, so that a typing error takes no memory.
@@ -92,21 +92,21 @@ def read_yolo(path: Path, split: str = "train", *, names: Sequence[str] | None =
     config = find_yaml(path)
     content: dict = {}
     if config is None:
-        found = find_names(folder)
-        if found is None and names is None:
+        file = find_names(folder)
+        if file is None and names is None:
             raise ValueError(
                 f"{str(path)!r} is not in YOLO's or VOC's format: expected a data.yaml, a "
                 f"{NAME_FILES[0]}, or a folder 'Annotations' of .xml files"
             )
         images = list_images(folder / "images" if (folder / "images").is_dir() else folder)
         part = [x for x in images if split in x.relative_to(folder).parts]
-        found_parts = {y for x in images for y in x.relative_to(folder).parts} & set(PARTS)
-        if found_parts and not part:
+        named_parts = {y for x in images for y in x.relative_to(folder).parts} & set(PARTS)
+        if named_parts and not part:
             raise ValueError(
-                f"{str(path)!r} has no part {split!r}; it has {', '.join(sorted(found_parts))}"
+                f"{str(path)!r} has no part {split!r}; it has {', '.join(sorted(named_parts))}"
             )
         images = part or images
-        names = list(names or read_names(found))  # pyright: ignore[reportArgumentType]
+        names = list(names or read_names(file))  # pyright: ignore[reportArgumentType]
     else:
         content = read_yaml(config)
         names = list(names or names_of(config, content))
@@ -132,9 +132,9 @@ def read_yolo(path: Path, split: str = "train", *, names: Sequence[str] | None =
 def find_yaml(path: Path) -> Path | None:
     if path.is_file():
         return path
-    found = sorted(x for x in path.glob("*.y*ml") if x.is_file())
-    named = [x for x in found if x.stem in ("data", "dataset")]
-    return (named or found or [None])[0]
+    files = sorted(x for x in path.glob("*.y*ml") if x.is_file())
+    named = [x for x in files if x.stem in ("data", "dataset")]
+    return (named or files or [None])[0]
 
 
 def find_names(folder: Path) -> Path | None:
@@ -359,7 +359,7 @@ def read_line(text: str, num_classes: int, form: PointForm | None = None) -> Lin
             "the points of a polygon"
         )
     within = values if points is None else np.concatenate([values, points[:, :2].ravel()])
-    if not np.abs(within).max() <= MOST_SHARE:
+    if not np.abs(within).max() <= MAX_FRACTION:
         raise ValueError(f"{text[:60]!r} is not in shares of the image, expected numbers in 0-1")
     return Line(int(label), box, outline, points)
 

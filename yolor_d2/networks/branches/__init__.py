@@ -5,7 +5,8 @@ means. The other half of a task, fields of `Instances`, evaluator and keys of th
 in `yolor_d2.tasks`.
 """
 
-from .branch import FileOutput, Found, TaskBranch, TaskBranches, TaskInputs
+from ..._moved import former_names
+from .branch import DetectedBoxes, FileOutput, TaskBranch, TaskBranches, TaskInputs
 from .classification import ClassificationBranch
 from .embedding import EmbeddingBranch
 from .keypoints import KeypointBranch
@@ -13,12 +14,14 @@ from .masks import MaskBranch
 
 __all__ = [
     "ClassificationBranch",
+    "DetectedBoxes",
     "EmbeddingBranch",
     "FileOutput",
-    "Found",
     "KeypointBranch",
     "MaskBranch",
     "TaskBranch",
     "TaskBranches",
     "TaskInputs",
 ]
+
+__getattr__ = former_names(__name__, Found="DetectedBoxes")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from ..._moved import former_names
 from ...layers import BlockForm, ImplicitOptions
 from ...ops.assign import Assignment
 from ...ops.masks import BoxMasks
@@ -38,7 +39,7 @@ class TaskInputs:
     options: ImplicitOptions = field(default_factory=ImplicitOptions)
 
 
-class Found(NamedTuple):
+class DetectedBoxes(NamedTuple):
     """Detections of one image, D of them.
 
     Attributes:
@@ -111,7 +112,7 @@ class TaskBranch(nn.Module):
         """
         raise NotImplementedError
 
-    def decode(self, output: Any, image: int, found: Found) -> Any:
+    def decode(self, output: Any, image: int, detections: DetectedBoxes) -> Any:
         """What the output says of one image and its detections.
 
         Args:
@@ -135,7 +136,7 @@ class TaskBranch(nn.Module):
         """The tensors of `file_outputs` in float32, made by operators that other runtimes know."""
         raise NotImplementedError
 
-    def masks_of(self, tensors: Mapping[str, Tensor], found: Found) -> BoxMasks | None:
+    def masks_of(self, tensors: Mapping[str, Tensor], detections: DetectedBoxes) -> BoxMasks | None:
         """The masks that the tensors of a file mean; None of a task that has none.
 
         Args:
@@ -196,3 +197,6 @@ class TaskBranches(nn.ModuleDict):
             if branch.file_outputs()
             for tensor in branch.export(outputs[name])
         ]
+
+
+__getattr__ = former_names(__name__, Found="DetectedBoxes")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...layers import BlockForm, ConvNormAct, ImplicitOptions, build_implicit, widened
 from ...ops.assign import Assignment
 from ...ops.truth import Truth
-from .branch import Found, TaskBranch
+from .branch import DetectedBoxes, TaskBranch
 
 
 def mean_over_image(x: Tensor, windows: Tensor, stride: int) -> Tensor:
@@ -130,6 +130,6 @@ class ClassificationBranch(TaskBranch):
         present = present_classes(truth.image, truth.labels, *output.shape, valid=truth.valid)
         return {"loss_image_classes": self.gain * presence_loss(output, present)}
 
-    def decode(self, output: Tensor, image: int, found: Found) -> Tensor:
+    def decode(self, output: Tensor, image: int, detections: DetectedBoxes) -> Tensor:
         """(K,) scores of the classes in 0-1."""
         return output[image].float().sigmoid()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...layers import BlockForm, ConvNormAct, ImplicitOptions, build_implicit, widened
 from ...ops.assign import Assignment, LevelTargets, join_levels
 from ...ops.truth import Truth
-from .branch import FileOutput, Found, TaskBranch
+from .branch import DetectedBoxes, FileOutput, TaskBranch
 
 
 def cosine_scale(num_identities: int) -> float:
@@ -52,11 +52,11 @@ def matched_embeddings(
     places = (targets.image, targets.row, targets.column)
     by_level = zip(*(place.split(targets.sizes) for place in places))
     vectors = torch.cat([x.permute(0, 2, 3, 1)[where] for x, where in zip(maps, by_level)])
-    found = identities[targets.number]
+    numbers = identities[targets.number]
     if targets.valid is not None:
-        return vectors, found.masked_fill(~targets.valid, -1)
-    known = found >= 0
-    return vectors[known], found[known]
+        return vectors, numbers.masked_fill(~targets.valid, -1)
+    known = numbers >= 0
+    return vectors[known], numbers[known]
 
 
 def identity_loss(vectors: Tensor, identities: Tensor, prototypes: Tensor) -> Tensor:
@@ -160,9 +160,9 @@ class EmbeddingBranch(TaskBranch):
         matched = matched_embeddings(output, targets, truth.fields["identities"])
         return {"loss_embedding": self.gain * identity_loss(*matched, self.prototypes)}
 
-    def decode(self, output: list[Tensor], image: int, found: Found) -> Tensor:
+    def decode(self, output: list[Tensor], image: int, detections: DetectedBoxes) -> Tensor:
         """(D, dimension) vectors of length 1."""
-        return embeddings_of_rows([x[image] for x in output], found.rows, self.num_anchors)
+        return embeddings_of_rows([x[image] for x in output], detections.rows, self.num_anchors)
 
     def file_outputs(self) -> list[FileOutput]:
         """See `TaskBranch`."""

@@ -28,7 +28,7 @@ from ...ops.decode import cell_grid, decode_offsets
 from ...ops.device import constant
 from ...ops.losses import at_least_float32
 from ...ops.truth import Truth
-from .branch import FileOutput, Found, TaskBranch
+from .branch import DetectedBoxes, FileOutput, TaskBranch
 
 # Of COCO's person: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles.
 COCO_SIGMAS = (
@@ -41,7 +41,7 @@ OTHER_SIGMA = 0.1
 NEARBY = 2
 # Shares of a box for an output of 1, of points as seen from it. With 1 the learning rates of other
 # layers make points jump about at first, which detection suffers from (docs/multi_task.md).
-BOX_SHARE = 0.25
+BOX_FRACTION = 0.25
 # Values of `KeypointBranch.layout` and `origin`.
 LAYOUTS = ("", "yolov7")
 ORIGINS = ("box", "cell")
@@ -142,8 +142,8 @@ def keypoint_losses(
     def sum_of_means(values: Tensor, counts: Tensor) -> Tensor:
         """(R, K) values and (R,) how many of a row count."""
         by_level = [x.sum() for x in counts.split(targets.sizes)]
-        share = 1 / torch.stack(by_level).clamp(min=1).to(values.dtype)
-        return (values.sum(dim=1) * share[targets.level]).sum()
+        factor = 1 / torch.stack(by_level).clamp(min=1).to(values.dtype)
+        return (values.sum(dim=1) * factor[targets.level]).sum()
 
     num_keypoints = labelled.shape[1]
     return (
@@ -188,13 +188,13 @@ def nearby_loss(
     number = torch.arange(keypoints.shape[1], device=near.device)
     # Cells that do not count read one that may hold anything, be it infinite.
     by_point = near.unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2)  # (N, K, H, W, 2)
-    found = by_point[truth.image[:, None, None], number, y, x]
-    found = found.masked_fill(~counts[..., None], 0.0)
+    picked = by_point[truth.image[:, None, None], number, y, x]
+    picked = picked.masked_fill(~counts[..., None], 0.0)
     wanted = (places[:, None] - cells - 0.5).masked_fill(~counts[..., None], 0.0)
     areas = truth.boxes[:, 2:].prod(dim=1).to(near.dtype) / stride**2
     areas = areas[:, None].expand(counts.shape[:2]).flatten()
     errors = scaled_errors(
-        found.flatten(0, 1), wanted.flatten(0, 1), areas, constant(tuple(sigmas), near)
+        picked.flatten(0, 1), wanted.flatten(0, 1), areas, constant(tuple(sigmas), near)
     ).view(counts.shape)
     terms = POINT_LOSSES[loss](errors).masked_fill(~counts, 0.0)
     return terms.sum() / counts.sum().clamp(min=1)
@@ -250,7 +250,7 @@ def keypoints_of_rows(levels: Sequence[Tensor], rows: Tensor, strides: Sequence[
     Returns:
         (R, K, 3) x, y in input pixels, score in 0-1; at least float32.
     """
-    found = at_least_float32(levels[0]).new_zeros(len(rows), *levels[0].shape[3:])
+    decoded_points = at_least_float32(levels[0]).new_zeros(len(rows), *levels[0].shape[3:])
     start = 0
     for level, stride in zip(levels, strides):
         anchors, height, width = level.shape[:3]
@@ -263,9 +263,9 @@ def keypoints_of_rows(levels: Sequence[Tensor], rows: Tensor, strides: Sequence[
         corner = cell_grid(height, width, values).view(size, 2)[cell][:, None]
         points = place_points(values[..., :2], corner, stride)
         decoded = torch.cat([points, values[..., 2:].sigmoid()], dim=2)
-        found = torch.where(here[:, None, None], decoded, found)
+        decoded_points = torch.where(here[:, None, None], decoded, decoded_points)
         start += anchors * size
-    return found
+    return decoded_points
 
 
 class KeypointBranch(TaskBranch):
@@ -459,7 +459,7 @@ class KeypointBranch(TaskBranch):
         points as seen from cells."""
         sizes = (anchors / stride).view(-1, 1, 1, 2)
         centres, sizes = decode_offsets(at_least_float32(logits[..., :4].detach()), sizes)
-        offsets = at_least_float32(points[..., :2]) * (BOX_SHARE * sizes)[..., None, :]
+        offsets = at_least_float32(points[..., :2]) * (BOX_FRACTION * sizes)[..., None, :]
         offsets = offsets + centres[..., None, :]
         return torch.cat([(offsets + 0.5) / 2, at_least_float32(points[..., 2:])], dim=-1)
 
@@ -491,19 +491,19 @@ class KeypointBranch(TaskBranch):
             losses["loss_refinement"] = self.refinement_gain * nearby
         return losses
 
-    def decode(self, output: list[Tensor], image: int, found: Found) -> Tensor:
+    def decode(self, output: list[Tensor], image: int, detections: DetectedBoxes) -> Tensor:
         """(D, K, 3) x, y in the wanted size, not cut at the border of the image; score in 0-1, and
         0 for objects of classes that have no points."""
         levels, near = self.split(output)
-        decoded = keypoints_of_rows([x[image] for x in levels], found.rows, self.strides)
+        decoded = keypoints_of_rows([x[image] for x in levels], detections.rows, self.strides)
         if near is not None:
             points = self.correct(decoded[None, ..., :2], near[image : image + 1])
             decoded = torch.cat([points[0], decoded[..., 2:]], dim=2)
-        if self.classes and found.labels is not None:
-            known = constant(tuple(self.classes), found.labels)
-            has_points = (found.labels[:, None] == known).any(dim=1)
+        if self.classes and detections.labels is not None:
+            known = constant(tuple(self.classes), detections.labels)
+            has_points = (detections.labels[:, None] == known).any(dim=1)
             decoded[..., 2] *= has_points[:, None]
-        return torch.cat([found.view.to_image(decoded[..., :2]), decoded[..., 2:]], dim=2)
+        return torch.cat([detections.view.to_image(decoded[..., :2]), decoded[..., 2:]], dim=2)
 
     def correct(self, points: Tensor, near: Tensor) -> Tensor:
         """See `correct_points`."""

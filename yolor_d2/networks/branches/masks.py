@@ -2,6 +2,8 @@
 them (YOLACT, arXiv 1904.02689), beside an anchor-based detector as in the authors' YOLOv7-seg.
 
 There implicit knowledge on the coefficients exists and is never applied; here it is.
+
+One file, as loss, decoding and exported tensors share the layout of prototypes and coefficients.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ...ops.device import constant, shapes_may_depend_on_values
 from ...ops.masks import BoxMasks, MaskPiece
 from ...ops.padding import ImageView
 from ...ops.truth import Truth
-from .branch import FileOutput, Found, TaskBranch
+from .branch import DetectedBoxes, FileOutput, TaskBranch
 
 # Input pixels per pixel of the prototypes.
 PROTOTYPE_STRIDE = 4
@@ -186,14 +188,14 @@ def entropy_by_object(
         numbers = number[image, chosen]
         order = numbers.argsort(stable=True)
         chosen, numbers = chosen[order], numbers[order]
-        found, sizes = numbers.unique_consecutive(return_counts=True)
-        for slots, one in zip(chosen.split(sizes.tolist()), found.tolist()):
+        images, sizes = numbers.unique_consecutive(return_counts=True)
+        for slots, one in zip(chosen.split(sizes.tolist()), images.tolist()):
             x1, y1, x2, y2 = corners[one].tolist()
             part = prototypes[image, :, y1:y2, x1:x2]
             wanted = masks[one, y1:y2, x1:x2].reshape(1, -1).to(part.dtype)
-            share = weight[image, slots, None] / wanted.shape[1]
+            factor = weight[image, slots, None] / wanted.shape[1]
             flat = part.flatten(1)
-            entropy, *by = entropy_and_slopes(coefficients[image, slots], flat, wanted, share)
+            entropy, *by = entropy_and_slopes(coefficients[image, slots], flat, wanted, factor)
             total += entropy
             slopes[0][image, slots] = by[0]
             slopes[1][image, :, y1:y2, x1:x2] += by[1].view_as(part)
@@ -217,8 +219,8 @@ def entropy_by_image(
     for image in range(len(prototypes)):
         x1, y1, x2, y2 = corners[number[image], :, None].unbind(dim=1)  # (B, 1)
         across, down = (x >= x1) & (x < x2), (y >= y1) & (y < y2)
-        share = weight[image, :, None] / ((x2 - x1) * (y2 - y1))
-        inside = (down[:, :, None] & across[:, None]).flatten(1) * share
+        factor = weight[image, :, None] / ((x2 - x1) * (y2 - y1))
+        inside = (down[:, :, None] & across[:, None]).flatten(1) * factor
         wanted = masks[number[image]].flatten(1).to(inside.dtype)
         flat = prototypes[image].flatten(1)
         entropy, *by = entropy_and_slopes(coefficients[image], flat, wanted, inside)
@@ -319,13 +321,13 @@ def box_masks(coefficients: Tensor, prototypes: Tensor, boxes: Tensor, view: Ima
         crops[:, 2:] = torch.maximum(crops[:, 2:], crops[:, :2] + 1)
         windows = view.to_image((crops * PROTOTYPE_STRIDE).view(-1, 2, 2)).flatten(1).tolist()
         corners = corners.tolist()
-        found, mix, maps = [], mix.numpy(), maps.numpy()
+        by_object, mix, maps = [], mix.numpy(), maps.numpy()
         for i, (x1, y1, x2, y2) in enumerate(crops.long().tolist()):
             part = maps[:, y1:y2, x1:x2]
             logits = (mix[i] @ part.reshape(len(part), -1)).reshape(part.shape[1:])
             window, box = tuple(windows[i]), tuple(corners[i])
-            found.append([MaskPiece(torch.from_numpy(logits), window, box)])
-        return found
+            by_object.append([MaskPiece(torch.from_numpy(logits), window, box)])
+        return by_object
 
     if prototypes.device.type == "cpu":
         return BoxMasks(pieces(), view.size)  # keeps what lies around the boxes alone
@@ -422,10 +424,10 @@ class MaskBranch(TaskBranch):
         )
         return {"loss_masks": self.gain * loss}
 
-    def decode(self, output: MaskOutput, image: int, found: Found) -> BoxMasks:
+    def decode(self, output: MaskOutput, image: int, detections: DetectedBoxes) -> BoxMasks:
         """The masks of the detections."""
-        mix = coefficients_of_rows([x[image] for x in output.coefficients], found.rows)
-        return box_masks(mix, output.prototypes[image], found.boxes, found.view)
+        mix = coefficients_of_rows([x[image] for x in output.coefficients], detections.rows)
+        return box_masks(mix, output.prototypes[image], detections.boxes, detections.view)
 
     def file_outputs(self) -> list[FileOutput]:
         """See `TaskBranch`."""
@@ -445,7 +447,7 @@ class MaskBranch(TaskBranch):
         cells = [x.flatten(1, 3) for x in output.coefficients]
         return [torch.cat(cells, dim=1).float(), output.prototypes.float()]
 
-    def masks_of(self, tensors: Mapping[str, Tensor], found: Found) -> BoxMasks:
+    def masks_of(self, tensors: Mapping[str, Tensor], detections: DetectedBoxes) -> BoxMasks:
         """See `TaskBranch`."""
         mix, prototypes = tensors["mask_coefficients"], tensors["mask_prototypes"]
-        return box_masks(mix, prototypes, found.boxes, found.view)
+        return box_masks(mix, prototypes, detections.boxes, detections.view)

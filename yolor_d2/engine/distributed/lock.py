@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..d2.utils import comm
-from ..files.writing import atomic_write
+from ...d2.utils import comm
+from ...files.writing import atomic_write
 from .processes import process_state
 
 logger = logging.getLogger(__name__)
@@ -50,10 +50,10 @@ def describe_self() -> dict:
 def read_holder(folder: Path) -> dict:
     """What the last holder of the lock said of itself; {} if that cannot be read."""
     try:
-        found = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
+        holder = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there yet, or damaged
         return {}
-    return found if isinstance(found, dict) else {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def is_gone(holder: dict) -> bool:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..d2.engine import HookBase
-from ..d2.utils import comm
+from ...d2.engine import HookBase
+from ...d2.utils import comm
 from .processes import any_process
 
 logger = logging.getLogger(__name__)

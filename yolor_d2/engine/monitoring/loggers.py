@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..config import list_keys
-from ..d2.config import CfgNode
-from ..d2.utils import EventWriter, get_event_storage
-from ..files.writing import atomic_write
-from .lengths import get_key
+from ...config import list_keys
+from ...d2.config import CfgNode
+from ...d2.utils import EventWriter, get_event_storage
+from ...files.writing import atomic_write
+from ..lengths import get_key
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,12 @@ def read_identity(folder: Path, name: str) -> str | None:
     """The run of a logger that this folder belongs to; None if there is none yet."""
     path = folder / IDENTITY_NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
+        identity = (
+            json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
+        )
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} does not name the runs of the loggers: {error}") from error
-    return found
+    return identity
 
 
 def write_identity(folder: Path, name: str, identity: str) -> None:
@@ -54,7 +56,7 @@ def write_identity(folder: Path, name: str, identity: str) -> None:
         file.write(json.dumps({**known, name: identity}, indent=1).encode())
 
 
-class FigureWriter(EventWriter):
+class MetricWriter(EventWriter):
     """Gives the figures that are new to a logger, one iteration after the other.
 
     Args:
@@ -74,11 +76,11 @@ class FigureWriter(EventWriter):
         # Iterations whose figures were not taken.
         self.lost = 0
 
-    def new_figures(self) -> Iterator[tuple[int, dict[str, float]]]:
+    def new_metrics(self) -> Iterator[tuple[int, dict[str, float]]]:
         """(iteration, finite figures by name) of what was not given yet."""
         rows: dict[int, dict[str, float]] = defaultdict(dict)
-        figures = get_event_storage().latest_with_smoothing_hint(WINDOW)
-        for name, (value, iteration) in figures.items():
+        metrics = get_event_storage().latest_with_smoothing_hint(WINDOW)
+        for name, (value, iteration) in metrics.items():
             if iteration > self.last and math.isfinite(value):
                 rows[iteration][name] = float(value)
         self.last = max([self.last, *rows])
@@ -105,7 +107,7 @@ class FigureWriter(EventWriter):
     def write(self) -> None:
         if not self.is_open:
             return
-        for iteration, row in self.new_figures():
+        for iteration, row in self.new_metrics():
             try:
                 self.send(iteration, row)
             except Exception as error:  # a server that is away must not end the training
@@ -146,7 +148,7 @@ class FigureWriter(EventWriter):
         raise NotImplementedError
 
 
-class WandbWriter(FigureWriter):
+class WandbWriter(MetricWriter):
     """Figures for Weights & Biases."""
 
     name = "wandb"
@@ -175,7 +177,7 @@ class WandbWriter(FigureWriter):
         self.run.finish(exit_code=0 if completed else 1)
 
 
-class MlflowWriter(FigureWriter):
+class MlflowWriter(MetricWriter):
     """Figures for MLflow."""
 
     name = "mlflow"
@@ -238,6 +240,6 @@ def check_loggers(cfg: CfgNode) -> None:
             ) from error
 
 
-def build_loggers(cfg: CfgNode, is_completed: Callable[[], bool]) -> list[FigureWriter]:
-    """The writers of TRAIN.LOGGERS, see `FigureWriter`."""
+def build_loggers(cfg: CfgNode, is_completed: Callable[[], bool]) -> list[MetricWriter]:
+    """The writers of TRAIN.LOGGERS, see `MetricWriter`."""
     return [LOGGERS[name](cfg, is_completed) for name in dict.fromkeys(cfg.TRAIN.LOGGERS)]

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..d2.utils import comm
+from ...d2.utils import comm
 
 
 @functools.lru_cache(maxsize=1)
@@ -60,9 +60,9 @@ def require_same(checkpoint: str) -> None:
     Raises:
         RuntimeError: when they differ, as when a file system shows old files to some machines.
     """
-    found = comm.all_gather(checkpoint)
-    if len(set(found)) > 1:
-        named = ", ".join(f"process {i} {name or 'none'!r}" for i, name in enumerate(found))
+    checkpoints = comm.all_gather(checkpoint)
+    if len(set(checkpoints)) > 1:
+        named = ", ".join(f"process {i} {name or 'none'!r}" for i, name in enumerate(checkpoints))
         raise RuntimeError(
             f"the processes see different checkpoints: {named}. OUTPUT_DIR must be one folder that "
             "all machines see alike"

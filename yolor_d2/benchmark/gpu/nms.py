@@ -52,7 +52,7 @@ def trained_levels(
     return levels
 
 
-def share_found(wanted: Instances, found: Instances) -> float:
+def fraction_matched(expected: Instances, actual: Instances) -> float:
     """Share of the boxes that another result has too, with their class; in any order, as scores may
     be equal.
 
@@ -60,11 +60,11 @@ def share_found(wanted: Instances, found: Instances) -> float:
         wanted: the boxes.
         found: the other result.
     """
-    if not len(wanted):
+    if not len(expected):
         return 1.0
-    apart = wanted.pred_boxes.tensor[:, None] - found.pred_boxes.tensor[None]
+    apart = expected.pred_boxes.tensor[:, None] - actual.pred_boxes.tensor[None]
     same = apart.abs().amax(dim=2) < DIFFERENCE
-    same &= wanted.pred_classes[:, None] == found.pred_classes[None]
+    same &= expected.pred_classes[:, None] == actual.pred_classes[None]
     return same.any(dim=1).double().mean().item()
 
 
@@ -97,12 +97,12 @@ def time_batch(
         "ms / batch": 1000 * seconds,
         "ms / image": 1000 * seconds / len(images),
         "boxes of an image": sum(len(x["instances"]) for x in results) / len(images),
-        "% as on the CPU": 100 * share_found(wanted, results[0]["instances"].to("cpu")),
+        "% as on the CPU": 100 * fraction_matched(wanted, results[0]["instances"].to("cpu")),
         "first call, s": first,
     }
 
 
-def measure(setting: Setting, found: Findings) -> None:
+def measure(setting: Setting, findings: Findings) -> None:
     """Measure batches of 1 and 32 with logits of float32 and bfloat16."""
     config, size = DRY_MODEL if setting.dry else MODEL
     cfg = load_config(config, config_on(setting))
@@ -111,10 +111,10 @@ def measure(setting: Setting, found: Findings) -> None:
     (image,) = random_images(cfg, 1, size)
     batches = (1, 2) if setting.dry else BATCHES
     cases = [(batch, dtype) for batch in batches for dtype in (torch.float32, torch.bfloat16)]
-    for batch, dtype in found.while_time(cases):
+    for batch, dtype in findings.while_time(cases):
         row = unless_too_large(
-            *(found, str(dtype), batch, time_batch),
+            *(findings, str(dtype), batch, time_batch),
             *(setting, model, [image] * batch, size, dtype),
         )
         if row is not None:
-            found.rows.append(row)
+            findings.rows.append(row)

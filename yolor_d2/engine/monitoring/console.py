@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from ..d2.utils import CommonMetricPrinter, EventWriter, get_event_storage
+from ...d2.utils import CommonMetricPrinter, EventWriter, get_event_storage
+from ...files.images import ImageReadError
 from .time_left import TrainingClock
 
 # That of the runtime's own lines, which scripts of one's own have set up.
@@ -28,8 +29,7 @@ PROGRESS = "is_progress"
 FOR_FILE = "is_for_file"
 # Whose information is for the log file alone: what a runtime says of itself, and tables of figures.
 FILE_ONLY = ("detectron2", "yolor_d2._builtin", "yolor_d2.evaluation")
-# What of it the screen has nevertheless: where the report lies, and how far an evaluation is.
-SHOWN = ("yolor_d2.report.collect",)
+# What of it the screen has nevertheless: how far an evaluation is.
 SHOWN_BEGINNING = "Inference done "
 # An evaluation is run for its tables, and for what they were computed with.
 EVALUATION = ("yolor_d2.evaluation", "yolor_d2._builtin.evaluation", "detectron2.evaluation")
@@ -70,7 +70,7 @@ class ScreenHandler(logging.Handler):
             return True
         if self.evaluates and is_below(record.name, EVALUATION):
             return True
-        return not is_below(record.name, FILE_ONLY) or is_below(record.name, SHOWN)
+        return not is_below(record.name, FILE_ONLY)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -124,15 +124,15 @@ def take_over_screen(loggers: Iterable[logging.Logger], *, evaluates: bool) -> N
         loggers: of the runtime and of this project.
         evaluates: see `ScreenHandler`.
     """
-    for found in loggers:
-        for handler in [*found.handlers]:
+    for owner in loggers:
+        for handler in [*owner.handlers]:
             if isinstance(handler, ScreenHandler):
                 handler.evaluates = evaluates
             elif isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
                 ours = ScreenHandler(evaluates=evaluates)
                 ours.setFormatter(handler.formatter)
-                found.removeHandler(handler)
-                found.addHandler(ours)
+                owner.removeHandler(handler)
+                owner.addHandler(ours)
                 ScreenHandler.in_use = True
 
 
@@ -209,3 +209,29 @@ class ProgressPrinter(EventWriter):
 
     def close(self) -> None:
         keep_line()
+
+
+def shorten_error(record: logging.LogRecord) -> bool:
+    """Take the traceback off a line in the log about what the user can mend.
+
+    That is an image that cannot be read, a loss that is not finite, or a full disk.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ImageReadError | FloatingPointError | OSError):
+        record.msg, record.args = f"{record.getMessage()} {error}", ()
+        record.exc_info = record.exc_text = None
+    return True
+
+
+def describe_statistics(results: dict) -> str:
+    """The first figures of each task in one line; in percent, as evaluators give them."""
+    several = results and all(
+        isinstance(value, dict) for tasks in results.values() for value in tasks.values()
+    )
+    by_name = results if several else {"": results}
+    parts = []
+    for name, tasks in by_name.items():
+        for task, figures in tasks.items():
+            shown = [f"{key} {value:.2f} %" for key, value in list(figures.items())[:2]]
+            parts.append(f"{' '.join(filter(None, (name, task)))} {', '.join(shown)}")
+    return "; ".join(parts) or "no figures, as there is no ground truth"

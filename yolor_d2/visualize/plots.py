@@ -1,4 +1,4 @@
-"""Plots of reports: SVG that takes its colours and letters from the page around it."""
+"""Plots for pages: SVG that takes its colours and letters from the page around it."""
 
 from __future__ import annotations
 
