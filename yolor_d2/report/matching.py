@@ -138,7 +138,7 @@ def match_best(pairs: Pairs, num_detected: int) -> np.ndarray:
 
     Args:
         pairs: that may be formed.
-        num_detected: N.
+        num_found: N.
 
     Returns:
         (N,) number of the object, -1 for none. Of equal overlaps the last counts, as in COCO.

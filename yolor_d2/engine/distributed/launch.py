@@ -1,7 +1,7 @@
 """The processes of one training, however they were started.
 
-torchrun and srun start them and say in the environment which one each is (`place`); `--num-gpus`
-lets this module start them. All meet in torch.distributed's own process group.
+torchrun and srun start them and number them in the environment (`place`); `--num-gpus` lets this
+module start them. All meet in torch.distributed's own process group.
 """
 
 from __future__ import annotations

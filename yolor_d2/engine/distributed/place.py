@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as torchrun or srun says it in the environment.
+"""Which of several processes this one is, from what torchrun or srun put in the environment.
 
 Of srun only the variables of the running step count (SLURM_STEP_*, SLURM_PROCID). Those of the
 allocation are there too in an interactive shell and in a batch script, where nobody meant several
