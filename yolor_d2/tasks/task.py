@@ -44,7 +44,7 @@ class Task:
         super().__init_subclass__(**kwargs)
         if "figures" in vars(cls):  # the former name
             warnings.warn(
-                f"{cls.__name__}.metrics is `metrics` now; the former name goes with 1.0",
+                f"`{cls.__name__}.figures` is `metrics` now; the former name goes with 1.0",
                 DeprecationWarning,
                 stacklevel=2,
             )
