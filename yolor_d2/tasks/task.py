@@ -122,7 +122,7 @@ class Task:
         return {}
 
     def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
-        """What `COCOEvaluator` is to know for `figures` of this task, see its `options`."""
+        """What `COCOEvaluator` is to know for `metrics` of this task, see its `options`."""
         return {}
 
     # ---- What depends on the training data
