@@ -216,6 +216,7 @@ class Model:
         if classes is not None:
             keep &= torch.isin(instances.pred_classes, classes)
         instances = instances[keep]
+        points = instances.pred_keypoints if instances.has("pred_keypoints") else None
         pixels = None
         if not isinstance(source, str):
             flipped = source.shape[2] == 3 and self.cfg.INPUT.FORMAT == "BGR"
