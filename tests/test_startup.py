@@ -235,7 +235,7 @@ WRONG = {
     "check --bogus": "unknown option '--bogus'",
     "convert-data x": "the following arguments are required: --output",
     "predict": "no model: give the folder of a run",
-    f"predict {CONFIG}": "nothing to look at",
+    f"predict {CONFIG}": "no input: give",
     f"predict {CONFIG} --input x --csv y --tile 0": "--tile is 0, expected at least 1",
     f"train --bogus {CONFIG}": "unknown option '--bogus'",
     f"train {CONFIG} SEED 1 --bogus 1": "unknown option '--bogus'",

@@ -216,6 +216,7 @@ class Model:
         if classes is not None:
             keep &= torch.isin(instances.pred_classes, classes)
         instances = instances[keep]
+        points = instances.pred_keypoints if instances.has("pred_keypoints") else None
         pixels = None
         if not isinstance(source, str):
             flipped = source.shape[2] == 3 and self.cfg.INPUT.FORMAT == "BGR"
@@ -229,11 +230,7 @@ class Model:
             size=(height, width),
             path=source if isinstance(source, str) else None,
             masks=instances.pred_masks if instances.has("pred_masks") else None,
-            keypoints=(
-                instances.pred_keypoints.float().numpy()
-                if instances.has("pred_keypoints")
-                else None
-            ),
+            keypoints=None if points is None else points.float().numpy(),
             skeleton=self._skeleton,
             _pixels=pixels,
             _channels=len(self.cfg.MODEL.PIXEL_MEAN),

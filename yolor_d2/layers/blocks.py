@@ -22,7 +22,7 @@ class BlockTraits(NamedTuple):
             MODEL.YOLOR.WIDTH_FACTOR scales like any other.
         concatenated: widths of the concatenation that ends the block, as a multiple of the width
             inside, for so many units; None where it does not depend on them. Compound scaling
-            follows it, see `networks.variants.compound_scale`.
+            follows it, see `networks.variant.compound_scale`.
     """
 
     has_hidden: bool = False

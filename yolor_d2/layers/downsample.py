@@ -206,7 +206,7 @@ def max_pool(in_channels: int, out_channels: int, *, form: BlockForm) -> nn.Modu
 def build_downsample(
     kind: str, in_channels: int, out_channels: int, *, form: BlockForm
 ) -> nn.Module:
-    """What halves the resolution between stages and on the way up the neck.
+    """What halves the resolution between stages and on the bottom-up path of the neck.
 
     Args:
         kind: "conv" for a 3x3 convolution at stride 2, "csp" for `CSPDownsample`, "mp" for `MP`,

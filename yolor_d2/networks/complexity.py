@@ -21,9 +21,9 @@ class Complexity:
         fused_parameters: the same once every norm that follows a convolution is merged into it, as
             some rows of the paper's tables count.
         macs: multiply-accumulate operations of the convolutions.
-        flops: the paper's figure: 2 * (macs + bias additions + 2 * outputs of batch norms).
+        flops: the paper's count: 2 * (macs + bias additions + 2 * outputs of batch norms).
             Activations, pooling, resizing, sums and implicit knowledge count nothing.
-        fused_flops: the figure of YOLOv7's and YOLOv5's tables: the same once norms that follow a
+        fused_flops: the count of YOLOv7's and YOLOv5's tables: the same once norms that follow a
             convolution are merged into it, and the branches of `layers.RepConv` into one.
     """
 
