@@ -19,6 +19,8 @@ from ._moved import install as _install_former_names
 if TYPE_CHECKING:
     from .api import load as load
 
+__all__ = ["load"]
+
 __version__ = "0.1.0"
 
 

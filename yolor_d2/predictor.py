@@ -25,6 +25,8 @@ from .modeling import YOLOR
 from .modeling.inference import prepare_for_inference
 from .tiles import describe_views, join_pieces, take_from_tile, tile_windows
 
+__all__ = ["BatchPredictor", "FailedInput", "Source", "load_model", "to_array"]
+
 logger = logging.getLogger(__name__)
 
 # Batches that are read ahead of the network.

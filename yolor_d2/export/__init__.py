@@ -33,6 +33,15 @@ from .verify import (
     prepare_case,
 )
 
+__all__ = [
+    "FORMATS",
+    "Batch",
+    "ExportMismatch",
+    "FileOptions",
+    "Tolerance",
+    "export_model",
+]
+
 FORMATS = {"onnx": onnx, "torchscript": torchscript, "pt2": pt2, "openvino": openvino}
 # What runs the file for the proof, as the package is called.
 OWN_RUNTIME = {

@@ -53,6 +53,8 @@ from .implicit import AnchorwiseConv, FixedImplicit, Implicit
 from .operators import Affine, checked_affine
 from .repconv import RepConv
 
+__all__ = ["FusionReport", "fuse_for_inference"]
+
 # The report on what was done stays with the module.
 REPORT = "fusion_report"
 
