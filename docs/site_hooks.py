@@ -1,7 +1,7 @@
-"""What mkdocs adds to docs/: documents of the repository root, and linked source files.
+"""What mkdocs adds to docs/: documents of the repository's root, and source files behind links.
 
-Pages are written for GitHub: README.md links to docs/NAME.md, and pages to ../yolor_d2/NAME.py. On the
-site README.md is the first page, and such a source file is a text file below source/.
+Pages are written for GitHub: README.md links to docs/NAME.md, and pages to ../yolor_d2/NAME.py. On
+the site README.md is the first page, and such a source file is a text file below source/.
 """
 
 from __future__ import annotations

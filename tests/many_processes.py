@@ -75,7 +75,8 @@ class Run:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for pid in self.processes():
+        # Those that are forked elsewhere have another environment.
+        for pid in {*self.processes(), *self.ranks().values()}:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -125,10 +126,18 @@ class Run:
         return {int(rank): int(process) for rank, process in found}
 
 
-def torchrun(processes: int, *options: str) -> list[str]:
-    """The command that starts processes on this machine."""
+def torchrun(processes: int, *options: str, python: Path | None = None) -> list[str]:
+    """The command that starts processes on this machine.
+
+    Args:
+        processes: how many.
+        options: by which they find each other.
+        python: a program of `processes.write_program` that forks them, for tests to which it does
+            not matter whose children they are.
+    """
     agent = [sys.executable, "-m", "torch.distributed.run"]
-    return [*agent, *(options or ["--standalone"]), f"--nproc-per-node={processes}"]
+    command = [*agent, *(options or ["--standalone"]), f"--nproc-per-node={processes}"]
+    return [*command, "--no-python", str(python)] if python else command
 
 
 def tell(what: str) -> None:

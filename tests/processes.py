@@ -146,24 +146,37 @@ def _environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", **(more or {})}
 
 
-def write_program(folder: Path) -> Path:
-    """The program `yolor-d2` in a folder for PATH, for what calls it by a shell."""
-    program = folder / "yolor-d2"
+def write_program(folder: Path, name: str = "yolor-d2", *arguments: str) -> Path:
+    """A program in a folder for PATH, for what starts it by its name.
+
+    Args:
+        name: "yolor-d2", or of a program that takes what `python` takes.
+        arguments: of `python`, before those of the program; by default those of `yolor-d2`.
+    """
+    program = folder / name
+    first = arguments or (("-m", "yolor_d2") if name == "yolor-d2" else ())
     program.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        f"import processes\nsys.exit(processes.replace({_server()!r}))\n"
+        f"import processes\nprocesses.replace({_server()!r}, {first!r})\n"
     )
     program.chmod(0o755)
     return program
 
 
-def replace(address: str) -> int:
-    """In the program: run the command with its standard output and errors."""
+def replace(address: str, first: Sequence[str]) -> None:
+    """In the program: run, pass signals on, and end as the process that does the work."""
     global _address
     _address = address
     files = (Path(f"/proc/{os.getpid()}/fd/{number}") for number in (1, 2))
-    arguments = ["-m", "yolor_d2", *sys.argv[1:]]
-    return Process(arguments, *files, cwd=Path.cwd()).wait()
+    process = Process([*first, *sys.argv[1:]], *files, cwd=Path.cwd())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: process.send_signal(number))
+    code = process.wait(timeout=3600)
+    if code < 0:
+        if code != -signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
 
 
 _address: str | None = None

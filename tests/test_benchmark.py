@@ -162,7 +162,7 @@ def test_evaluation_of_generated_detections(tmp_path, capsys):
     content = report(tmp_path, capsys, "evaluation", "--generated", 6, "--detections", 12)
     ours, made, pycocotools, *stock = content["rows"]
     assert (ours[""], made[""], pycocotools[""]) == (
-        *("figures", "report with the figures kept", "pycocotools"),
+        *("figures", "report with the metrics kept", "pycocotools"),
     )
     assert len(stock) == (RUNTIME == "detectron2")
     assert all(row["equal to 1e-9"] and row["CPU s"] > 0 for row in content["rows"])

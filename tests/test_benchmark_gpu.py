@@ -292,6 +292,7 @@ def test_the_tests_that_need_a_gpu_are_run(tmp_path, monkeypatch, test, status):
     content = f"import pytest\n\n@pytest.mark.gpu\n{test}\n" if test else "def test_b(): pass\n"
     (tmp_path / "tests" / "test_it.py").write_text(content)
     monkeypatch.setattr(suite, "CHECKOUT", tmp_path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take seconds to import
     found = Findings(60.0)
     setting = Setting(torch.device("cpu"), tmp_path, tmp_path, dry=False)
     if status == 1:

@@ -124,8 +124,40 @@ def test_commands_of_the_documents_are_understood(file, command):
     assert set(opts[::2]) - own <= known_keys, file
 
 
-def test_links_of_the_documents_lead_somewhere():
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (path.parent / target).exists(), f"{path.name}: {target}"
+def slugs(path: Path) -> set[str]:
+    """Anchors that GitHub makes of the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.*)", text, re.M)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).replace("`", "") for title in titles]
+    return {re.sub(r"[^\w\- ]", "", x.lower()).replace(" ", "-") for x in plain}
+
+
+def test_links_of_the_documents_have_targets():
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)\s]+)", path.read_text(encoding="utf-8")):
+            if "://" in target:
+                continue
+            file, _, anchor = target.partition("#")
+            other = path.parent / file if file else path
+            assert other.exists(), f"{path.name}: {target}"
+            assert not anchor or anchor in slugs(other), f"{path.name}: {target}"
+
+
+def test_the_architecture_has_every_room_and_every_layer():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    diagram, table = page.partition("```mermaid")[2].split("```")[0], page.partition("## Rooms")[2]
+    rooms = [
+        x
+        for x in (ROOT / "yolor_d2").iterdir()
+        if x.suffix == ".py" or (x / "__init__.py").exists()
+    ]
+    for room in rooms:
+        assert room.name == "__init__.py" or f"`{room.name}`" in table, room.name
+    layers = re.findall(
+        r'^    "([^"]+)",$',
+        (ROOT / "pyproject.toml").read_text().partition("\nlayers = [")[2],
+        re.M,
+    )
+    assert len(layers) > 20
+    for name in re.split(r" \| ", " | ".join(layers)):
+        assert name.startswith("_") or re.search(rf"\b{name}\b", diagram), name

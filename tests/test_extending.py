@@ -138,7 +138,7 @@ def test_the_page_trains_saves_loads_folds_and_exports(page, tmp_path, head):
 
 def test_the_last_block_tells_what_is_folded(page, monkeypatch, capsys):
     monkeypatch.chdir(page)
-    (block,) = (block for block in BLOCKS if block.startswith("# see what became of it"))
+    (block,) = (block for block in BLOCKS if block.startswith("# which layers were folded"))
     exec(block, {})
     printed = capsys.readouterr().out
     assert re.search(r"\d+ layers folded into convolutions", printed)

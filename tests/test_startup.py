@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
@@ -235,7 +236,7 @@ WRONG = {
     "check --bogus": "unknown option '--bogus'",
     "convert-data x": "the following arguments are required: --output",
     "predict": "no model: give the folder of a run",
-    f"predict {CONFIG}": "nothing to look at",
+    f"predict {CONFIG}": "no input: give",
     f"predict {CONFIG} --input x --csv y --tile 0": "--tile is 0, expected at least 1",
     f"train --bogus {CONFIG}": "unknown option '--bogus'",
     f"train {CONFIG} SEED 1 --bogus 1": "unknown option '--bogus'",
@@ -327,29 +328,35 @@ def test_all_keys_are_completed():
 
 # ---- Imports
 
-# As programs that begin with one module each: processes from one that has imported what takes long,
-# nothing of this project and nothing of Detectron2.
+# As programs that begin with one module each: `import a.b` imports a first, so what imports it
+# is forked from what has imported its package. What takes long and is not ours is imported before.
 FIRST = """
 import importlib, json, os, sys
 import cv2, fvcore.nn, matplotlib.pyplot, torch, torchvision
 assert not {"detectron2", "yolor_d2"} & sys.modules.keys()
-failed = {}
-for name in json.loads(sys.argv[1]):
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            importlib.import_module(name)
-            status = 0
-        except BaseException as error:
-            os.write(write, repr(error).encode())
-        os._exit(status)
-    os.close(write)
-    text = os.fdopen(read).read()
-    if os.waitpid(child, 0)[1]:
-        failed[name] = text
-print(json.dumps(failed))
+names = json.loads(sys.argv[1])
+
+def tell(name, error=None):
+    os.write(1, (json.dumps([name, error]) + "\\n").encode())
+
+def visit(name):
+    try:
+        importlib.import_module(name)
+    except BaseException as error:
+        tell(name, repr(error))
+        return
+    tell(name)
+    visit_modules(name)
+
+def visit_modules(package):
+    for name in names:
+        if name.rpartition(".")[0] == package:
+            if os.fork() == 0:
+                visit(name)
+                os._exit(0)
+            os.wait()
+
+visit_modules("yolor_d2")
 """
 
 
@@ -369,7 +376,7 @@ def test_every_module_can_be_the_first():
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {}
+    assert dict(map(json.loads, done.stdout.splitlines())) == dict.fromkeys(names)
 
 
 def run(code: str) -> subprocess.CompletedProcess:
@@ -395,36 +402,60 @@ for registry in (META_ARCH_REGISTRY, BACKBONE_REGISTRY):
 SEAM = "from yolor_d2.d2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY\n"
 
 
-@pytest.mark.parametrize(
-    "begin",
-    [
+# Programs of the lines of code that it is given, forked from what has imported what takes long and
+# is not ours.
+PROGRAMS = """
+import json, os, sys
+import cv2, fvcore.nn, matplotlib.pyplot, torch, torchvision
+assert not {"detectron2", "yolor_d2"} & sys.modules.keys()
+for code in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        try:
+            exec(code, {})
+            error = None
+        except BaseException as problem:
+            error = repr(problem)
+        os.write(1, (json.dumps([code, error]) + "\\n").encode())
+        os._exit(0)
+    os.wait()
+"""
+
+
+def check_programs(beginnings: list[str], end: str) -> None:
+    """Each beginning with this end is a program that runs."""
+    programs = [f"{begin}\n{end}" for begin in beginnings]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAMS, json.dumps(programs)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert dict(map(json.loads, done.stdout.splitlines())) == dict.fromkeys(programs)
+
+
+def test_the_models_are_registered_whatever_is_imported_first():
+    beginnings = [
         "",
         "import yolor_d2.config",
         "import yolor_d2.data.dataset",
         "import yolor_d2.commands.predict",
-    ],
-)
-def test_the_models_are_registered_whatever_is_imported_first(begin):
-    done = run(f"{begin}\n{SEAM}{REGISTERED}")
-    assert done.returncode == 0, done.stderr
+    ]
+    check_programs(beginnings, f"{SEAM}{REGISTERED}")
 
 
 @pytest.mark.skipif(RUNTIME != "detectron2", reason="about Detectron2 itself")
-@pytest.mark.parametrize(
-    "begin",
-    [
+def test_detectron2_knows_the_models():
+    beginnings = [
         "import yolor_d2; import detectron2.modeling",
         "import detectron2.modeling; import yolor_d2",
         "import yolor_d2; from detectron2.engine import DefaultPredictor",
         "import yolor_d2; from detectron2.evaluation import COCOEvaluator",
         "import yolor_d2; import detectron2.modeling.meta_arch.build",
         "import detectron2; import yolor_d2; import detectron2.checkpoint",
-    ],
-)
-def test_detectron2_knows_the_models(begin):
+    ]
     registries = "from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY\n"
-    done = run(f"{begin}\n{registries}{REGISTERED}")
-    assert done.returncode == 0, done.stderr
+    check_programs(beginnings, f"{registries}{REGISTERED}")
 
 
 def test_a_spawned_process_knows_the_models(tmp_path):
@@ -441,10 +472,5 @@ def test_a_spawned_process_knows_the_models(tmp_path):
         "    assert queue.get(timeout=120)\n"
         "    process.join()\n"
     )
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "spawned.py")],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
+    done = processes.run([tmp_path / "spawned.py"])
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,8 @@
 """YOLOR ("You Only Learn One Representation", arXiv 2105.04206) for Detectron2.
 
 Importing the package registers its models, with Detectron2 or with the built-in runtime: at once if
-Detectron2's models are imported already, else as soon as they are. So the import itself brings
-neither torch nor Detectron2, and who asks a registry for YOLOR finds it there. The core
+Detectron2's models are imported already, otherwise together with them. So the import itself brings
+neither torch nor Detectron2, and YOLOR is in the registries whenever they are used. The core
 (`yolor_d2.layers`, `yolor_d2.networks`, `yolor_d2.ops`) works on torch and torchvision alone.
 
 `yolor_d2.load` gives a trained model (`yolor_d2.api`); it brings both when it is first asked for.

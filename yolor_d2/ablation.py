@@ -30,7 +30,7 @@ class Row:
     Attributes:
         label: as the paper has it.
         config: name in the model zoo.
-        paper: figures that the paper prints, such as AP in percent; those it does not are absent.
+        paper: results that the paper prints, such as AP in percent; those it does not are absent.
             Parameters and GFLOPs are those of the trained form ("parameters", "gflops") or of that
             with norms fused ("fused_parameters", "fused_gflops"), whichever the paper counts.
     """
@@ -162,7 +162,7 @@ SCALES = {
             *toy_values(),
         ),
     ),
-    # The small network on a small data set of one's own; meant for BCCD.
+    # The small network on a small custom data set; meant for BCCD.
     "bccd": Scale(recipe="quick/ssss_320_cpu.yaml", own_network=False),
     # The row's own recipe on COCO.
     "coco": Scale(recipe="", own_network=True),
@@ -220,7 +220,7 @@ class Measured:
     Attributes:
         cost: of the network as trained, for one image.
         ap: AP in percent by seed.
-        other: further figures by name, each by seed.
+        other: further metrics by name, each by seed.
     """
 
     cost: Complexity
@@ -259,7 +259,7 @@ def format_table(table: Table, measured: Sequence[Measured], scale: str) -> str:
 def format_costs(table: Table, published: Sequence[Complexity]) -> str:
     """Parameters and FLOPs of the networks as published, with 80 classes, beside the paper's.
 
-    The paper counts some rows as they are trained and others with norms fused: its figure stands
+    The paper counts some rows as they are trained and others with norms fused: its number stands
     behind ours of the same form.
     """
 

@@ -5,8 +5,8 @@ r"""One command for those who installed with pip: `yolor-d2 train`, `yolor-d2 pr
     yolor-d2 predict output/mine photos/ video.mp4
     yolor-d2 report output/mine
 
-`yolor-d2 COMMAND --help` says what a command takes, with examples. Errors are one line; `--debug`
-adds where they come from.
+`yolor-d2 COMMAND --help` describes a command, with examples. Errors are one line; `--debug` adds
+the traceback.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ class Command:
 
 # In the order of a project: data, training, results, use; then what researchers need.
 COMMANDS = {
-    "check": Command("check_dataset", "find out what is wrong with a data set, and mend it"),
-    "convert-data": Command("convert_dataset", "write labels of YOLO or Pascal VOC as COCO JSON"),
-    "split": Command("split", "split a data set to train on and to evaluate with"),
+    "check": Command("check_dataset", "check a data set for errors, and repair it"),
+    "convert-data": Command("convert_dataset", "convert YOLO or Pascal VOC labels to COCO JSON"),
+    "split": Command("split", "split a data set for training and evaluation"),
     "anchors": Command("fit_anchors", "fit anchors to the boxes of a data set"),
-    "samples": Command("visualize_data", "draw what training sees"),
-    "train": Command("train_net", "train a model, or go on with a run"),
+    "samples": Command("visualize_data", "draw training samples after augmentation"),
+    "train": Command("train_net", "train a model, or resume a run"),
     "eval": Command("train_net", "evaluate a model", ("--eval-only",)),
-    "report": Command("report", "show what a model gets wrong, or compare two runs"),
+    "report": Command("report", "show the errors of a model, or compare two runs"),
     "show": Command("show_run", "draw curves and detections of a run"),
-    "predict": Command("predict", "detect objects in images, folders, videos, cameras"),
-    "export": Command("export_model", "write ONNX, TorchScript or .pt2, proved equal"),
-    "convert": Command("convert_weights", "read weights of other programs"),
+    "predict": Command("predict", "detect objects in images, folders, videos, camera streams"),
+    "export": Command("export_model", "export to ONNX, TorchScript, .pt2 or OpenVINO, verified"),
+    "convert": Command("convert_weights", "convert weights of other programs"),
     "benchmark": Command("benchmark", "measure speed on this machine"),
     "analyze": Command("analyze_model", "count parameters and operations of a model"),
     "implicit": Command("plot_implicit", "draw the implicit knowledge of a trained model"),
     "ablation": Command("run_ablation", "train and compare the rows of a table of the paper"),
-    "env": Command("env", "versions and devices, for reports of problems"),
+    "env": Command("env", "show versions and devices, for bug reports"),
 }
 
-# What others call them.
+# Names in other programs.
 OTHER_NAMES = {
     **dict.fromkeys(("val", "valid", "validate", "test"), "eval"),
     **dict.fromkeys(("detect", "infer", "inference", "demo", "track"), "predict"),

@@ -44,7 +44,7 @@ def _hint(name: str) -> str:
     """What goes behind the name of a configuration that is not there."""
     known = list_configs()
     file = Path(name).name
-    # Who leaves out the folder, or gives it alone, means what is there.
+    # A name without its folder, or the folder alone, stands for the files there.
     same = [x for x in known if file and (Path(x).name == file or x.startswith(f"{name}/"))]
     near = same[:3] or nearest(name, known, count=2) or nearest(file, known, count=2)
     if near:
@@ -76,7 +76,7 @@ def find_base(config_file: str | Path, base: str) -> Path | str:
     Args:
         config_file: path of the configuration.
         base: a path from its folder, or from anywhere; else a name of the model zoo. An address is
-            returned as it is.
+            returned unchanged.
     """
     if "://" in base:
         return base

@@ -111,7 +111,7 @@ def require_run(folder: Path) -> Path:
 def find_training(folder: Path) -> Path | None:
     """What shows that a training has written into a folder; None where nothing does.
 
-    That is `last_checkpoint`, a checkpoint, or figures of iterations.
+    That is `last_checkpoint`, a checkpoint, or metrics of iterations.
     """
     last, metrics = folder / "last_checkpoint", folder / "metrics.json"
     if last.is_file():

@@ -16,8 +16,8 @@ Window = tuple[int, int, int, int]
 
 # A box that ends within so many pixels of a tile's border is cut there.
 AT_BORDER = 1
-# Two pieces are one object if the intersection of their masks is such a share of their union, where
-# both tiles look; their boxes are asked first, as that is quicker.
+# Two pieces are one object if the intersection of their masks is such a fraction of their union,
+# where both tiles look; their boxes are asked first, as that is quicker.
 SAME_MASK, SAME_BOX = 0.5, 0.3
 
 
@@ -66,7 +66,7 @@ def move_instances(
 
 
 def move_field(name: str, value: Any, offset: tuple[int, int], size: tuple[int, int]) -> Any:
-    """One field, see `move_instances`; one that has no places stays as it is."""
+    """One field, see `move_instances`; one that has no places stays unchanged."""
     if isinstance(value, Boxes):
         return Boxes(value.tensor + value.tensor.new_tensor([*offset, *offset]))
     if isinstance(value, BoxMasks):

@@ -42,14 +42,14 @@ def test_weights_for_use_hold_nothing_of_the_training(checkpointer, tmp_path):
     assert final.stat().st_size < whole.stat().st_size / 2
     # A run goes on from the other one, which is found from either.
     assert find_resumable(tmp_path) == whole
-    assert "holds weights alone" in find_fault(final) and "model_0000004.pth" in find_fault(final)
+    assert "holds only weights" in find_fault(final) and "model_0000004.pth" in find_fault(final)
     assert find_state_beside(final) == find_state_beside(whole) == whole
 
 
 def test_without_the_checkpoint_beside_it_a_final_file_is_named(checkpointer, tmp_path):
     checkpointer.save_weights("model_final", iteration=4)
     assert find_state_beside(tmp_path / "model_final.pth") == tmp_path / "model_final.pth"
-    with pytest.raises(ValueError, match=r"goes on from model_0000004\.pth"):
+    with pytest.raises(ValueError, match=r"resumes from model_0000004\.pth"):
         find_resumable(tmp_path)
 
 

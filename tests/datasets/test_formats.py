@@ -177,8 +177,8 @@ def test_wrong_keys_of_keypoints_are_named(pose, keys, message):
         ("0 0.1 0.2 0.3 0.2 0.3 0.6", "has 7 numbers, expected class, cx, cy, w, h and 3 of each"),
         ("0 0.5 0.5 0.1 0.1" + " 0.5" * 8, "of 3 points ('kpt_shape' of data.yaml), 14 in all"),
         ("0 0.5 0.5 0.1 0.1" + " 0.5 0.5 3" * 3, "has the visibility 3, expected 0 (not labelled)"),
-        ("0 0.5 0.5 0.1 0.1" + " 0.5 50 2" * 3, "is not in shares of the image"),
-        ("0 0.5 0.5 0.1 0.1" + " 0.5 nan 2" * 3, "is not in shares of the image"),
+        ("0 0.5 0.5 0.1 0.1" + " 0.5 50 2" * 3, "is not normalised by the size of the image"),
+        ("0 0.5 0.5 0.1 0.1" + " 0.5 nan 2" * 3, "is not normalised by the size of the image"),
         ("0 0.5 0.5 0.1 0.1" + " 0.5 0.5 nan" * 3, "has the visibility nan"),
     ],
 )
@@ -228,7 +228,7 @@ def test_labels_with_masks_and_points_are_checked_and_split(pose, tmp_path, caps
     [
         ("2 0.5 0.5 0.1 0.1", "class '2' is none of 0 to 1"),
         ("0 0.5 0.5 0.1", "has 4 numbers, expected class, cx, cy, w, h"),
-        ("0 50 50 10 10", "is not in shares of the image"),
+        ("0 50 50 10 10", "is not normalised by the size of the image"),
         ("cat 0.5 0.5 0.1 0.1", "has a word that is no number"),
         ("nan 0.5 0.5 0.1 0.1", "class 'nan' is none of"),
     ],

@@ -63,8 +63,8 @@ def test_of_a_table_the_screen_has_the_title(capsys):
     logger.info("DATASETS.TRAIN: 24 images\n| class |\n|:--|\n| ring |")
     logger.info("one line")
     logger.getChild("report.write").info("Report: a.html")
-    logger.getChild("evaluation.coco_evaluator").info("Figures of bbox in percent:\n| AP |")
-    logger.getChild("engine.trainer").info("Figures of x:", extra={FOR_FILE: True})
+    logger.getChild("evaluation.coco_evaluator").info("Metrics of bbox in percent:\n| AP |")
+    logger.getChild("engine.trainer").info("Metrics of x:", extra={FOR_FILE: True})
     assert capsys.readouterr().out == (
         "DATASETS.TRAIN: 24 images (3 lines in log.txt)\none line\nReport: a.html\n"
     )
@@ -73,9 +73,9 @@ def test_of_a_table_the_screen_has_the_title(capsys):
 
 def test_an_evaluation_shows_its_tables(capsys):
     logger, _ = logger_with_file("yolor_d2", evaluates=True)
-    logger.getChild("evaluation.coco_evaluator").info("Figures of bbox in percent:\n| AP |")
-    logger.getChild("engine.trainer").info("Figures of x:", extra={FOR_FILE: True})
-    assert capsys.readouterr().out == "Figures of bbox in percent:\n| AP |\nFigures of x:\n"
+    logger.getChild("evaluation.coco_evaluator").info("Metrics of bbox in percent:\n| AP |")
+    logger.getChild("engine.trainer").info("Metrics of x:", extra={FOR_FILE: True})
+    assert capsys.readouterr().out == "Metrics of bbox in percent:\n| AP |\nMetrics of x:\n"
 
 
 def test_on_a_terminal_the_line_is_rewritten(capsys, monkeypatch):

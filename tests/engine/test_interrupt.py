@@ -144,7 +144,7 @@ def test_a_signal_to_the_whole_group_of_processes(cfg, number):
     output = log.read_text()
     assert process.returncode == 128 + number, output
     (checkpoint,) = folder.glob("model_*.pth")
-    assert f"--resume goes on from {checkpoint}" in output
+    assert f"--resume continues from {checkpoint}" in output
     assert "Traceback" not in output
     assert torch.load(checkpoint, weights_only=True)["iteration"] >= 19
 

@@ -82,8 +82,8 @@ def test_a_server_that_is_away_ends_no_training(cfg, monkeypatch, caplog):
     cfg.TRAIN.LOGGERS = ["failing"]
     log(cfg, 0, 3, completed=True)
     first, lost, end = [x.getMessage() for x in caplog.records]
-    assert "figures of iteration 0 (ConnectionError: the server is away)" in first
-    assert "figures of 3 iterations" in lost and "cannot end its run" in end
+    assert "metrics of iteration 0 (ConnectionError: the server is away)" in first
+    assert "metrics of 3 iterations" in lost and "cannot end its run" in end
 
 
 def test_what_cannot_begin_is_said_before_the_training(cfg, monkeypatch):

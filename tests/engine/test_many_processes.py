@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import processes
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -69,6 +70,12 @@ def options(shared, tmp_path) -> list[object]:
     return Options()
 
 
+@pytest.fixture(scope="module")
+def python(tmp_path_factory) -> Path:
+    """See `torchrun`."""
+    return processes.write_program(tmp_path_factory.mktemp("bin"), "python")
+
+
 def started_trainings(folder: Path) -> int:
     return (folder / "log.txt").read_text().count("Starting training from")
 
@@ -108,7 +115,7 @@ def gradients_of_one_process(cfg, parts: Sequence[Sequence[int]]) -> dict[str, t
         pytest.param("srun 2", marks=variant),
     ],
 )
-def test_one_training_with_the_gradients_of_one_process(shared, options, way):
+def test_one_training_with_the_gradients_of_one_process(shared, options, way, python):
     name, count = way.split()
     folder = Path(shared.OUTPUT_DIR)
     folder.mkdir()
@@ -121,7 +128,7 @@ def test_one_training_with_the_gradients_of_one_process(shared, options, way):
             for rank in range(int(count))
         ]
     elif name == "torchrun":
-        runs = [Run(folder, options, command=torchrun(int(count)), do=do)]
+        runs = [Run(folder, options, command=torchrun(int(count), python=python), do=do)]
     else:
         runs = [Run(folder, [*options, "--num-gpus", count, "--dist-url", "auto"], do=do)]
     for run in runs:
@@ -152,7 +159,7 @@ def slurm_task(rank: int, count: int) -> dict[str, str]:
 
 
 @needs_detectron2
-def test_two_agents_as_on_two_machines(shared, options):
+def test_two_agents_as_on_two_machines(shared, options, python):
     folder = Path(shared.OUTPUT_DIR)
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -162,7 +169,8 @@ def test_two_agents_as_on_two_machines(shared, options):
     do = {"record": True}
     # Of two agents on one machine both would want to be where they meet.
     first_agent, second_agent = (
-        torchrun(2, *meet, f"--rdzv-conf=is_host={is_host}") for is_host in (True, False)
+        torchrun(2, *meet, f"--rdzv-conf=is_host={is_host}", python=python)
+        for is_host in (True, False)
     )
     with (
         Run(folder, options, command=first_agent, do=do) as first,
@@ -194,7 +202,7 @@ def test_two_machines_by_hand(shared, options):
 
 
 @needs_detectron2
-def test_evaluation_under_torchrun(shared, options, cfg):
+def test_evaluation_under_torchrun(shared, options, cfg, python):
     shared.DATASETS.TEST = (cfg.DATASETS.TRAIN[0],)
     shared.MODEL.YOLOR.SCORE_THRESHOLD = 1e-6  # something to evaluate
     folder = Path(shared.OUTPUT_DIR)
@@ -202,7 +210,7 @@ def test_evaluation_under_torchrun(shared, options, cfg):
     torch.save({"model": Trainer.build_model(shared).state_dict()}, folder / "start.pth")
     shared.MODEL.WEIGHTS = str(folder / "start.pth")
     results = []
-    for command in (torchrun(2), ()):
+    for command in (torchrun(2, python=python), [python]):
         with Run(folder, [*options, "--eval-only"], command=command) as run:
             assert run.wait() == 0, run.output()[-6000:]
             assert not run.wait_until_empty(5)
@@ -211,13 +219,13 @@ def test_evaluation_under_torchrun(shared, options, cfg):
 
 
 @needs_detectron2
-def test_a_run_goes_on_with_other_numbers_of_processes(shared, options):
+def test_a_run_goes_on_with_other_numbers_of_processes(shared, options, python):
     """2, then 4, then 1: no sample twice, none left out."""
     shared.SOLVER.MAX_ITER, shared.SOLVER.CHECKPOINT_PERIOD = 9, 3
     folder = Path(shared.OUTPUT_DIR)
     for number, end in [(2, 3), (4, 6), (1, 9)]:
         arguments = [*options, "--resume"]
-        command = torchrun(number) if number > 1 else ()
+        command = torchrun(number, python=python) if number > 1 else [python]
         # The schedule stays that of the whole run: the processes are stopped.
         with Run(folder, arguments, command=command, do={"record": True, "slow": 0.5}) as run:
             if end < 9:
@@ -410,13 +418,14 @@ def test_long_work_of_one_process_ends_nobody(shared, options, toy_config):
 
 
 @needs_detectron2
-def test_a_second_training_into_the_folder_is_refused(shared, options):
+def test_a_second_training_into_the_folder_is_refused(shared, options, python):
     shared.SOLVER.MAX_ITER = 100000
     folder = Path(shared.OUTPUT_DIR)
-    with Run(folder, options, command=torchrun(2)) as first:
+    command = torchrun(2, python=python)
+    with Run(folder, options, command=command) as first:
         first.wait_for("TEST: iteration 1 done")
         log = (folder / "config.yaml").stat().st_mtime_ns
-        with Run(folder, options, command=torchrun(2)) as second:
+        with Run(folder, options, command=command) as second:
             assert second.wait() != 0
             text = second.output()
             assert f"OUTPUT_DIR {str(folder)!r} is in use" in text

@@ -513,7 +513,7 @@ def test_damaged_figures_are_computed_again(evaluated, computed, caplog):
         path.write_bytes(damaged)
         assert without_time(evaluated) == kept
     assert len(computed) == 3
-    assert "cannot be read, so the figures are computed again" in caplog.text
+    assert "cannot be read, so the metrics are computed again" in caplog.text
 
 
 def test_the_hash_is_that_of_the_file(evaluated):

@@ -128,7 +128,7 @@ def test_nothing_detected_is_no_proof(small, tmp_path, capsys):
         (["--output", "m.onnx", "--size", "0"], "--size is '0', expected one or two numbers"),
         (["--output", "m.onnx", "--score-threshold", "1"], "expected a score from 0 to below 1"),
         (["--output", "m.onnx", "--opset", "11"], "--opset is 11, expected 18 to 23"),
-        (["--output", "m.pt2", "--opset", "19"], "--opset is of ONNX files; the format is 'pt2'"),
+        (["--output", "m.pt2", "--opset", "19"], "--opset is for ONNX files; the format is 'pt2'"),
         (["--output", "m.onnx", "--require", "tflite"], "--require is 'tflite', expected some of"),
         (["--output", "m.ov", "--format", "openvino"], "expected .xml for OpenVINO"),
     ],

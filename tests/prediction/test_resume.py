@@ -92,7 +92,7 @@ def test_interrupted_runs_end_with_the_files_of_an_undisturbed_one(predict, tmp_
         assert code == SIGNALS[name], text[-2000:]
         if name != "SIGKILL":
             last = text.strip().splitlines()[-1]
-            assert f"Stopped by {name} after" in last and "--resume goes on" in last
+            assert f"Stopped by {name} after" in last and "--resume continues" in last
             check_whole(tmp_path / "again", killed=False)
     code, text = predict(*inputs, *outputs(tmp_path / "again"), "--resume")
     assert code == 1 and "1 could not be read" in text, text[-2000:]
@@ -123,7 +123,7 @@ def test_other_command_lines_are_refused(predict, tmp_path):
     assert predict(*command, kill_after=20, signal="SIGTERM")[0] == 143
     before = (tmp_path / "found.csv").read_bytes()
     code, text = predict(*command)
-    assert code == 1 and "not finished; --resume goes on, --overwrite starts anew" in text
+    assert code == 1 and "not finished; --resume continues, --overwrite starts again" in text
     code, text = predict(*command, "--threshold", 0.85, "--resume")
     assert code == 1 and "--threshold is 0.85, was 0.25" in text
     assert (tmp_path / "found.csv").read_bytes() == before

@@ -21,7 +21,7 @@ from yolor_d2.report.errors import (
     cost_of_errors,
     find_errors,
 )
-from yolor_d2.report.matching import Found, Pairs, Truth, match_best
+from yolor_d2.report.matching import Pairs, Predictions, Truth, match_best
 
 # Objects are 100 x 100. A box shifted by 50 has an IoU of 5,000 / 15,000 with its object.
 A, B, C, D, F = (0, 0), (200, 0), (400, 0), (600, 0), (0, 600)  # class 0
@@ -46,11 +46,11 @@ def make_truth(objects, crowd=()) -> Truth:
     return Truth(images, boxes.reshape(-1, 4), labels, np.isin(np.arange(len(objects)), crowd))
 
 
-def make_predictions(detections) -> Found:
+def make_predictions(detections) -> Predictions:
     boxes = np.array([(*corner, 100, 100) for corner, *_ in detections], dtype=float)
     labels = np.array([label for _, label, *_ in detections], dtype=int)
     scores = np.array([x[2] for x in detections], dtype=float)
-    return Found(np.zeros(len(labels), dtype=int), boxes.reshape(-1, 4), labels, scores)
+    return Predictions(np.zeros(len(labels), dtype=int), boxes.reshape(-1, 4), labels, scores)
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_images_alone_are_compared_where_detections_have_gone(tmp_path):
     aligned, notes = align_reports([first, second], NAMES)
     assert aligned == [first, second]
     assert notes[0] == "The runs share 4 of 6 and 6 images."
-    assert "All figures of after but those of single images are about all of its 6" in notes[2]
+    assert "All metrics of after but those of single images are about all of its 6" in notes[2]
     assert "&lt;i&gt;before&lt;/i&gt; but those" in render_comparison(aligned, NAMES, notes)
 
 

@@ -138,7 +138,7 @@ def test_masks_that_cannot_be_evaluated_do_not_end_a_report(tmp_path, caplog):
     results[0]["segmentation"] = {"size": [60, 80], "counts": "0"}
     case.results.write_text(json.dumps(results))
     report = build_report(case)
-    assert report["tasks"] == {} and "no figures" in caplog.text
+    assert report["tasks"] == {} and "no metrics" in caplog.text
 
 
 def test_paths_by_hand():

@@ -132,7 +132,7 @@ def read_annotation(
 
 
 def register_coco_instances(name: str, metadata: dict, json_file: str, image_root: str) -> Metadata:
-    """Make a data set known by a name; its file is read when it is asked for."""
+    """Make a data set known by a name; its file is read on first use."""
     DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name))
     return MetadataCatalog.get(name).set(
         json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata

@@ -54,7 +54,7 @@ def configurable(init: Callable) -> Callable:
     """Let `__init__` be called with a configuration too.
 
     `Class(cfg, ...)` calls `Class.from_config(cfg, ...)`, which returns the arguments of `__init__`
-    as a dict. Keywords that `from_config` does not take go to `__init__` as they are.
+    as a dict. Keywords that `from_config` does not take go to `__init__` unchanged.
     """
 
     @functools.wraps(init)

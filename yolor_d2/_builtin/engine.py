@@ -42,7 +42,7 @@ def launch(
     """Call the main function in this process.
 
     Raises:
-        RuntimeError: when more than one process is asked for.
+        RuntimeError: when more than one process is requested.
     """
     comm.require_one_process(num_machines * num_gpus_per_machine)
     return main_func(*args)
@@ -90,7 +90,7 @@ def seed_everything(seed: int) -> None:
 
 
 def refuse_left_out(cfg: CfgNode) -> None:
-    """Name what a configuration asks for and this runtime has not.
+    """Name what a configuration requires and this runtime lacks.
 
     Raises:
         NotImplementedError: when there is such a thing.
@@ -147,7 +147,7 @@ class DefaultTrainer(TrainerBase):
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def train(self) -> dict | None:
-        """Train; returns the last figures if TEST.EXPECTED_RESULTS asks for some."""
+        """Train; returns the last metrics if TEST.EXPECTED_RESULTS is set."""
         super().train(self.start_iter, self.max_iter)
         if not self.cfg.TEST.EXPECTED_RESULTS:
             return None

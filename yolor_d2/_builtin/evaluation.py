@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetEvaluator:
-    """Collects outputs of a model batch by batch, then turns them into figures."""
+    """Collects outputs of a model batch by batch, then turns them into metrics."""
 
     def reset(self) -> None:
         """Forget all outputs."""
@@ -25,7 +25,7 @@ class DatasetEvaluator:
         """Take a batch and what the model made of it."""
 
     def evaluate(self) -> dict | None:
-        """Figures by task and name."""
+        """Metrics by task and name."""
 
 
 class DatasetEvaluators(DatasetEvaluator):
@@ -47,12 +47,12 @@ class DatasetEvaluators(DatasetEvaluator):
             evaluator.process(inputs, outputs)
 
     def evaluate(self) -> dict:
-        """Figures of all, by task and name."""
+        """Metrics of all, by task and name."""
         results = {}
         for evaluator in self.evaluators:
             for task, metrics in (evaluator.evaluate() or {}).items():
                 if task in results:
-                    raise AssertionError(f"two evaluators give figures of the task {task!r}")
+                    raise AssertionError(f"two evaluators give metrics of the task {task!r}")
                 results[task] = metrics
         return results
 
@@ -63,7 +63,7 @@ def inference_on_dataset(
     """Run the model in evaluation mode over a loader, and give all to an evaluator.
 
     Returns:
-        The figures, {} when the evaluator has none.
+        The metrics, {} when the evaluator has none.
     """
     logger.info("Start inference on %d batches", len(data_loader))
     was_training = model.training
@@ -84,7 +84,7 @@ def inference_on_dataset(
 
 
 def print_csv_format(results: dict) -> None:
-    """Write the figures of each task to the log, ready to be pasted; those of classes left out."""
+    """Write the metrics of each task to the log, ready to be pasted; those of classes left out."""
     for task, metrics in results.items():
         shown = {name: value for name, value in metrics.items() if "-" not in name}
         logger.info("copypaste: Task: %s", task)
@@ -93,7 +93,7 @@ def print_csv_format(results: dict) -> None:
 
 
 def flatten_results(results: dict, prefix: str = "") -> dict:
-    """Nested figures by names such as "bbox/AP"."""
+    """Nested metrics by names such as "bbox/AP"."""
     flat = {}
     for name, value in results.items():
         if isinstance(value, dict):
@@ -104,7 +104,7 @@ def flatten_results(results: dict, prefix: str = "") -> dict:
 
 
 def verify_results(cfg: CfgNode, results: dict) -> bool:
-    """Compare figures with TEST.EXPECTED_RESULTS: [task, metric, expected, tolerance] each.
+    """Compare metrics with TEST.EXPECTED_RESULTS: [task, metric, expected, tolerance] each.
 
     Returns:
         True if all are within their tolerance; else the process exits with status 1.
@@ -119,5 +119,5 @@ def verify_results(cfg: CfgNode, results: dict) -> bool:
         logger.error("TEST.EXPECTED_RESULTS: %s", "; ".join(faults))
         sys.exit(1)
     if expectations:
-        logger.info("TEST.EXPECTED_RESULTS: all figures are as expected.")
+        logger.info("TEST.EXPECTED_RESULTS: all metrics are as expected.")
     return True

@@ -1,4 +1,4 @@
-"""Figures of a run: where they are kept, and what writes them to files."""
+"""Metrics of a run: where they are kept, and what writes them to files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
 
-# Noisy figures are reported as the median over this many iterations.
+# Noisy metrics are reported as the median over this many iterations.
 WINDOW = 20
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class EventStorage:
         """Add a value.
 
         Args:
-            name: "group/name" puts figures together in tensorboard.
+            name: "group/name" groups scalars in tensorboard.
             value: what float() takes.
             smoothing_hint: whether it is noisy.
             cur_iter: its iteration; None is the present one.
@@ -120,7 +120,7 @@ class EventStorage:
 
 
 class EventWriter:
-    """Writes figures of the open storage that are newer than what it wrote before."""
+    """Writes metrics of the open storage that are newer than what it wrote before."""
 
     last = -1
 
@@ -186,7 +186,7 @@ class JSONWriter(EventWriter):
 
 
 class TensorboardXWriter(EventWriter):
-    """Event files for tensorboard, which is imported with the first figure."""
+    """Event files for tensorboard, which is imported with the first value."""
 
     def __init__(self, folder: str):
         self.folder = folder

@@ -80,7 +80,7 @@ class PeriodicCheckpointer(BasePeriodicCheckpointer, HookBase):
 
 
 class EvalHook(HookBase):
-    """Calls a function every so many iterations and after the training, and puts its figures.
+    """Calls a function every so many iterations and after the training, and puts its metrics.
 
     Args:
         eval_period: iterations between calls; 0 calls it after the training only.

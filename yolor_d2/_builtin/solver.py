@@ -13,7 +13,7 @@ from .config import CfgNode
 def maybe_add_gradient_clipping(
     cfg: CfgNode, optimizer: type[torch.optim.Optimizer]
 ) -> type[torch.optim.Optimizer]:
-    """The class of optimiser, with gradients clipped before each step if the config wants that.
+    """The class of optimiser, with gradients clipped before each step if the config enables that.
 
     SOLVER.CLIP_GRADIENTS applies to each parameter by itself, not to all of them together.
 

@@ -230,11 +230,7 @@ class Model:
             size=(height, width),
             path=source if isinstance(source, str) else None,
             masks=instances.pred_masks if instances.has("pred_masks") else None,
-            keypoints=(
-                instances.pred_keypoints.float().numpy()
-                if instances.has("pred_keypoints")
-                else None
-            ),
+            keypoints=None if points is None else points.float().numpy(),
             skeleton=self._skeleton,
             _pixels=pixels,
             _channels=len(self.cfg.MODEL.PIXEL_MEAN),

@@ -46,7 +46,7 @@ class Detection:
 
 @dataclass(frozen=True, eq=False)
 class Result(Sequence[Detection]):
-    """What was found in one image, best first: a sequence of `Detection`.
+    """Detections of one image, best first: a sequence of `Detection`.
 
     Attributes:
         boxes: (N, 4) float32 x1 y1 x2 y2 in pixels of the image.

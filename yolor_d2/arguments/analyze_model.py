@@ -16,7 +16,11 @@ from .common import add_overrides, add_run, check_config, new_parser, use_run
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     add_run(parser)
-    parser.add_argument("--size", type=int, help="side of the square input; default: the config's")
+    parser.add_argument(
+        "--size",
+        type=int,
+        help="side of the square input in pixels; default: from the configuration",
+    )
     add_overrides(parser)
     return parser
 

@@ -1,4 +1,4 @@
-r"""Measure speed on this machine, and what else numbers in the documents rest on.
+r"""Measure speed on this machine, and the other numbers in the documents.
 
     yolor-d2 benchmark data --config-file yolor_p6.yaml --train train.json images/
     yolor-d2 benchmark data --config-file yolor_p6.yaml --train train.json images/ \
@@ -55,17 +55,17 @@ GPU_PARTS = (
 
 def add_timing(parser: argparse.ArgumentParser, *, rounds: int) -> None:
     """What the measurements of inference have in common."""
-    parser.add_argument("--rounds", type=int, default=rounds, help="rounds that are timed")
+    parser.add_argument("--rounds", type=int, default=rounds, help="timed rounds")
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
 
 
 def add_border(parser: argparse.ArgumentParser) -> None:
     """Recall of objects by their distance to the border of the image, with and without a margin.
 
-    Squares are cut out of the images of a data set so that one object lies just so many pixels
+    Squares are cut out of the images of a data set with one object at a given distance in pixels
     from one side, centred along the other axis as far as the image allows; all distances from a
-    side have the same objects. An object is found if a detection of its class has an IoU of at
-    least 0.5 with it. Images are cut, not scaled: the side of the square is that of the
+    side have the same objects. An object counts as detected if a detection of its class has an IoU
+    of at least 0.5 with it. Images are cut, not scaled: the side of the square is that of the
     network's input. Both paddings see the same squares.
     """
     add_run(parser)
@@ -74,8 +74,10 @@ def add_border(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--distances", type=int, nargs="+", default=[0, 2, 4, 8, 16, 24], help="in pixels"
     )
-    parser.add_argument("--threshold", type=float, default=0.25, help="least score of a detection")
-    parser.add_argument("--picture", type=Path, help="draw the recall over the distance here")
+    parser.add_argument(
+        "--threshold", type=float, default=0.25, help="minimum score of a detection"
+    )
+    parser.add_argument("--picture", type=Path, help="file for a plot of recall over distance")
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
 
 
@@ -89,7 +91,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add_dataset(parser, "train", "COCO annotations and images")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="one row each")
     parser.add_argument(
-        "--count", dest="images", type=int, default=200, help="images in a round, at least"
+        "--count", dest="images", type=int, default=200, help="minimum number of images in a round"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
@@ -102,10 +104,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
-    """Images per second of an evaluation in COCO's figures, and where its time goes.
+    """Images per second of an evaluation in COCO's metrics, and where its time goes.
 
-    The way is that of `yolor-d2 eval`: loader, model as MODEL.INFERENCE wants it,
-    evaluator, figures. Images are read in this process, so that their CPU time is known.
+    The steps are those of `yolor-d2 eval`: loader, model as set by MODEL.INFERENCE,
+    evaluator, metrics. Images are read in this process, so that their CPU time is known.
     --generated measures evaluator and report alone, beside pycocotools and Detectron2's evaluator.
     """
     add_run(parser)
@@ -113,7 +115,7 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
         "--generated",
         type=int,
         metavar="IMAGES",
-        help="no model: COCO's figures and report of so many generated images",
+        help="no model: COCO's metrics and report for this many generated images",
     )
     parser.add_argument("--detections", type=int, default=100, help="in each generated image (100)")
     add_dataset(parser, "val", "COCO annotations and images")
@@ -124,12 +126,14 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     """Time of an exported ONNX file in onnxruntime beside that of the model itself.
 
     The file is one of yolor-d2 export, for the same configuration. Both get the same
-    images of noise, 0-255, and do what the file does: to decoded rows, or to detections where
-    suppression is in the file. Eager means the model as MODEL.INFERENCE wants it.
+    images of noise, 0-255, and compute what the file computes: decoded rows, or detections where
+    the file includes NMS. Eager means the model as set by MODEL.INFERENCE.
     """
     add_run(parser)
     parser.add_argument("--onnx", type=Path, required=True, help="the exported file")
-    parser.add_argument("--size", type=int, help="side of the images; default: the config's")
+    parser.add_argument(
+        "--size", type=int, help="side of the images in pixels; default: from the configuration"
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images at once")
     add_timing(parser, rounds=5)
 
@@ -137,10 +141,10 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 def add_gpu(parser: argparse.ArgumentParser) -> None:
     """Check and measure everything that needs a GPU, part by part.
 
-    The parts share eight minutes: none begins a measurement beyond its share, and each names
-    what it had no time for. A part that fails is recorded, and the next one runs. Under
+    The parts have eight minutes in all: none begins a measurement after its time limit, and each
+    lists what it had no time for. A part that fails is recorded, and the next one runs. Under
     --output each part leaves a JSON file before the next one begins, and table.md has all
-    tables, such as docs/benchmarks.md shows. The exit status is 1 if a part has failed.
+    tables, as in docs/benchmarks.md. The exit status is 1 if a part has failed.
     --dry-run does the same on a CPU with small sizes: its numbers mean nothing.
     """
     parser.add_argument(
@@ -154,21 +158,23 @@ def add_gpu(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts", nargs="+", metavar="NAME", help=f"some of {', '.join(GPU_PARTS)}; default: all"
     )
-    parser.add_argument("--dry-run", action="store_true", help="small sizes, on the CPU")
+    parser.add_argument("--dry-run", action="store_true", help="small sizes on the CPU")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Time of the network on random images: fused or not, by type, memory layout and batch.
 
-    From normalised pixels to logits; what happens before and after is in `predict`. Variants
+    From normalised pixels to logits; `predict` measures the steps before and after. Variants
     are words joined by "+": "plain" as it was trained, "fused", "channels_last", "compile", and
-    "bfloat16" or "float16". The first one is what the others are compared with. Floating-point
+    "bfloat16" or "float16". The others are compared with the first one. Floating-point
     operations are those of the convolutions, two for each multiplication with its addition. The
     matrix peak is what this machine reaches in a large product of square matrices of the same
     type, timed in the same rounds with the same threads.
     """
     add_run(parser)
-    parser.add_argument("--size", type=int, help="side of the images; default: the config's")
+    parser.add_argument(
+        "--size", type=int, help="side of the images in pixels; default: from the configuration"
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images at once")
     parser.add_argument(
         "--variants",
@@ -180,12 +186,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_nms(parser: argparse.ArgumentParser) -> None:
-    """Time of suppression on generated rows, beside torchvision's on the best 30,000 candidates.
+    """Time of NMS on generated rows, beside torchvision's on the best 30,000 candidates.
 
-    Two cases. "trained": few rows are sure, and those of few classes, as behind a trained
-    network. "all": every row passes the threshold with one class, as many as there can be. The
-    rows are those of YOLOR-P6 at 1280 px for COCO unless told otherwise; time begins with
-    decoded rows.
+    Two cases. "trained": few rows have high scores, in few classes, as from a trained
+    network. "all": every row passes the threshold with one class, the largest possible number. By
+    default the rows are those of YOLOR-P6 at 1280 px for COCO; timing begins with decoded
+    rows.
     """
     parser.add_argument("--rows", type=int, default=102_000, help="anchors of an image")
     parser.add_argument("--classes", type=int, default=80)
@@ -201,17 +207,19 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     The stages are those of `BatchPredictor`, one image after the other in one thread. Then all
     files go through `BatchPredictor`, whose threads read ahead, and in turn through a loop that
     reads a file and calls Detectron2's `DefaultPredictor`, which computes the plain model.
-    Without MODEL.WEIGHTS the weights are random, so that suppression has next to nothing to do,
+    Without MODEL.WEIGHTS the weights are random, and NMS has next to nothing to do,
     see `nms`.
     """
     add_run(parser)
     parser.add_argument(
         "--input", dest="images", type=Path, help="folder of image files; default: generated"
     )
-    parser.add_argument("--count", type=int, default=64, help="files, at most")
+    parser.add_argument("--count", type=int, default=64, help="maximum number of files")
     parser.add_argument("--batch", type=int, default=8, help="batch size of BatchPredictor")
-    parser.add_argument("--workers", type=int, default=2, help="threads that read")
-    parser.add_argument("--stages-only", action="store_true", help="no loop over DefaultPredictor")
+    parser.add_argument("--workers", type=int, default=2, help="threads that read files")
+    parser.add_argument(
+        "--stages-only", action="store_true", help="leave out the loop over DefaultPredictor"
+    )
     add_timing(parser, rounds=3)
 
 
@@ -224,10 +232,12 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     torch had allocated there.
     """
     add_run(parser)
-    parser.add_argument("--size", type=int, help="side of the images; default: the config's")
+    parser.add_argument(
+        "--size", type=int, help="side of the images in pixels; default: from the configuration"
+    )
     parser.add_argument("--batch", type=int, default=4, help="images per step")
     parser.add_argument("--boxes", type=int, default=8, help="boxes per image")
-    parser.add_argument("--steps", type=int, default=3, help="steps that are timed")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps")
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
 
 
@@ -244,7 +254,9 @@ def add_start(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--boxes", type=int, default=860_588)
     parser.add_argument("--polygons", action="store_true", help="annotations have polygons")
-    parser.add_argument("--folder", type=Path, help="keep the data set here, or take it from here")
+    parser.add_argument(
+        "--folder", type=Path, help="folder to keep the data set in and reuse it from"
+    )
     parser.add_argument("--rounds", type=int, default=1)
 
 
@@ -261,7 +273,9 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
         "--count", dest="images", type=int, default=118_287, help="images; default: as in train2017"
     )
     parser.add_argument("--boxes", type=int, default=860_588)
-    parser.add_argument("--folder", type=Path, help="keep the data set here, or take it from here")
+    parser.add_argument(
+        "--folder", type=Path, help="folder to keep the data set in and reuse it from"
+    )
     parser.add_argument("--file-latency", type=float, default=1.0, help="ms (1)")
     parser.add_argument("--network-latency", type=float, default=0.02, help="ms (0.02)")
     parser.add_argument("--bandwidth", type=float, default=25.0, help="GB/s of a machine (25)")
@@ -295,7 +309,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text.splitlines()[0], description=text)
         command.trains = name in ("data", "step", "start")
         add_arguments(command)
-        command.add_argument("--json", type=Path, help="write the report here too")
+        command.add_argument("--json", type=Path, help="also write the report to this file")
         add_overrides(command)
     return parser
 

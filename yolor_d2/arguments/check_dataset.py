@@ -1,17 +1,17 @@
-"""Find out what is wrong with a data set, before training does.
+"""Check a data set for errors before training.
 
     yolor-d2 check --train train.json images/ --val val.json images/
     yolor-d2 check --train data.yaml --val data.yaml
     yolor-d2 check --train VOC2012/ --json found.json --pictures found/
     yolor-d2 check --train train.json images/ --fix cleaned.json
 
-A data set is a COCO file and the folder of its images, a data.yaml or folder of YOLO's, or a folder
-of Pascal VOC's. Without --train and --val those of the configuration are checked. --fix writes a
-cleaned copy of the annotations to train on (of --val where that is given alone), and beside it the
-list of what was changed; the source is never touched.
+A data set is a COCO file and the folder of its images, a data.yaml or folder in YOLO format, or a
+folder in Pascal VOC format. Without --train and --val those of the configuration are checked. --fix
+writes a cleaned copy of the annotations to train on (of --val if only that is given), and beside it
+a list of the changes; the source is never modified.
 
 Exit status: 0 if there are no errors, 1 if there are some, or a warning with --strict; 2 if the
-command line makes no sense.
+command line is invalid.
 """
 
 from __future__ import annotations
@@ -32,19 +32,33 @@ def build_parser() -> argparse.ArgumentParser:
     parser.trains = True
     parser.add_argument("--train", **DATA, help="data set to train on").most = MOST_PATHS
     parser.add_argument("--val", **DATA, help="data set to evaluate on").most = MOST_PATHS
-    add_config_file(parser, "of size and anchors; run, path, or model zoo", default="yolor_p6.yaml")
-    parser.add_argument("--json", type=Path, help="file for every finding")
-    parser.add_argument("--pictures", type=Path, help="folder for pictures of the offenders")
-    parser.add_argument("--count", type=int, default=100, help="pictures of each data set, at most")
-    parser.add_argument("--fix", type=Path, metavar="OUT.json", help="file for a cleaned copy")
-    parser.add_argument("--strict", action="store_true", help="warnings count as errors")
+    add_config_file(
+        parser,
+        "configuration for size and anchors: run, path, or name in the model zoo",
+        default="yolor_p6.yaml",
+    )
+    parser.add_argument("--json", type=Path, help="JSON file for all findings")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of the affected images")
+    parser.add_argument(
+        "--count", type=int, default=100, help="maximum number of pictures for each data set"
+    )
+    parser.add_argument(
+        "--fix", type=Path, metavar="OUT.json", help="file for a cleaned copy of the annotations"
+    )
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes; default: %(default)s"
     )
-    parser.add_argument("--no-images", action="store_true", help="look at annotations alone")
-    parser.add_argument("--examples", type=int, default=3, help="findings shown of a kind")
-    parser.add_argument("--voc-zero-based", action="store_true", help="VOC corners count from 0")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--no-images", action="store_true", help="check only the annotations, not the image files"
+    )
+    parser.add_argument(
+        "--examples", type=int, default=3, help="number of findings to show of each kind"
+    )
+    parser.add_argument(
+        "--voc-zero-based", action="store_true", help="VOC pixel coordinates start at 0"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     add_overrides(parser)
     return parser
 

@@ -19,25 +19,25 @@ COCO_FILES = {"nargs": "+", "metavar": ("JSON", "FOLDER")}
 MOST_PATHS = 2  # of a data set
 # What --weights and others say in the help.
 KEY_HELP = {
-    "weights": ("FILE", "start from these (MODEL.WEIGHTS); a run stands for its best"),
+    "weights": ("FILE", "initial weights (MODEL.WEIGHTS); a run stands for its best weights"),
     "size": ("N", "longer side of the images in pixels (the four sizes of INPUT)"),
     "device": ("D", "cpu, cuda, or the number of a GPU (MODEL.DEVICE)"),
-    "batch": ("N", "images of an iteration (SOLVER.IMS_PER_BATCH), or of an evaluation's step"),
+    "batch": ("N", "images per iteration of training (SOLVER.IMS_PER_BATCH) or evaluation"),
     "epochs": ("N", "how long to train (SOLVER.MAX_EPOCHS)"),
-    "iou": ("X", "of two boxes with a greater IoU the better one stays"),
+    "iou": ("X", "IoU threshold of NMS (MODEL.YOLOR.NMS_THRESHOLD)"),
 }
 NO_CONFIGURATION = """\
 no configuration: which model, and how to train it? docs/models.md has them all
   on your data:      yolor-d2 train --config-file quick/fast_start.yaml \
 --train train.json images/ --val val.json images/
-  go on with a run:  yolor-d2 train output/mine --resume"""
+  resume a run:      yolor-d2 train output/mine --resume"""
 NO_MODEL = (
     "no model: give the folder of a run, such as output/mine, or --config-file NAME --weights FILE"
 )
 
 
 def new_parser(doc: str | None) -> CommandParser:
-    """A parser whose help is the docstring of a module as it stands."""
+    """A parser whose help is the docstring of a module, unchanged."""
     return CommandParser(
         prog=Path(sys.argv[0]).name,
         description=doc,
@@ -67,7 +67,7 @@ def add_config_file(
 
 def add_run(
     parser: argparse.ArgumentParser,
-    help_text: str = "folder of a run: its model",
+    help_text: str = "folder of a run, whose model is used",
     **options: object,
 ) -> None:
     """Add RUN, a positional, and --config-file; `use_run` makes one of them."""
@@ -93,7 +93,10 @@ def add_dataset(parser: argparse.ArgumentParser, name: str, help_text: str) -> a
     return action
 
 
-def add_overrides(parser: argparse.ArgumentParser, help_text: str = "pairs, anywhere") -> None:
+def add_overrides(
+    parser: argparse.ArgumentParser,
+    help_text: str = "keys of the configuration and their values, anywhere",
+) -> None:
     """Add keys of the configuration."""
     action = parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=help_text)
     action.completer = complete_key
@@ -138,7 +141,7 @@ def use_run(
     if given is not None and run is None:
         if args.config_file is not None:
             parser.error(f"{given!r} is no run, a folder with config.yaml, and no option is for it")
-        args.config_file = given  # a configuration, or nothing, which is told later
+        args.config_file = given  # a configuration, or nothing, which is reported later
     if run is None and args.config_file is not None:
         run = find_run(args.config_file)
         args.config_file = args.config_file if run is None else str(run.config)

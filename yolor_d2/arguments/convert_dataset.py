@@ -1,10 +1,10 @@
-"""Write annotations of YOLO's or Pascal VOC's format as a COCO file.
+"""Convert annotations in YOLO or Pascal VOC format to COCO JSON.
 
     yolor-d2 convert-data data.yaml --split train --output train.json
     yolor-d2 convert-data VOC2012/ --split val --output val.json
 
-It prints the folder that the names of the images are relative to, and the command that trains on
-the file. Lines that cannot be read are an error, unless --skip leaves them out.
+It prints the folder to which the image names are relative, and the command to train on the file.
+Lines that cannot be read are an error unless --skip leaves them out.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("source", type=Path, help="data.yaml, YOLO folder, or VOC folder")
     parser.add_argument("--split", default="train", help="train, val or test; default: %(default)s")
     parser.add_argument("--output", type=Path, required=True, help="COCO file to write")
-    parser.add_argument("--names", type=Path, help="file with the names of the classes, one a line")
-    parser.add_argument("--skip", action="store_true", help="leave out what cannot be read")
-    parser.add_argument("--voc-zero-based", action="store_true", help="VOC corners count from 0")
+    parser.add_argument("--names", type=Path, help="file with the class names, one per line")
+    parser.add_argument("--skip", action="store_true", help="leave out lines that cannot be read")
+    parser.add_argument(
+        "--voc-zero-based", action="store_true", help="VOC pixel coordinates start at 0"
+    )
     return parser
 
 

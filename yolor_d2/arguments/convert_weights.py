@@ -1,4 +1,4 @@
-r"""Make weights of other programs readable for Detectron2.
+r"""Convert weights of other programs for use with Detectron2.
 
     yolor-d2 convert yolor-p6.pt --config-file yolor_p6_paper.yaml --output p6.pth
     yolor-d2 convert yolov4-csp.weights --config-file yolov4_csp.yaml \
@@ -7,9 +7,9 @@ r"""Make weights of other programs readable for Detectron2.
 
 SOURCE is a file of the authors' branches `paper` (yolor-*.pt) or `main` (yolor_*.pt), of YOLOv7
 (training files for yolov7_w6.yaml and the like, deploy files for yolov7_w6_deploy.yaml), of YOLOv5
-release 5, of darknet (*.weights), of this project, or safetensors. Nothing that it says is
-executed. Every tensor is accounted for; one that is missing or left over is an error.
-MODEL.WEIGHTS takes all these files too.
+release 5, of darknet (*.weights), of this project, or safetensors. No code in it is
+executed. Every tensor is accounted for; a missing or unused one is an error.
+MODEL.WEIGHTS accepts all these files too.
 """
 
 from __future__ import annotations
@@ -26,17 +26,21 @@ from .common import add_config_file, add_overrides, check_config, new_parser, us
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="file of weights")
-    add_config_file(parser, "path, or name in the model zoo; default: that of the run of SOURCE")
+    add_config_file(
+        parser, "path, or name in the model zoo; default: configuration of the run of SOURCE"
+    )
     parser.add_argument("--output", required=True, type=Path, help=".pth or .safetensors")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every name to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the names of all tensors to this file"
+    )
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="accept missing tensors (they stay random) and others",
+        help="accept missing tensors (they stay random) and unused ones",
     )
     add_overrides(
         parser,
-        "pairs; MODEL.YOLOR.NUM_CLASSES K keeps all but the class rows of the head",
+        "keys and values; MODEL.YOLOR.NUM_CLASSES K keeps all but the class rows of the head",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""What this installation consists of, to be pasted into a report of a problem.
+"""Versions and devices of this installation, to paste into a bug report.
 
 yolor-d2 env
 yolor-d2 env --json env.json
@@ -15,7 +15,7 @@ from .common import new_parser
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
-    parser.add_argument("--json", type=Path, help="write it to this file too")
+    parser.add_argument("--json", type=Path, help="also write it to this file")
     return parser
 
 

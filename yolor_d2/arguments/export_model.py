@@ -1,17 +1,17 @@
-r"""Write a model to a file that other runtimes read, and prove that it gives the same.
+r"""Export a model to a file for other runtimes, and verify that its results are the same.
 
     yolor-d2 export output/mine
     yolor-d2 export output/mine --output mine.onnx --input photos/
     yolor-d2 export --config-file yolor_p6_paper.yaml --weights yolor-p6.pt --output p6.onnx
 
-The format is that of the name: .onnx, .torchscript, .pt2 or .xml (OpenVINO), or what --format
-says; without --output the file goes beside the weights of the run. The finished file is run by its
+The suffix selects the format: .onnx, .torchscript, .pt2 or .xml (OpenVINO); --format overrides it.
+Without --output the file is written beside the weights of the run. The finished file is run by its
 own runtime (onnxruntime, LibTorch, torch.export, OpenVINO) on noise of several shapes and on
 images, and compared with the model, in boxes and in masks and keypoints where it has them; a file
 that differs is deleted, and the exit status is 1.
-ONNX files are given to OpenVINO, OpenCV and TensorRT's parser too, where those are installed: a
-table says what each makes of the file, and --require makes it count. What was compared lies beside
-the file, in mine.onnx.json.
+ONNX files are also tried with OpenVINO, OpenCV and TensorRT's parser, where those are installed: a
+table shows the results, and --require makes them count. The comparison is recorded beside the file,
+in mine.onnx.json.
 """
 
 from __future__ import annotations
@@ -46,18 +46,20 @@ DEFAULT_OPSET, LAST_OPSET = 18, 23
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     add_run(parser)
-    parser.add_argument("--output", type=Path, help="the file")
+    parser.add_argument("--output", type=Path, help="file to write")
     parser.add_argument(
-        "--format", choices=list(FORMATS.values()), help="default: that of the name"
+        "--format", choices=list(FORMATS.values()), help="default: by the suffix of --output"
     )
     parser.add_argument(
-        "--no-nms", action="store_true", help="leave suppression to the user of the file"
+        "--no-nms",
+        action="store_true",
+        help="leave NMS out: the file gives decoded rows",
     )
     parser.add_argument(
         "--threshold",
         dest="score_threshold",
         type=float,
-        help="least score in the file; default: MODEL.YOLOR.CLASS_SCORE_THRESHOLDS where they are "
+        help="minimum score; default: MODEL.YOLOR.CLASS_SCORE_THRESHOLDS where they are "
         f"set, else MODEL.YOLOR.SCORE_THRESHOLD if given here, else {DEFAULT_THRESHOLD}",
     )
     parser.add_argument(
@@ -65,13 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="PIXELS",
         help="one number: length of the longer side of images, as INPUT.MIN_SIZE_TEST and "
-        "INPUT.MAX_SIZE_TEST, which are the default; two, height and width: the file takes nothing "
-        "but canvases of that size",
+        "INPUT.MAX_SIZE_TEST, which are the default; two, height and width: the file accepts only "
+        "canvases of that size",
     )
     parser.add_argument(
         "--half",
         action="store_true",
-        help="weights and network in float16; of OpenVINO's files the weights",
+        help="weights and network in float16; in OpenVINO files only the weights",
     )
     parser.add_argument(
         "--opset",
@@ -84,16 +86,18 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="RUNTIME",
-        help=f"delete an ONNX file that these do not take, of {', '.join(RUNTIMES)}",
+        help=f"delete an ONNX file that these runtimes reject; some of {', '.join(RUNTIMES)}",
     )
     add_paths(
         parser,
         "--input",
         dest="images",
         default=[],
-        help="files or folders to compare on; default: the test set of the config, or drawn scenes",
+        help="files or folders to compare on; default: the test set, or generated scenes",
     )
-    parser.add_argument("--count", type=int, default=4, help="at most so many of the images")
+    parser.add_argument(
+        "--count", type=int, default=4, help="maximum number of images to compare on"
+    )
     add_keys(parser, "weights", "iou")
     add_overrides(parser)
     return parser
@@ -103,7 +107,7 @@ def default_output(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     """A file beside the weights of a run, named like them."""
     weights = overridden_weights(args.opts)
     if args.run is None and not is_model(args.config_file):
-        return Path("model.onnx")  # there is no such configuration, which is told later
+        return Path("model.onnx")  # there is no such configuration, which is reported later
     if args.run is None or not weights:
         parser.error("--output is missing: the file to write")
     suffixes = {name: suffix for suffix, name in FORMATS.items()}
@@ -155,7 +159,7 @@ def check_format(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
     if args.format != "onnx":
         for name, given in (("opset", args.opset != DEFAULT_OPSET), ("require", args.require)):
             if given:
-                parser.error(f"--{name} is of ONNX files; the format is {args.format!r}")
+                parser.error(f"--{name} is for ONNX files; the format is {args.format!r}")
     if args.format == "openvino" and args.output.suffix != ".xml":
         parser.error(
             f"--output is {str(args.output)!r}, expected .xml for OpenVINO, by which it "

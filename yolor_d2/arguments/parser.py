@@ -83,7 +83,7 @@ class CommandParser(argparse.ArgumentParser):
     def parse_intermixed_args(self, args: Sequence[str] | None = None, namespace: Any = None):
         return self.parse_args(args, namespace)
 
-    # ---- What the command knows
+    # ---- Options of the command
 
     def takes_keys(self) -> bool:
         return any(action.dest == "opts" for action in self._actions)
@@ -110,7 +110,7 @@ class CommandParser(argparse.ArgumentParser):
         near = [x for x in known if x.startswith(name)] or nearest(name, known)
         if near:
             return f"unknown option {shown!r}; did you mean --{near[0]}?"
-        return f"unknown option {shown!r}; `{self.prog} --help` lists what there is"
+        return f"unknown option {shown!r}; `{self.prog} --help` lists all options"
 
     def describe_unknown_word(self, word: str) -> str:
         """The message for a word that is neither option nor value nor key."""
@@ -254,7 +254,7 @@ class _Words:
         path = str(Path(self.folder.get("project", "output")) / self.folder.get("name", ""))
         target = self.parser.folder
         if not target:
-            self.parser.error("--project and --name name a folder; here --output says where")
+            self.parser.error("--project and --name name a folder; here --output sets the place")
         (self.options if target.startswith("-") else self.pairs).extend([target, path])
 
     # ---- Values of options

@@ -1,4 +1,4 @@
-r"""Draw the implicit knowledge that a model has learned.
+r"""Draw the implicit knowledge of a trained model.
 
     yolor-d2 implicit output/mine --output output/implicit
     yolor-d2 implicit output/mine --output output/implicit --input photos/
@@ -32,9 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     add_run(parser)
     add_keys(parser, "weights")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the pictures")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
     add_paths(parser, "--input", dest="images", default=[], help="files and folders")
-    parser.add_argument("--count", type=int, default=16, help="use at most so many images")
+    parser.add_argument("--count", type=int, default=16, help="maximum number of images")
     add_overrides(parser)
     return parser
 

@@ -1,4 +1,4 @@
-r"""Detect objects in images, folders of images, videos, or what a camera sees.
+r"""Detect objects in images, folders of images, videos, or camera streams.
 
     yolor-d2 predict output/mine photo.jpg folder/ video.mp4
     yolor-d2 predict output/mine photos/ --output found/ --csv found.csv --threshold 0.4
@@ -7,9 +7,9 @@ r"""Detect objects in images, folders of images, videos, or what a camera sees.
 Inputs are images, videos, folders of both, patterns such as "photos/*.jpg", addresses such as
 rtsp://camera/stream, or the number of a camera. Drawn copies go to the output folder; --json,
 --coco-json, --csv, --yolo-txt and --crops write the detections as well (or, without --output,
-alone). Without all of these, drawn copies go to predictions/, predictions_2/ and so on. Everything
-is written as it comes: after Ctrl-C or a crash the same command with --resume goes on, and ends
-with the same files. --tile looks at large images piece by piece.
+alone). Without all of these, drawn copies go to predictions/, predictions_2/ and so on. Results
+are written as they are computed: after Ctrl-C or a crash the same command with --resume continues,
+and gives the same files. --tile processes large images in tiles.
 """
 
 from __future__ import annotations
@@ -56,26 +56,24 @@ def build_parser() -> argparse.ArgumentParser:
         help="images, videos, folders, patterns, addresses, cameras",
     )
     action.completer = complete_file_or_key
-    add_paths(parser, "--input", type=str, default=[], help="the same")
+    add_paths(parser, "--input", type=str, default=[], help="inputs, as above")
     add_keys(parser, "weights", "size", "device", "iou")
-    add_outputs(parser.add_argument_group("what is written"))
-    parser.add_argument("--resume", action="store_true", help="go on where it was interrupted")
+    add_outputs(parser.add_argument_group("outputs"))
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
     parser.add_argument(
-        "--overwrite", action="store_true", help="start anew, whatever another command has written"
+        "--overwrite", action="store_true", help="start again and replace existing output"
     )
-    parser.add_argument("--batch", dest="batch_size", type=int, default=8, help="images at a time")
-    parser.add_argument("--classes", nargs="+", help="names or numbers of those to report")
-    parser.add_argument("--frames", type=int, help="most frames of a video or camera to look at")
+    parser.add_argument("--batch", dest="batch_size", type=int, default=8, help="batch size")
+    parser.add_argument("--classes", nargs="+", help="names or numbers of the classes to report")
+    parser.add_argument("--frames", type=int, help="maximum number of frames of a video or camera")
+    parser.add_argument("--stride", type=int, default=1, help="process every N-th frame of a video")
     parser.add_argument(
-        "--stride", type=int, default=1, help="of a video look at every so many frames"
-    )
-    parser.add_argument(
-        "--track", action="store_true", help="give objects identities over the frames of a video"
+        "--track", action="store_true", help="track objects over the frames of a video"
     )
     parser.add_argument(
         "--tile",
         type=int,
-        help="side in pixels of tiles in which images are looked at; also reads images above "
+        help="side in pixels of the tiles in which images are processed; also reads images above "
         "INPUT.MAX_PIXELS",
     )
     parser.add_argument(
@@ -88,47 +86,51 @@ def build_parser() -> argparse.ArgumentParser:
         "--tile-whole",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="also look at the whole image, for objects larger than the overlap; where objects are "
+        help="also process the whole image, for objects larger than the overlap; where objects are "
         "then smaller than those trained on, it adds false boxes; default: no",
     )
     parser.add_argument(
         "--threshold",
         type=float,
-        help=f"least score to report; {DEFAULT_THRESHOLD}, or none beside --thresholds",
+        help=f"minimum score to report; {DEFAULT_THRESHOLD}, or none beside --thresholds",
     )
     parser.add_argument(
         "--thresholds",
         type=Path,
-        help="report.json of an evaluation: report what exceeds the best threshold of its class",
+        help="report.json with the best threshold of each class, above which to report",
     )
     add_overrides(parser)
     return parser
 
 
 def add_outputs(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--output", type=Path, help="folder for drawn images and videos")
     group.add_argument(
-        "--no-labels", dest="labels", action="store_false", help="draw boxes without words"
+        "--output", type=Path, help="folder for images and videos with drawn detections"
     )
-    group.add_argument("--line-width", type=int, help="of drawn boxes, in pixels")
     group.add_argument(
-        "--json", type=Path, help="file for the detections; lines of JSON if it ends in .jsonl"
+        "--no-labels", dest="labels", action="store_false", help="draw boxes without labels"
     )
-    group.add_argument("--csv", type=Path, help="file for a table, one line a detection")
+    group.add_argument("--line-width", type=int, help="line width of drawn boxes, in pixels")
+    group.add_argument(
+        "--json", type=Path, help="JSON file for the detections; JSON lines if it ends in .jsonl"
+    )
+    group.add_argument("--csv", type=Path, help="CSV file with one row per detection")
     group.add_argument(
         "--coco-json",
         type=Path,
-        help="file for COCO results; FILE.images.json beside it says what each image_id is",
+        help="file for COCO results; FILE.images.json beside it lists the image of each image_id",
     )
     group.add_argument(
         "--coco-images",
         type=Path,
-        help="annotation file whose ids of images and classes the COCO results are to have",
+        help="annotation file whose image and category ids the COCO results use",
     )
     group.add_argument(
-        "--yolo-txt", type=Path, help="folder for labels in YOLO's format, a file an image or frame"
+        "--yolo-txt",
+        type=Path,
+        help="folder for labels in YOLO format, one file per image or frame",
     )
-    group.add_argument("--crops", type=Path, help="folder for the pixels of each box")
+    group.add_argument("--crops", type=Path, help="folder for a crop of each box")
 
 
 def take_inputs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -162,7 +164,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     take_inputs(parser, args)
     use_run(parser, args)
     if not args.input:
-        parser.error("nothing to look at: give files, folders, patterns, or a camera's number")
+        parser.error("no input: give files, folders, patterns, or a camera's number")
     if not any((args.output, args.json, args.coco_json, args.csv, args.yolo_txt, args.crops)):
         args.output = default_output(anew=not (args.resume or args.overwrite))
         tell(parser, args, f"--output {args.output}")
@@ -172,7 +174,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.coco_images is not None and args.coco_json is None:
         parser.error("--coco-images belongs to --coco-json")
     if args.resume and args.overwrite:
-        parser.error("--resume goes on and --overwrite starts anew: give one of them")
+        parser.error("--resume continues and --overwrite starts again: give one of them")
     for option, value in (
         ("--batch", args.batch_size),
         ("--frames", args.frames),

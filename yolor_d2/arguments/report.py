@@ -8,8 +8,8 @@ r"""Report on an evaluation, or compare two, on one page.
 
 A run is a folder, OUTPUT_DIR of an evaluation or a training; or, in a comparison, a report.json.
 Two runs are compared on the images that both were evaluated on.
-The first form writes report.html and report.json into the folder once more, from the detections
-there. docs/report.md says what the parts mean.
+The first form writes report.html and report.json into the folder again, from the detections
+there. docs/report.md explains the parts.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ REPORT_FILE = "report.json"
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     parser.add_argument(
-        "runs", nargs="*", metavar="RUN", type=run_folder, help="one to report on, two to compare"
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        type=run_folder,
+        help="one run to report on, or two to compare",
     )
     parser.add_argument(
         "--names",
         nargs=2,
         metavar=("FIRST", "SECOND"),
-        help="what to call the two runs; default: their folders",
+        help="names for the two runs; default: their folders",
     )
     parser.add_argument("--results", type=Path, help="COCO results, in place of a run")
     parser.add_argument(
@@ -44,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs=2,
         type=Path,
         metavar=("JSON", "FOLDER"),
-        help="COCO annotations and images that --results is about",
+        help="COCO annotations and images of --results",
     )
     parser.add_argument(
         "--output", type=Path, help="folder of the report of --results; file of a comparison"

@@ -8,7 +8,7 @@ r"""Train the rows of a table of the paper with the same seeds and budget, and c
 TABLE is 1 to 8, A1 or A2, or T: tasks on one representation, which the paper does not have. "toy"
 trains the rows' networks, made small, on a generated data set;
 "bccd" the small network with the implicit knowledge of each row on a small data set of yours;
-"coco" the rows as the paper has them. Called again, it goes on where it was stopped; rows that
+"coco" the rows of the paper unchanged. Called again, it resumes where it stopped; rows that
 tables have in common are trained once.
 """
 
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_dataset(parser, "val", "COCO annotations and images to evaluate on")
     parser.add_argument("--output", type=Path, default=Path("output/ablations"))
     parser.add_argument("--num-gpus", type=int, default=1)
-    add_overrides(parser, "pairs for all rows, anywhere")
+    add_overrides(parser, "keys and values for all rows, anywhere")
     return parser
 
 

@@ -17,8 +17,8 @@ from .common import new_parser
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     parser.add_argument("run", metavar="RUN", type=run_folder, help="OUTPUT_DIR of the run")
-    parser.add_argument("--count", type=int, default=12, help="pictures of detections")
-    parser.add_argument("--threshold", type=float, default=0.3, help="least score that is drawn")
+    parser.add_argument("--count", type=int, default=12, help="number of pictures with detections")
+    parser.add_argument("--threshold", type=float, default=0.3, help="minimum score to draw")
     return parser
 
 

@@ -4,11 +4,11 @@
     yolor-d2 split data.yaml --val 0.1 --test 0.1 --output parts/
     yolor-d2 split all.json images/ --groups "^(.*)_frame" --output parts/
 
-Each part gets its fraction of the boxes of every class, as far as that goes. Images of one group
-stay together, as those of one video or one patient must: --groups is a regular expression, and the
-text that it finds in the name of an image, in its first parentheses if it has some, names the
-group; --group-key is a key of the image entries. Copies of one file stay together too. The images
-stay where they are; train.json, val.json and test.json are written.
+Each part gets its fraction of the boxes of every class, as nearly as possible. Images of one group
+stay together, for example those of one video or one patient: --groups is a regular expression
+whose match in the name of an image, or its first group in parentheses, names the group; --group-key
+is a key of the image entries. Copies of one file stay together too. The images stay where they are;
+train.json, val.json and test.json are written.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--val", type=float, default=0.2, help="fraction to validate with; default: %(default)s"
     )
     parser.add_argument("--test", type=float, default=0.0, help="fraction to test with")
-    parser.add_argument("--groups", metavar="PATTERN", help="what images of a group share")
+    parser.add_argument(
+        "--groups", metavar="PATTERN", help="regular expression for the group in image names"
+    )
     parser.add_argument("--group-key", metavar="KEY", help="key of the image entries, instead")
-    parser.add_argument("--seed", type=int, default=0, help="another one splits otherwise")
-    parser.add_argument("--overwrite", action="store_true", help="write over parts that are there")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite existing parts")
     return parser
 
 

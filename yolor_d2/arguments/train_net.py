@@ -34,31 +34,31 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of Detectron2's own scripts, and the data sets."""
     parser = new_parser(__doc__)
     parser.trains, parser.folder, parser.batch_key = True, "OUTPUT_DIR", "SOLVER.IMS_PER_BATCH"
-    add_run(parser, "folder of a run to go on with, or to evaluate")
+    add_run(parser, "folder of a run to resume or to evaluate")
     add_dataset(parser, "train", "COCO annotations and images to train on")
     add_dataset(parser, "val", "COCO annotations and images to evaluate on")
     add_keys(parser, "weights", "epochs", "batch", "size", "device")
     folder = parser.add_mutually_exclusive_group()
-    folder.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
+    folder.add_argument("--resume", action="store_true", help="resume the run in OUTPUT_DIR")
     folder.add_argument(
-        "--overwrite", action="store_true", help="delete the run in OUTPUT_DIR and train anew"
+        "--overwrite", action="store_true", help="delete the run in OUTPUT_DIR and train again"
     )
     parser.add_argument(
         "--keep-last",
         type=int,
         metavar="N",
-        help="numbered checkpoints to keep, the newest ones (SOLVER.KEEP_LAST); 0 keeps all",
+        help="number of newest checkpoints to keep (SOLVER.KEEP_LAST); 0 keeps all",
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of each machine")
-    parser.add_argument("--num-machines", type=int, default=1, help="machines that train together")
+    parser.add_argument("--num-machines", type=int, default=1, help="number of machines")
     parser.add_argument(
         "--machine-rank", type=int, default=0, help="number of this machine, from 0"
     )
     parser.add_argument(
         "--dist-url",
         default="auto",
-        help="where processes meet, as tcp://HOST:PORT of the machine 0; auto is a free port of "
+        help="rendezvous address, tcp://HOST:PORT of machine 0; auto is a free port of "
         "this machine",
     )
     add_overrides(parser)
@@ -79,7 +79,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     if anew and given is not None and args.run is not None and not folder_given:
         parser.error(
-            f"{given!r} is a run: --resume goes on with it, --overwrite deletes it and trains "
+            f"{given!r} is a run: --resume continues it, --overwrite deletes it and trains "
             "anew, OUTPUT_DIR and another folder train anew beside it"
         )
     return args

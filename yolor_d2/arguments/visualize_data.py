@@ -1,4 +1,4 @@
-r"""Draw training samples as the network sees them, with their boxes: a picture for each batch.
+r"""Draw training samples as the network sees them, with their boxes: one picture per batch.
 
     yolor-d2 samples --config-file yolor_p6.yaml --train train.json images/ \
         --output output/samples
@@ -22,7 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_run(parser, "folder of a run: its configuration")
     add_dataset(parser, "train", "COCO annotations and images")
     parser.add_argument("--output", type=Path, required=True, help="folder of the pictures")
-    parser.add_argument("--count", type=int, default=16, help="samples to draw, in whole batches")
+    parser.add_argument(
+        "--count", type=int, default=16, help="number of samples to draw, in whole batches"
+    )
     parser.add_argument("--start", type=int, default=0, help="iteration of the first batch")
     add_overrides(parser)
     return parser

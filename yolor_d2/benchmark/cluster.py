@@ -52,7 +52,7 @@ class FarFileSystem:
     Attributes:
         folder: whose files are far away.
         latency: seconds.
-        questions: how often a file was asked for or opened.
+        questions: how often a file was looked up or opened.
     """
 
     folder: Path

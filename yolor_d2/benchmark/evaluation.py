@@ -1,4 +1,4 @@
-"""Images per second of an evaluation in COCO's figures, and where its time goes."""
+"""Images per second of an evaluation in COCO's metrics, and where its time goes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODEL_STAGES = {
     "detect": "post-processing",
     "forward_inference": "post-processing",
 }
-STAGES = ["read and resize", "network", "post-processing", "collect detections", "COCO's figures"]
+STAGES = ["read and resize", "network", "post-processing", "collect detections", "COCO's metrics"]
 
 
 def run(args: argparse.Namespace) -> Report:

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> Report:
     settings = {
         "model": cfg.MODEL.YOLOR.VARIANT,
         "size": size,
-        "suppression in the file": suppress,
+        "NMS in the file": suppress,
         "fused": cfg.MODEL.INFERENCE.FUSE,
         "channels last": cfg.MODEL.INFERENCE.CHANNELS_LAST,
         "rounds": args.rounds,

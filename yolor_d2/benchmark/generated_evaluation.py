@@ -1,4 +1,4 @@
-"""CPU seconds of COCO's figures and of the report for generated detections, beside others.
+"""CPU seconds of COCO's metrics and of the report for generated detections, beside others.
 
 Every image has about 7 objects, some of them crowd regions, and a number of detections, of which
 60 % lie near an object; their classes spread more than those of a trained model. Nothing is drawn,
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> Report:
             "figures": lambda: evaluate_with(
                 COCOEvaluator(NAME, output_dir=str(results.parent)), batches
             ),
-            "report with the figures kept": lambda: make_report(source, folder / "report.json"),
+            "report with the metrics kept": lambda: make_report(source, folder / "report.json"),
             "pycocotools": lambda: evaluate_with_pycocotools(annotations, results),
         }
         if StockCOCOEvaluator is not None:
@@ -181,7 +181,7 @@ def run(args: argparse.Namespace) -> Report:
             "": way,
             "CPU s": statistics.median(seconds[way]),
             "AP": result["AP"],
-            # Of the six figures; NaN or None, where nothing counts, in both.
+            # Of the six metrics; NaN or None, where nothing counts, in both.
             "equal to 1e-9": all(
                 result[x] is None or math.isnan(result[x])
                 if math.isnan(expected[x])

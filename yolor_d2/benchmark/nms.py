@@ -1,4 +1,4 @@
-"""Time of suppression on generated rows, beside torchvision's own on the best 30,000 candidates."""
+"""Time of NMS on generated rows, beside torchvision's own on the best 30,000 candidates."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class Stages:
             spent[:] = 0.0, 0.0
 
     def rows(self, per: int, unit: str) -> list[dict]:
-        """A row of the report for each stage, with its share of the sum of all."""
+        """A row of the report for each stage, with its fraction of the sum of all."""
         sums = {name: statistics.median(x.counted) for name, x in self.samples.items()}
         total = sum(sums.values()) or 1.0
         return [

@@ -81,7 +81,7 @@ class YOLORCheckpointer(DetectionCheckpointer):
 
         Raises:
             FloatingPointError: when a value is not finite; nothing is written.
-            OSError: when the file cannot be written; earlier checkpoints stay as they are.
+            OSError: when the file cannot be written; earlier checkpoints stay unchanged.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -94,7 +94,8 @@ class YOLORCheckpointer(DetectionCheckpointer):
     def save_weights(self, name: str, **kwargs: Any) -> None:
         """Write `name`.pth with the weights alone, for use; errors as of `save`.
 
-        A third of the size, as optimiser and raw weights stay away. A run does not go on from it.
+        A third of the size, as optimiser and raw weights stay away. A run cannot be resumed from
+        it.
         """
         if self.save_dir and self.save_to_disk:
             self.write(name, {}, kwargs)
@@ -132,7 +133,7 @@ class YOLORCheckpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         if self.save_dir and self.save_to_disk:
             remove_temporaries(Path(self.save_dir))
-        if resume and self.has_checkpoint():  # a run goes on with exactly its own weights
+        if resume and self.has_checkpoint():  # a run resumes with exactly its own weights
             self.strict, self.partial = True, False
         return super().resume_or_load(path, resume=resume)
 

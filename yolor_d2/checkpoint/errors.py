@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class WeightsFileError(ValueError):
-    """A refused file; the message names it, what was found in it and what was expected."""
+    """A refused file; the message names it, its content and what was expected."""
 
 
 @contextmanager

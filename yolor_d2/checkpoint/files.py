@@ -32,7 +32,7 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def find_fault(path: Path) -> str | None:
-    """Why a run cannot go on from a file; None when it can.
+    """Why a run cannot be resumed from a file; None when it can.
 
     Every byte is compared with the checksums in the file.
     """
@@ -48,9 +48,8 @@ def find_fault(path: Path) -> str | None:
         return f"{type(error).__name__}: {error}".splitlines()[0]
     missing = {"model", "trainer", "iteration"} - set(content)
     if missing == {"trainer"}:
-        return (
-            f"it holds weights alone, for use; the training goes on from {numbered_name(content)}"
-        )
+        checkpoint = numbered_name(content)
+        return f"it holds only weights, for inference; the training resumes from {checkpoint}"
     return f"it holds no {', '.join(sorted(missing))}" if missing else None
 
 
@@ -60,7 +59,7 @@ def numbered_name(content: dict) -> str:
 
 
 def find_state_beside(path: Path) -> Path:
-    """The checkpoint that a training goes on from, for a file that may hold weights alone.
+    """The checkpoint that a training resumes from, for a file that may hold weights alone.
 
     Final weights carry no state of the training, which lies in the numbered checkpoint beside them.
 
@@ -72,7 +71,7 @@ def find_state_beside(path: Path) -> Path:
         if "trainer" in content:
             return path
         beside = path.with_name(numbered_name(content))
-    except Exception:  # whatever is wrong with it is told by `find_fault`
+    except Exception:  # whatever is wrong with it is reported by `find_fault`
         return path
     return beside if beside.is_file() else path
 
@@ -142,7 +141,7 @@ def find_resumable(folder: Path) -> Path | None:
             "To start anew, give another OUTPUT_DIR or --overwrite"
         )
     newest = max(whole, key=read_iteration)
-    logger.warning("Going on from %s, the newest whole checkpoint", newest)
+    logger.warning("Resuming from %s, the newest intact checkpoint", newest)
     return newest
 
 

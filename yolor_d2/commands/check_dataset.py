@@ -74,7 +74,7 @@ def open_sources(args: argparse.Namespace, cfg: CfgNode) -> list[Source]:
 
 
 def input_settings(cfg: CfgNode) -> InputSettings:
-    """What a configuration says about the boxes that it can learn."""
+    """Which boxes a configuration can learn."""
     variant = variant_from_config(cfg)
     with torch.device("meta"):  # strides alone
         strides = build_backbone(variant, 3).strides

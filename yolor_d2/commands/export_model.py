@@ -111,7 +111,7 @@ def describe_file(path: Path, report: dict) -> str:
     what = "detections" if about["suppression"]["in_graph"] else "rows"
     kind = f"{about['format']}, opset {about['opset']}" if "opset" in about else about["format"]
     least = about["suppression"]["score_thresholds"]
-    scores = f"scores above {least}" if what == "detections" else "without suppression"
+    scores = f"scores above {least}" if what == "detections" else "without NMS"
     return (
         f"{names}: {sum(x['bytes'] for x in parts) / 2**20:.1f} MiB, {kind}, {about['weights']}, "
         f"{scores}; {sum(x[what] for x in checks)} {what} of "

@@ -40,10 +40,10 @@ logger = logging.getLogger("yolor_d2.predict")
 def text_outputs(args: argparse.Namespace) -> dict[str, Path]:
     """Text files to write, by name."""
     given = {"json": args.json, "coco": args.coco_json, "csv": args.csv}
-    found = {name: path for name, path in given.items() if path is not None}
-    if "coco" in found and is_regular(args.coco_json):
-        found["images"] = images_table(args.coco_json)
-    return found
+    chosen = {name: path for name, path in given.items() if path is not None}
+    if "coco" in chosen and is_regular(args.coco_json):
+        chosen["images"] = images_table(args.coco_json)
+    return chosen
 
 
 def open_text(
@@ -66,14 +66,14 @@ def open_text(
 
 
 def folder_outputs(args: argparse.Namespace, style: dict[str, Any]) -> list[Any]:
-    found: list[Any] = []
+    writers: list[Any] = []
     if args.output is not None:
-        found.append(DrawnImages(args.output, **style))
+        writers.append(DrawnImages(args.output, **style))
     if args.crops is not None:
-        found.append(Crops(args.crops))
+        writers.append(Crops(args.crops))
     if args.yolo_txt is not None:
-        found.append(YoloLabels(args.yolo_txt))
-    return found
+        writers.append(YoloLabels(args.yolo_txt))
+    return writers
 
 
 def state_file(args: argparse.Namespace) -> Path | None:
@@ -122,7 +122,7 @@ def begin_state(
     path = state_file(args)
     if path is None:
         if args.resume:
-            raise ValueError("--resume goes on with files and folders, not with devices")
+            raise ValueError("--resume applies to files and folders, not to devices")
         return None, False
     arguments = state.describe_arguments(vars(args), sources, cfg.dump(), cfg.MODEL.WEIGHTS)
     progress = state.State(path, arguments)
@@ -185,11 +185,11 @@ def main(args: argparse.Namespace) -> int:
                 return say_stopped(stop, stopped.where, None if live else progress)
             finally:
                 if live and progress is not None:
-                    progress.save(finished=True)  # nobody can go on with it
+                    progress.save(finished=True)  # it cannot be resumed
     except OSError as error:
         if error.errno not in NO_SPACE or progress is None or live:
             raise
-        text = f"{error.strerror}; --resume goes on when there is room"
+        text = f"{error.strerror}; --resume continues when there is room"
         raise OSError(error.errno, text, error.filename) from error
     if progress is not None:
         progress.save(finished=True, failures=run.failures)
@@ -200,7 +200,7 @@ def main(args: argparse.Namespace) -> int:
 def say_stopped(stop: state.StopSignals, where: str, progress: state.State | None) -> int:
     """Tell that a signal ended the command, and whether it can go on; returns the exit status."""
     assert stop.received is not None
-    hint = "" if progress is None else "; --resume goes on"
+    hint = "" if progress is None else "; --resume continues"
     name = stop.received.name
     logger.info("Stopped by %s %s: what is written is whole%s", name, where, hint)
     return 128 + stop.received

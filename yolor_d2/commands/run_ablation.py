@@ -122,7 +122,7 @@ def train(folder: Path, num_gpus: int, bar: tqdm) -> None:
 
 
 def final_results(folder: Path) -> dict[str, float]:
-    """Figures of the last evaluation of a finished run.
+    """Metrics of the last evaluation of a finished run.
 
     Raises:
         ValueError: when it has none.
@@ -136,7 +136,7 @@ def final_results(folder: Path) -> dict[str, float]:
 
 
 def is_summary(name: str) -> bool:
-    """Whether a figure such as "segm/AP50" is of all objects: no single class, no range of sizes
+    """Whether a metric such as "segm/AP50" is of all objects: no single class, no range of sizes
     and no stricter overlap."""
     metric = name.partition("/")[2]
     return "-" not in metric and metric not in ("AP75", "APs", "APm", "APl")

@@ -25,7 +25,7 @@ INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 def describe(error: BaseException) -> str:
     """The message of an error in one line.
 
-    A KeyError prints its message with quotes, an OSError its number, and torch's messages go on
+    A KeyError prints its message with quotes, an OSError its number, and torch's messages end
     with hints for programmers.
     """
     text: object = error

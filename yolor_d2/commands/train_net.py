@@ -74,7 +74,7 @@ def choose_folder(cfg: CfgNode, args: argparse.Namespace, notes: list[str]) -> N
     elsewhere = given is not None and run is not None and run.resolve() != Path(given).resolve()
     if elsewhere and args.resume:
         notes.append(
-            f"--resume goes on in OUTPUT_DIR {given!r}, as the command line says, not in "
+            f"--resume continues in OUTPUT_DIR {given!r}, as the command line says, not in "
             f"{str(run)!r}, where the configuration of a run lies"
         )
     elif run is not None and not elsewhere and run.resolve() != Path(cfg.OUTPUT_DIR).resolve():
@@ -83,7 +83,7 @@ def choose_folder(cfg: CfgNode, args: argparse.Namespace, notes: list[str]) -> N
             f"{cfg.OUTPUT_DIR!r}, as that says"
         )
     cfg.OUTPUT_DIR = given or str(run or cfg.OUTPUT_DIR)
-    # A run that is alive is told by `locked`, with its process.
+    # A live run is reported by `locked`, with its process.
     is_meant = args.eval_only or args.resume or args.overwrite
     if not is_meant and not is_locked(Path(cfg.OUTPUT_DIR)):
         refuse_other_run(Path(cfg.OUTPUT_DIR))
@@ -142,7 +142,7 @@ def make_room(cfg: CfgNode) -> list[str]:
 def start_log(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Log file and screen, and what Detectron2 sets up beside them."""
     rank = comm.get_rank()
-    # The same calls as the runtime's own, which then leave the screen as it is.
+    # The same calls as the runtime's own, which then leave the screen unchanged.
     loggers = [
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="fvcore"),
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank),
@@ -177,8 +177,8 @@ def train_or_evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict | None:
         trainer = Trainer(cfg)
         if args.resume and comm.is_main_process() and not trainer.checkpointer.has_checkpoint():
             logger.warning(
-                "--resume: OUTPUT_DIR %r has no checkpoint to go on from; the training starts from "
-                "%s",
+                "--resume: OUTPUT_DIR %r has no checkpoint to resume from; the training starts "
+                "from %s",
                 *(cfg.OUTPUT_DIR, cfg.SOLVER.CONTINUE_FROM or "its beginning"),
             )
         trainer.resume_or_load(resume=args.resume)

@@ -19,7 +19,7 @@ def add_network_keys(cfg: CfgNode) -> None:
 
     # ---- Network
     # A row of yolor_d2.networks.VARIANTS, and what differs from it: "", [] and 0 change nothing.
-    # docs/models.md has an example of a network of one's own.
+    # docs/models.md has an example of a custom network.
     cfg.MODEL.YOLOR = CfgNode()
     # Name of the row.
     cfg.MODEL.YOLOR.VARIANT = "yolor_p6"
@@ -43,9 +43,9 @@ def add_network_keys(cfg: CfgNode) -> None:
     # Where the CSP blocks of the backbone join their branches: "first" (P6 family) or "last",
     # after another 1x1 convolution (CSP family).
     cfg.MODEL.YOLOR.CSP_FUSION = ""
-    # Between stages, and on the way up the neck unless NECK_DOWNSAMPLE says otherwise: "conv",
-    # "csp", "mp" or "max_pool". It gives the width of the stage that follows ("next"), or keeps
-    # that of the stage before ("same").
+    # Between stages, and on the bottom-up path of the neck unless NECK_DOWNSAMPLE says otherwise:
+    # "conv", "csp", "mp" or "max_pool". It gives the width of the stage that follows ("next"), or
+    # keeps that of the stage before ("same").
     cfg.MODEL.YOLOR.DOWNSAMPLE = ""
     cfg.MODEL.YOLOR.DOWNSAMPLE_WIDTH = ""
     # Pyramid pooling on the deepest map: ["csp"], ["csp", more convolution pairs], ["sppcspc"],
@@ -58,15 +58,15 @@ def add_network_keys(cfg: CfgNode) -> None:
     # each level; [] leaves that to the row or the kind.
     cfg.MODEL.YOLOR.NECK_BLOCK = ""
     cfg.MODEL.YOLOR.NECK_HIDDEN = []
-    # As DOWNSAMPLE and DOWNSAMPLE_WIDTH, on the way up.
+    # As DOWNSAMPLE and DOWNSAMPLE_WIDTH, on the bottom-up path.
     cfg.MODEL.YOLOR.NECK_DOWNSAMPLE = ""
     cfg.MODEL.YOLOR.NECK_DOWNSAMPLE_WIDTH = ""
-    # On the way down: a 1x1 convolution on the backbone's maps ("conv") or "none", and which map is
-    # the first in a concatenation, "lateral_first" or "upsampled_first".
+    # On the top-down path: a 1x1 convolution on the backbone's maps ("conv") or "none", and which
+    # map is the first in a concatenation, "lateral_first" or "upsampled_first".
     cfg.MODEL.YOLOR.NECK_LATERAL = ""
     cfg.MODEL.YOLOR.NECK_ORDER = ""
-    # The way up joins what the blocks of the way down give ("block"), or that after its width was
-    # reduced for the next one ("reduced").
+    # The bottom-up path joins what the blocks of the top-down path give ("block"), or that after
+    # its width was reduced for the next one ("reduced").
     cfg.MODEL.YOLOR.NECK_JOINS = ""
     # What ends the neck, to twice its width: "conv", "repconv" or "none".
     cfg.MODEL.YOLOR.NECK_OUTPUT = ""
@@ -103,8 +103,8 @@ def add_network_keys(cfg: CfgNode) -> None:
     # On every output of the head (the paper's iPR), no "concat"; "sizes" refines widths and heights
     # alone. "" takes the variant's.
     cfg.MODEL.YOLOR.IMPLICIT.PREDICTION_REFINEMENT = ""
-    # On every map of the neck's way down (FPN) and of its way up (PAN). "" takes the variant's,
-    # "none" in all published models.
+    # On every map of the neck's top-down path (FPN) and of its bottom-up path (PAN). "" takes the
+    # variant's, "none" in all published models.
     cfg.MODEL.YOLOR.IMPLICIT.TOP_DOWN = ""
     cfg.MODEL.YOLOR.IMPLICIT.BOTTOM_UP = ""
     # Spread of the initial values.
@@ -171,7 +171,7 @@ def add_network_keys(cfg: CfgNode) -> None:
     # Configuration that names its network, found as --config-file is; all else is the model's own.
     # "" is no teacher.
     cfg.MODEL.YOLOR.TEACHER.CONFIG = ""
-    # Its weights, which stay as they are; "" trains it along, in the same steps.
+    # Its weights, which stay fixed; "" trains it along, in the same steps.
     cfg.MODEL.YOLOR.TEACHER.WEIGHTS = ""
     # Weight of its boxes beside those of the ground truth, which is 1, ...
     cfg.MODEL.YOLOR.TEACHER.BOX = 1.0
@@ -216,7 +216,7 @@ def add_network_keys(cfg: CfgNode) -> None:
     cfg.MODEL.INFERENCE.DTYPE = "float32"
     # Compile backbone and head with torch.compile.
     cfg.MODEL.INFERENCE.COMPILE = False
-    # Shares of the image size of test-time augmentation (TEST.AUG.ENABLED) ...
+    # Fractions of the image size of test-time augmentation (TEST.AUG.ENABLED) ...
     cfg.TEST.AUG.SCALES = [1.0, 0.83, 0.67]
     # ... and whether each is mirrored.
     cfg.TEST.AUG.FLIPS = [False, True, False]

@@ -51,11 +51,11 @@ def add_run_keys(cfg: CfgNode) -> None:
     # Their longer side becomes INPUT.MAX_SIZE_TRAIN, and batches are squares. With RECT they are
     # rectangles that just hold images of like aspect ratio, and there are no mosaics.
     cfg.INPUT.RECT = False
-    # [[share of the run, share of the size], ...]: until then batches have that share of
+    # [[fraction of the run, fraction of the size], ...]: until then batches have that fraction of
     # INPUT.MAX_SIZE_TRAIN, in whole strides; [] is off.
     cfg.INPUT.SIZE_STEPS = []
     # Each batch gets a size of its own from [1 - x, 1 + x] times INPUT.MAX_SIZE_TRAIN, or times the
-    # share of it that INPUT.SIZE_STEPS gives.
+    # fraction of it that INPUT.SIZE_STEPS gives.
     cfg.INPUT.MULTI_SCALE = 0.0
     # Keep decoded images: "none", "ram" (shared by the workers of a process) or "disk".
     cfg.INPUT.CACHE = "none"
@@ -68,9 +68,9 @@ def add_run_keys(cfg: CfgNode) -> None:
     cfg.INPUT.AUGMENT.MOSAIC = 1.0
     # ... and that a mosaic is one of nine instead.
     cfg.INPUT.AUGMENT.MOSAIC9 = 0.0
-    # Share of the run, at its end, that is trained without mosaic.
+    # Fraction of the run, at its end, that is trained without mosaic.
     cfg.INPUT.AUGMENT.MOSAIC_OFF = 0.0
-    # The same in epochs; 0 leaves MOSAIC_OFF as it is.
+    # The same in epochs; 0 leaves MOSAIC_OFF unchanged.
     cfg.INPUT.AUGMENT.MOSAIC_OFF_EPOCHS = 0
     # Probability that a mosaic is blended with another one.
     cfg.INPUT.AUGMENT.MIXUP = 0.0
@@ -79,7 +79,7 @@ def add_run_keys(cfg: CfgNode) -> None:
     cfg.INPUT.AUGMENT.PASTE_IN = 0.0
     # The image is scaled by a factor from [1 - SCALE, 1 + SCALE] ...
     cfg.INPUT.AUGMENT.SCALE = 0.5
-    # ... and shifted by up to this share of its size.
+    # ... and shifted by up to this fraction of its size.
     cfg.INPUT.AUGMENT.TRANSLATE = 0.5
     # It is turned, and sheared along either axis, by up to so many degrees ...
     cfg.INPUT.AUGMENT.DEGREES = 0.0
@@ -124,12 +124,12 @@ def add_run_keys(cfg: CfgNode) -> None:
     # Exponential moving average of the weights, which is evaluated and saved as "model".
     cfg.SOLVER.EMA = CfgNode()
     cfg.SOLVER.EMA.ENABLED = True
-    # Share of the old average in the new one.
+    # Fraction of the old average in the new one.
     cfg.SOLVER.EMA.DECAY = 0.9999
     # After u updates the decay is DECAY * (1 - exp(-u / RAMP)).
     cfg.SOLVER.EMA.RAMP = 2000
     # yolor-d2 train lowers them where the average, of 1 / (1 - DECAY) iterations, or its ramp would
-    # be longer than this share of the run, unless the command line gives one; 0 is off.
+    # be longer than this fraction of the run, unless the command line gives one; 0 is off.
     cfg.SOLVER.EMA.MAX_SHARE = 0.125
     # An iteration sums the gradients of as many batches as come closest to this number of images,
     # and decay is meant for this number; 0 is off: one batch. The reference has 64.
@@ -155,7 +155,7 @@ def add_run_keys(cfg: CfgNode) -> None:
 
     # ---- Further loggers
     cfg.TRAIN = CfgNode()
-    # "wandb" and "mlflow" get the figures too, beside metrics.json and tensorboard; [] is neither
+    # "wandb" and "mlflow" get the metrics too, beside metrics.json and tensorboard; [] is neither
     # (docs/training.md).
     cfg.TRAIN.LOGGERS = []
     # Project of W&B, experiment of MLflow.
@@ -176,7 +176,7 @@ def add_run_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.WARMUP_EPOCHS = 0
     # A warm-up in epochs has at least this many iterations.
     cfg.SOLVER.WARMUP_MIN_ITERS = 1000
-    # Any warm-up is at most this share of the run, unless the command line gives
+    # Any warm-up is at most this fraction of the run, unless the command line gives
     # SOLVER.WARMUP_ITERS; 0 is off.
     cfg.SOLVER.WARMUP_MAX_SHARE = 0.1
     # ... SOLVER.CHECKPOINT_PERIOD ...

@@ -1,4 +1,4 @@
-"""Processes, training figures and logging."""
+"""Processes, training metrics and logging."""
 
 from . import RUNTIME
 

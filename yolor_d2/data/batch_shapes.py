@@ -37,8 +37,8 @@ class BatchShapes:
         seed: of the sizes, >= 0.
         stride: frames that vary have sides that are multiples of this.
         steps: (end, share) pairs, ends rising. The regular longer side of the batches before `end`
-            is this share of `size`, to the nearest multiple of the stride; after all of them it is
-            `size`.
+            is this fraction of `size`, to the nearest multiple of the stride; after all of them it
+            is `size`.
         multi_scale: the longer side of a batch is drawn from [1 - x, 1 + x] times its regular one.
         order: with it frames are rectangles that just hold the images of their batch; without it
             squares.
@@ -64,7 +64,7 @@ class BatchShapes:
             )
 
     def scaled_size(self, fraction: float) -> int:
-        """That share of the longer side in whole strides, at least one."""
+        """That fraction of the longer side in whole strides, at least one."""
         return max(round(self.size * fraction / self.stride), 1) * self.stride
 
     def regular_size(self, batch: int) -> int:

@@ -81,7 +81,7 @@ class AugmentConfig:
 
 
 def check_image_size(item: dict, image: np.ndarray) -> None:
-    """Compare an image with what its annotation file says of it.
+    """Compare an image with its entry in the annotation file.
 
     Raises:
         ImageReadError: when the sizes differ, naming the file.
@@ -196,15 +196,15 @@ class TrainingDataset(Dataset):
         return self.original_sizes * (self.size / self.original_sizes.max(axis=1, keepdims=True))
 
     def box_sizes(self) -> torch.Tensor:
-        """(M, 2) float32 widths and heights of all boxes, in pixels of the images as they are
-        read."""
+        """(M, 2) float32 widths and heights of all boxes, in pixels of the original
+        images."""
         scale = self.size / self.original_sizes.max(axis=1)  # by image
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         scaled = sides * np.repeat(scale, np.diff(self.starts))[:, None]
         return torch.from_numpy(scaled.astype(np.float32))
 
     def read_file(self, path: str) -> np.ndarray:
-        """(H, W, C) of an image as it is."""
+        """(H, W, C) of the original image."""
         return read_image(path) if self.channels == 3 else read_image(path, channels=self.channels)
 
     def read_pixels(self, index: int) -> np.ndarray:

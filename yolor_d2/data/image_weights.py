@@ -46,11 +46,11 @@ def read_class_ap(results: dict, names: Sequence[str]) -> list[float] | None:
     """Average precision of each class in 0-1 from an evaluation.
 
     Args:
-        results: by task, or by data set and task; the first data set with figures counts.
+        results: by task, or by data set and task; the first data set with metrics counts.
         names: names of the classes.
 
     Returns:
-        None when nothing was evaluated. A class without a figure gets the mean of all.
+        None when nothing was evaluated. A class without a value gets the mean of all.
     """
     for tasks in (results, *results.values()):
         if "bbox" in tasks:

@@ -59,7 +59,7 @@ def use_data(
         files = [os.path.abspath(x) for x in given]
         path = Path(files[0])
         known = {entry[0]: list(entry[1:]) for entry in cfg.DATASETS.REGISTER}
-        # Folder and file tell most data sets apart; the whole path tells the rest.
+        # Folder and file distinguish most data sets; the whole path distinguishes the rest.
         name = name or dataset_name(path)
         taken = known.get(name) or registered_files(name)
         if taken not in (None, files):

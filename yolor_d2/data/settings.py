@@ -1,4 +1,4 @@
-"""What a configuration says about training samples, checked."""
+"""Settings of training samples in a configuration, checked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def training_size(cfg: CfgNode) -> int:
     """Longer side, in pixels, of the training images as they are read.
 
     Raises:
-        ValueError: when the configuration asks for several.
+        ValueError: when the configuration selects several.
     """
     size = cfg.INPUT.MAX_SIZE_TRAIN
     if tuple(cfg.INPUT.MIN_SIZE_TRAIN) != (size,):
@@ -102,7 +102,7 @@ def network_stride(cfg: CfgNode) -> int:
 
 
 def size_steps(cfg: CfgNode) -> tuple[tuple[int, float], ...]:
-    """INPUT.SIZE_STEPS with batches in place of shares of the run.
+    """INPUT.SIZE_STEPS with batches in place of fractions of the run.
 
     Raises:
         ValueError: when it is no list of pairs, or one of their numbers is out of its range.
@@ -117,8 +117,8 @@ def size_steps(cfg: CfgNode) -> tuple[tuple[int, float], ...]:
     ends = [step[0] for step in steps] if is_list else []
     if not is_list or sorted(set(ends)) != ends:
         raise ValueError(
-            f"INPUT.SIZE_STEPS is {steps}, expected pairs [share of the run, share of the size] of "
-            "numbers between 0 and 1, with rising shares of the run, such as [[0.5, 0.7]]"
+            f"INPUT.SIZE_STEPS is {steps}, expected pairs [fraction of the run, fraction of the "
+            "size] of numbers between 0 and 1, rising in the run, such as [[0.5, 0.7]]"
         )
     batches = Accumulation.from_config(cfg).batches_before(cfg.SOLVER.MAX_ITER)
     return tuple((round(end * batches), float(share)) for end, share in steps)

@@ -1,4 +1,4 @@
-"""What data a run has: DATASETS.TRAIN and what the configuration wants of it, in one object."""
+"""What data a run has: DATASETS.TRAIN and the settings that apply to it, in one object."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class TrainingData:
         layout = self.keypoints
         return flip_order(layout.names, layout.pairs) if layout.names else None
 
-    # ---- What the log says
+    # ---- Log
 
     def log_contents(self) -> None:
         """Log how many images there are, objects of each class, and what tasks learn from.

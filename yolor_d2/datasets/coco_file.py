@@ -1,7 +1,7 @@
 """A data set that was registered by a function, written as a COCO annotation file.
 
 Boxes, areas, masks and keypoints are those that Detectron2's own conversion writes, so that the
-figures are the same.
+metrics are the same.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def mask_and_points(entry: dict, where: str) -> dict[str, object]:
 
 
 def points_of(metadata: Any) -> dict[str, object]:
-    """What the categories of a COCO file say of keypoints, from a data set's metadata."""
+    """Keypoint entries of the categories of a COCO file, from a data set's metadata."""
     names = list(metadata.get("keypoint_names") or [])
     if not names:
         return {}

@@ -1,4 +1,4 @@
-"""Reading COCO JSON: what a file says as arrays, or an error that names the entry.
+"""Reading COCO JSON: content as arrays, or an error that names the entry.
 
 What is not needed never becomes an object; polygons, which few runs need, are read by
 `datasets.polygons`, and keypoints by `datasets.keypoints`.
@@ -102,7 +102,7 @@ def read_values(
     entry = msgspec.defstruct("_Entry", parts, gc=False)
     form = msgspec.defstruct("_Entries", [("annotations", list[entry], [])])
     with open(path, "rb") as file:
-        # Closed with the last of its views, which the objects are.
+        # Closed with the last of the objects, which share its memory.
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         objects = msgspec.json.decode(content, type=form).annotations

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# A data set with errors cannot be trained on as it is, or its ground truth says what cannot be;
-# warnings are most likely mistakes; notices are what one should know.
+# A data set with errors cannot be trained on, or its ground truth is impossible; warnings are most
+# likely mistakes; notices are worth knowing.
 ERROR, WARNING, NOTICE = SEVERITIES = ("error", "warning", "notice")
 
 
@@ -244,7 +244,7 @@ class Finding:
 
     Attributes:
         kind: key of `KINDS`.
-        message: what is there, and what was expected.
+        message: the present value, and what was expected.
         source: data set, such as "train".
         file: the file that it concerns: of the image, else of the annotations.
         image_id, annotation_id, category_id: as the file has them, where they are known.

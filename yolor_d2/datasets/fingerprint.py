@@ -113,7 +113,7 @@ def describe_changes(before: dict, now: dict, names: Sequence[str]) -> list[str]
 
     Args:
         before: that of the checkpoint.
-        now: that of the data set as it is.
+        now: that of the present data set.
         names: of its images, in the order of `now`.
     """
     if before.get("version") != now["version"]:

@@ -27,7 +27,7 @@ LARGEST_WHOLE_FLOAT = 2.0**53
 CORNERS, LEAVING, FEWEST = 0.95, 0.25, 3
 # Kinds of findings that say in which form they were.
 FORMS_OF_BOXES = ("boxes_are_shares", "boxes_are_corners")
-# What rounding adds to a share of the image, and to a corner in pixels.
+# What rounding adds to a fraction of the image, and to a corner in pixels.
 FRACTION_TOLERANCE, PIXEL_TOLERANCE = 1e-3, 1.0
 
 
@@ -156,7 +156,7 @@ def box_around(shape: object) -> list[float] | None:
 
 
 def read_box_form(source: Source, sizes: np.ndarray) -> None:
-    """Read boxes as shares of the image, or as corners, where all of a data set seem to be.
+    """Read boxes as fractions of the image, or as corners, where all of a data set seem to be.
 
     Args:
         source: whose `boxes` and entries are changed.

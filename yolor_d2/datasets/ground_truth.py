@@ -70,7 +70,7 @@ class GroundTruth:
         """Of a COCO file; see `from_items`.
 
         Args:
-            annotations: what the file says.
+            annotations: content of the file.
             image_root: folder of the images.
             channels: of the images, see `images.read_image`.
             polygons: of the objects of the file, if they are needed.

@@ -37,7 +37,7 @@ def layout_of_categories(categories: Sequence[dict | None]) -> KeypointLayout | 
 
     Args:
         categories: of the file, or the keys "keypoints", "skeleton" and "flip_pairs" of each; None
-            where it has no keypoints. Without "flip_pairs" a mirror exchanges what the names say.
+            where it has no keypoints. Without "flip_pairs" left and right in the names decide.
 
     Raises:
         ValueError: when they are no names, pairs of numbers from 1, and pairs of names, or when

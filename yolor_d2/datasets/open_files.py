@@ -52,7 +52,7 @@ class AnnotationFile:
         try:
             self.arrays = to_arrays(convert(self.content, path), path)
         except AnnotationFileError as error:
-            self.fault = error  # the checks say it better, if they are asked for
+            self.fault = error  # the checks report it better, if they are run
 
     @property
     def annotations(self) -> Annotations:
@@ -68,7 +68,7 @@ class AnnotationFile:
         return self.arrays
 
     def take_content(self) -> dict | None:
-        """What the file says, for the checks; None of a large one, or when it has been taken."""
+        """Content of the file, for the checks; None of a large one, or when it has been taken."""
         content, self.content = self.content, None
         return content
 
@@ -94,7 +94,7 @@ def open_annotations(path: str | Path) -> AnnotationFile:
 
 
 def forget_files() -> None:
-    """Read files anew when they are asked for again."""
+    """Read files anew when they are used again."""
     _read.clear()
 
 

@@ -109,7 +109,7 @@ class Source:
         name: what reports call it, such as "train".
         path: file or folder of the annotations.
         image_root: folder that names of images are relative to.
-        data: content in COCO's format, as it is.
+        data: raw content in COCO's format.
         findings: what is wrong with it so far.
         images, categories: places of the entries that make sense, by id.
         annotations: places of the annotations that make sense, whose image and category exist.
@@ -164,7 +164,7 @@ class Source:
         entries = self.data[section]
         before, *reasons = self.replaced.get((section, place), (entries[place],))
         self.replaced[section, place] = before, "; ".join([*reasons, reason])
-        if len(self.replaced) == 1:  # what was given stays as it is
+        if len(self.replaced) == 1:  # the original stays unchanged
             self.data = {**self.data, **{key: list(self.data[key]) for key in SECTIONS}}
         self.data[section][place] = {**entries[place], **values}
 

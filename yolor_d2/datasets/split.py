@@ -31,7 +31,7 @@ def group_images(
         (N,) int64, numbers of the groups from 0.
 
     Raises:
-        ValueError: when the pattern is none, or when it or the key says nothing about an image.
+        ValueError: when the pattern is none, or when it or the key gives no group for an image.
     """
     names: list[Hashable] = list(range(len(images)))
     if pattern is not None:
@@ -152,7 +152,7 @@ def split_coco(
         Content by name of the part, with all that the file has beside images and annotations.
 
     Raises:
-        ValueError: when the groups cannot be told or are too few.
+        ValueError: when the groups cannot be determined or are too few.
     """
     images = data["images"]
     places = {image["id"]: i for i, image in enumerate(images)}

@@ -21,7 +21,7 @@ TOLERANCE = 1.0
 # Of both sides of the image, for a box that covers it.
 WHOLE = 0.99
 NEAR_IOU = 0.9
-# A category with a smaller share of the most frequent one's boxes is rare.
+# A category with a smaller fraction of the most frequent one's boxes is rare.
 RARE = 0.1
 # A box is compared with at most so many whose left edge is near its own.
 MOST_NEIGHBOURS = 1000
@@ -29,7 +29,7 @@ MOST_NEIGHBOURS = 1000
 
 @dataclass(frozen=True)
 class InputSettings:
-    """What a configuration says about the boxes that it can learn.
+    """Which boxes a configuration can learn.
 
     Attributes:
         size: longer side of the images at the network's input, in pixels.
@@ -224,7 +224,7 @@ def check_sizes(source: Source, usable: np.ndarray, settings: InputSettings) -> 
     """Report boxes that the network cannot learn for their size.
 
     Returns:
-        Figures of the sizes at the network's input.
+        Statistics of the sizes at the network's input.
     """
     entries = source.data["annotations"]
     rows, scales, limits = [], [], []

@@ -61,7 +61,7 @@ def report_missing(source: Source, missing: dict[int, str], looked_at: int) -> N
 
     Args:
         source: of the images.
-        missing: what is there in place of the file, by place of the image.
+        missing: the cause why the file is missing, by place of the image.
         looked_at: images whose file was looked for.
     """
     folders: dict[str, dict[str, str]] = {}
@@ -136,7 +136,7 @@ def check_content(
     height, width = fact.size
     check_size(source, place, fact)
     if fact.named and fact.named != fact.format:
-        message = f"the content is {fact.format}, the name says {fact.named}"
+        message = f"the content is {fact.format}, the file name suggests {fact.named}"
         source.report("image_mislabelled", message, "images", place)
     if fact.orientation != 1 and channels in (1, 3):
         message = f"EXIF orientation {fact.orientation}; shown as {width} x {height}"

@@ -15,8 +15,8 @@ from .boxes import TOLERANCE
 
 # Numbers of a point: x, y, visibility.
 PER_POINT = 3
-# How far a point may be beyond the box of its object: pixels, or a share of the longer side. Boxes
-# are drawn around what is seen of an object, points are where a joint is.
+# How far a point may be beyond the box of its object: pixels, or a fraction of the longer side.
+# Boxes are drawn around the visible part of an object, points are where a joint is.
 BEYOND_PIXELS, BEYOND_FRACTION = 2.0, 0.1
 
 

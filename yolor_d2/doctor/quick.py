@@ -53,7 +53,7 @@ FATAL = (
     "image_unreadable",
     "image_size_differs",
 )
-# What is found only where a task learns masks or keypoints.
+# Findings that apply only where a task learns masks or keypoints.
 NOTHING_TO_LEARN = ("no_masks", "no_keypoints")
 # Keys of an annotation without which pycocotools cannot evaluate.
 EVALUATED = {"area", "iscrowd"}

@@ -22,7 +22,7 @@ DROPPED = {
     for kind, value in KINDS.items()
     if value.repair in (DROP, DROP_IMAGE) or value.repair.startswith(DROP_IMAGE)
 }
-# Of entries that cannot be told apart all are left out, unless they say the same.
+# Entries that cannot be distinguished are all left out, unless they are equal.
 COLLISIONS = {"image_id_collision": "file_name", "category_id_collision": "name"}
 # Findings about a polygon or a point, of which an annotation may have several.
 POLYGONS = {x for x, kind in KINDS.items() if x.startswith("polygon_") and kind.repair}

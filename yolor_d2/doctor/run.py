@@ -21,11 +21,11 @@ from .masks import check_masks
 
 @dataclass
 class Report:
-    """What was found.
+    """Findings and statistics of the checked data sets.
 
     Attributes:
         sources: with their findings.
-        statistics: figures by name of the source.
+        statistics: numbers by name of the source.
         images: files that were read.
         seconds: that reading them took.
     """
@@ -148,7 +148,7 @@ def check_categories_agree(sources: Sequence[Source]) -> None:
 
 
 def names_of_points(source: Source) -> object:
-    """Names of the points of the first category that has some, as they are."""
+    """Names of the points of the first category that has some, unchanged."""
     entries = [source.data["categories"][place] for place in source.categories.values()]
     return next((x["keypoints"] for x in entries if x.get("keypoints")), None)
 

@@ -24,7 +24,7 @@ from .teacher import add_teacher
 
 KEY = "SOLVER.IMS_PER_BATCH"
 AUTO = WORDS[KEY]
-# Share of the free memory that a step may take. The rest is for batches with more objects than
+# Fraction of the free memory that a step may take. The rest is for batches with more objects than
 # those tried, for evaluation, and for memory that is free in pieces.
 FRACTION = 0.8
 # Images that are tried; larger batches repeat them. Those with the most objects, which cost most.
@@ -164,7 +164,7 @@ def resolve_batch(cfg: CfgNode, *, resume: bool, trial: Callable[[CfgNode], GPUT
         trial: what tries batches, in process 0; it is taken that the GPUs are alike.
 
     Returns:
-        What was found, for the log.
+        The result, for the log.
 
     Raises:
         ValueError: when MODEL.DEVICE is no GPU, or when one image does not fit.

@@ -74,7 +74,7 @@ class EMAHook(HookBase):
     def applied(self) -> Iterator[None]:
         """The model carries the average inside this context, and its raw weights again after it.
 
-        Before the first step there is no average yet; the model then stays as it is.
+        Before the first step there is no average yet; the model then stays unchanged.
         """
         if not self.average or self.raw is not None:
             yield

@@ -64,7 +64,7 @@ def frozen_norms(model: nn.Module) -> list[nn.Module]:
 
 
 class FrozenNormHook(HookBase):
-    """Keeps frozen batch norms in evaluation mode, so that their statistics stay as they are.
+    """Keeps frozen batch norms in evaluation mode, to keep their statistics.
 
     Args:
         norms: see `frozen_norms`.

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def suit_gpu(cfg: CfgNode) -> CfgNode:
-    """The configuration with what SOLVER.SUIT_GPU asks for; the log says what that is.
+    """The configuration with the settings that SOLVER.SUIT_GPU implies, which are logged.
 
     Channels last and fused operations; bfloat16 where the card has it and SOLVER.AMP is off, which
     needs no scaled gradients. Without a GPU nothing changes.

@@ -79,14 +79,14 @@ class CheckpointHook(HookBase):
         self.save_final(iteration)
 
     def save_final(self, iteration: int) -> None:
-        if self.teacher is not None:  # first, as the other file says that the end is written
+        if self.teacher is not None:  # first, as the other file marks the end
             self.teacher.save_weights(Path(TEACHER_WEIGHTS).stem, iteration=iteration)
         self.checkpointer.save_weights(FINAL_NAME, iteration=iteration)
 
 
 def writers_last(registered: Sequence[HookBase]) -> list[HookBase]:
-    """Hooks in their order, but what writes figures behind all that put some, and reports behind
-    that: wherever a user's hook was inserted, its last figure is written."""
+    """Hooks in their order, but what writes metrics behind all that put some, and reports behind
+    that: wherever a user's hook was inserted, its last value is written."""
 
     def rank(hook: HookBase) -> int:
         return 2 if isinstance(hook, ReportHook) else isinstance(hook, hooks.PeriodicWriter)
@@ -97,7 +97,7 @@ def writers_last(registered: Sequence[HookBase]) -> list[HookBase]:
 class EvalHook(hooks.EvalHook):
     """Detectron2's hook, which also makes up for an evaluation that an interruption prevented.
 
-    The checkpoint of an iteration is written before its evaluation. So a run that goes on from it
+    The checkpoint of an iteration is written before its evaluation. So a run that resumes from it
     begins with that evaluation, as far as it can still matter: at the end of the run it cannot.
     """
 
@@ -296,7 +296,7 @@ class FingerprintHook(HookBase):
 class ImageWeightHook(HookBase):
     """Lets the data loader draw images by the AP of their classes, see `data.image_weights`.
 
-    What is drawn is a function of SEED, epoch and these figures, which are saved.
+    What is drawn is a function of SEED, epoch and these numbers, which are saved.
     """
 
     def __init__(self):

@@ -85,7 +85,7 @@ def translate_epochs(cfg: CfgNode, num_images: int, *, by_hand: bool = False) ->
     Args:
         cfg: changed in place.
         num_images: images of an epoch.
-        by_hand: SOLVER.MAX_EPOCHS stays as it is, however few iterations that gives.
+        by_hand: SOLVER.MAX_EPOCHS stays unchanged, however few iterations that gives.
 
     Returns:
         As `fit_lengths`.
@@ -207,7 +207,7 @@ def shorten_average(cfg: CfgNode) -> list[str]:
 
 
 def find_surprises(cfg: CfgNode, num_images: int) -> list[str]:
-    """What does not fit a run, but is left as it is."""
+    """Settings that do not fit a run, but are kept."""
     solver, notes = cfg.SOLVER, []
     taken = Accumulation.from_config(cfg).full * solver.IMS_PER_BATCH
     if num_images < taken:

@@ -76,7 +76,7 @@ class Muon(torch.optim.SGD):
     A weight of such a group counts as the matrix (outputs, everything else), as a convolution
     applies it. With "block" in the group its rows are orthogonalised so many at a time, for much
     less work, as that grows with the square of their number. Its decay is decoupled: each step also
-    takes away the share lr * weight_decay.
+    takes away the fraction lr * weight_decay.
 
     The arguments are those of `torch.optim.SGD`. "orthogonal" is False where it is missing, "block"
     0, which is all rows together; weights in orthogonal groups have at least two dimensions.

@@ -84,10 +84,10 @@ class TrainerParts(DefaultTrainer):
             cfg: the configuration.
             model: weights already loaded.
             evaluators: one for each data set; None takes those of `build_evaluator`, and keeps
-                figures and speed beside their detections, for the report.
+                metrics and speed beside their detections, for the report.
 
         Returns:
-            Figures by task; by data set and task where there are several.
+            Metrics by task; by data set and task where there are several.
         """
         model = prepare_for_inference(model, cfg)
         names = list(cfg.DATASETS.TEST)
@@ -104,7 +104,7 @@ class TrainerParts(DefaultTrainer):
                     model, loader, DatasetEvaluators([evaluator, timer])
                 )
             if comm.is_main_process():
-                logger.info("Figures of %s:", name, extra={FOR_FILE: True})
+                logger.info("Metrics of %s:", name, extra={FOR_FILE: True})
                 print_csv_format(results[name])
                 if given is None:
                     keep_for_report(cfg, name, results[name], timer.summary())
@@ -116,7 +116,7 @@ class TrainerParts(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """COCO's figures of the detections, and those of the further tasks that are switched on."""
+        """COCO's metrics of the detections, and those of the further tasks that are switched on."""
         folder = inference_folder(cfg, dataset_name)
         evaluators: list[DatasetEvaluator] = [
             COCOEvaluator(dataset_name, output_dir=str(folder), options=coco_options(cfg))

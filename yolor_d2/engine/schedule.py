@@ -11,7 +11,7 @@ from ..d2.config import CfgNode
 
 
 class WarmupCosine(LRScheduler):
-    """Cosine from the base learning rate to a share of it, with a warm-up per parameter group.
+    """Cosine from the base learning rate to a fraction of it, with a warm-up per parameter group.
 
     At iteration i of the warm-up everything is interpolated linearly in i / warmup_iters: the
     learning rate of the group of kind "bias" comes down from `warmup_bias_lr`, that of the others
@@ -21,7 +21,7 @@ class WarmupCosine(LRScheduler):
         optimizer: its groups carry the base learning rate in "lr", the final momentum in
             "momentum".
         max_iter: iterations of the whole run.
-        final_factor: the cosine ends at this share of the base learning rate.
+        final_factor: the cosine ends at this fraction of the base learning rate.
         warmup_iters: length of the warm-up, 0 for none.
         warmup_bias_lr: see above.
         warmup_momentum: see above.
@@ -46,7 +46,7 @@ class WarmupCosine(LRScheduler):
         super().__init__(optimizer)
 
     def cosine(self, iteration: int) -> float:
-        """Share of the base learning rate at an iteration, without warm-up."""
+        """Fraction of the base learning rate at an iteration, without warm-up."""
         progress = min(iteration / self.max_iter, 1.0)
         return (1 + math.cos(math.pi * progress)) / 2 * (1 - self.final_factor) + self.final_factor
 

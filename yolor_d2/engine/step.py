@@ -87,14 +87,14 @@ class StepTrainer(TrainerBase):
             self.grad_scaler = torch.amp.GradScaler(self.device.type)
         self.reads_late = self.device.type == "cuda"
         self.unread: list[Readout] = []
-        self.figures: list[StepMetrics] = []
+        self.metrics: list[StepMetrics] = []
         self.feed = self.build_feed(data_loader)
 
     def build_feed(self, data_loader: Iterable) -> Feed:
         return Feed(data_loader, getattr(self.bare, "stage", None), self.device)
 
     def reset_data_loader(self, data_loader_builder: Callable[[], Iterable]) -> None:
-        """Go on with another loader; the old one is given up first."""
+        """Switch to another loader; the old one is closed first."""
         del self.data_loader, self.feed
         self.data_loader = data_loader_builder()
         self.feed = self.build_feed(self.data_loader)
@@ -189,12 +189,12 @@ class StepTrainer(TrainerBase):
             FloatingPointError: see `Readout.read`.
         """
         while len(self.unread) > but:
-            self.figures.append(self.unread.pop(0).read())
+            self.metrics.append(self.unread.pop(0).read())
         if comm.get_world_size() == 1:
             self.write_metrics()
 
     def settle(self) -> None:
-        """Read and write all figures; to be called by all processes, in the same iteration."""
+        """Read and write all metrics; to be called by all processes, in the same iteration."""
         self.read_all()
         if comm.get_world_size() > 1:
             self.write_metrics()
@@ -204,20 +204,20 @@ class StepTrainer(TrainerBase):
     def write_metrics(self) -> None:
         """Put the losses, their means over batches and processes, the time that loading took,
         positives, the norm of the gradients, and learning rates and momentum of each step."""
-        own, self.figures = self.figures, []
+        own, self.metrics = self.metrics, []
         if not own:
             return  # nor have the others
         storage = get_event_storage()
         everywhere = comm.gather(own)
-        for number, figures in enumerate(own):
-            iteration = figures.iteration
+        for number, metrics in enumerate(own):
+            iteration = metrics.iteration
             # Of this process, and the longest of all processes.
-            storage.put_scalar("rank_data_time", figures.seconds, cur_iter=iteration)
+            storage.put_scalar("rank_data_time", metrics.seconds, cur_iter=iteration)
             if comm.is_main_process():
-                self.write_step([found[number] for found in everywhere])
+                self.write_step([part[number] for part in everywhere])
 
     def write_step(self, everywhere: list[StepMetrics]) -> None:
-        """Put the figures of one iteration, of all processes."""
+        """Put the metrics of one iteration, of all processes."""
         storage, own = get_event_storage(), everywhere[0]
         parts = [part for x in everywhere for part in x.losses]
         means = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}

@@ -43,7 +43,7 @@ from .hooks import (
     writers_last,
 )
 from .ignored_keys import check_ignored_keys
-from .monitoring.console import ProgressPrinter, describe_statistics, shorten_error
+from .monitoring.console import ProgressPrinter, describe_metrics, shorten_error
 from .monitoring.loggers import MetricWriter, build_loggers, check_loggers
 from .monitoring.time_left import TrainingClock
 from .parts import TrainerParts
@@ -263,8 +263,8 @@ class Trainer(TrainerParts):
         if comm.is_main_process():
             seconds = self.clock.apart["evaluation"][-1]
             names = ", ".join(self.cfg.DATASETS.TEST)
-            figures = describe_statistics(results)
-            logger.info("Evaluation of %s: %s (took %.1f s)", names, figures, seconds)
+            metrics = describe_metrics(results)
+            logger.info("Evaluation of %s: %s (took %.1f s)", names, metrics, seconds)
         value = fitness(results) if comm.is_main_process() else None
         if value is not None:
             self.storage.put_scalar(FITNESS, value, smoothing_hint=False)
@@ -280,7 +280,7 @@ class Trainer(TrainerParts):
             self.load_from(self.iter + 1)
 
     def load_from(self, iteration: int) -> None:
-        """Go on with the samples of an iteration; a loader of a subclass's own begins anew."""
+        """Continue with the samples of an iteration; a loader of a subclass's own begins anew."""
         if self.training_set is None:
             logger.warning(
                 "%s.build_train_loader is not yolor_d2's: its loader begins anew at iteration %d",
@@ -345,7 +345,7 @@ class Trainer(TrainerParts):
         if comm.is_main_process():
             source = self.checkpointer.get_checkpoint_file() or "the start"
         logger.warning(
-            "%s: stopped after %d iterations; --resume goes on from %s",
+            "%s: stopped after %d iterations; --resume continues from %s",
             *(interrupted.signal.name, self.start_iter if done is None else done + 1, source),
         )
         # What started the processes ends all of them when the first one ends, so none goes before
@@ -380,5 +380,5 @@ class Trainer(TrainerParts):
         if self.start_iter > 0:
             # The optimiser came with the learning rates of its own run.
             self.scheduler.apply()
-            # The run goes on with the samples that come next, not again with the first ones.
+            # The run continues with the next samples, not with the first ones again.
             self.load_from(self.start_iter)

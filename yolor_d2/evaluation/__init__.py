@@ -1,1 +1,1 @@
-"""Evaluators, and what is made of their figures."""
+"""Evaluators, and what is made of their metrics."""

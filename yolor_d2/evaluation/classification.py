@@ -16,7 +16,7 @@ from .ranking import average_precision, chance_average_precision
 
 logger = logging.getLogger(__name__)
 
-# Task of the figures in the results of an evaluation.
+# Task of the metrics in the results of an evaluation.
 CLASSIFICATION = "classification"
 
 

@@ -1,4 +1,4 @@
-"""COCO's figures of what a model finds in a data set: boxes, and all that `iou_types` has."""
+"""COCO's metrics of a model's detections in a data set: boxes, and all that `iou_types` has."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PREDICTIONS_NAME = "instances_predictions.pth"
 
 
 class ImagePredictions(NamedTuple):
-    """What was found in one image, D detections.
+    """Predictions for one image, D detections.
 
     Attributes:
         image_id: as the input has it.
@@ -49,7 +49,7 @@ class ImagePredictions(NamedTuple):
 
 @dataclass(frozen=True)
 class Collected:
-    """What was found in I images, D detections in all.
+    """Predictions for I images, D detections in all.
 
     Attributes:
         image_ids: I ids, as the inputs have them.
@@ -136,7 +136,7 @@ class COCOEvaluator(DatasetEvaluator):
         dataset_name: of a data set. If its metadata name no annotation file in COCO's format, one
             is written into `output_dir`, and they name it from then on.
         output_dir: folder for the detections (RESULTS_NAME, PREDICTIONS_NAME) and what the report
-            needs of the figures (`metrics_name`); None writes nothing.
+            needs of the metrics (`metrics_name`); None writes nothing.
         options: of `coco_figures.evaluate` for one of `IOU_TYPES`, by its name.
 
     Raises:
@@ -226,7 +226,7 @@ class COCOEvaluator(DatasetEvaluator):
         return results
 
     def compare(self, kind: str, detections: Detections, values: list) -> COCOMetrics:
-        """The figures of boxes, or of one of `IOU_TYPES`.
+        """The metrics of boxes, or of one of `IOU_TYPES`.
 
         Args:
             kind: its name.
@@ -288,7 +288,7 @@ class COCOEvaluator(DatasetEvaluator):
         return digest.hexdigest()
 
     def summarise(self, done: COCOMetrics) -> dict[str, float]:
-        """Figures in percent, which are also written to the log.
+        """Metrics in percent, which are also written to the log.
 
         Raises:
             ValueError: when the names of the classes are not as many as the categories.
@@ -297,9 +297,9 @@ class COCOEvaluator(DatasetEvaluator):
         kind, metrics = done.iou_type, METRICS[done.iou_type]
         values = {name: summary[name] for name in metrics}
         table = tabulate([values.values()], metrics, "pipe", floatfmt=".3f", stralign="center")
-        logger.info("Figures of %s in percent:\n%s", kind, table)
+        logger.info("Metrics of %s in percent:\n%s", kind, table)
         if not all(map(math.isfinite, values.values())):
-            logger.info("NaN stands for figures without any object to count.")
+            logger.info("NaN stands for metrics without any object to count.")
         names = self.metadata.get("thing_classes")
         if names is None or len(names) <= 1:
             return values

@@ -1,4 +1,4 @@
-"""COCO's figures, all together and of every class, by the C++ of faster-coco-eval."""
+"""COCO's metrics, all together and of every class, by the C++ of faster-coco-eval."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .ranking import group_by_label
 
 logger = logging.getLogger(__name__)
 
-# The figures of `COCOeval.stats`, in its order.
+# The metrics of `COCOeval.stats`, in its order.
 NAMES = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl"),
     *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
@@ -40,7 +40,7 @@ STATS = {
 METRICS = {kind: tuple(x for x in names if x.startswith("AP")) for kind, names in STATS.items()}
 # Beside the detections: what was accumulated for their boxes.
 METRICS_NAME = "coco_figures.safetensors"
-# What that file says it is; the number changes with its form and with what is computed.
+# Format of that file; the number changes with its form and with what is computed.
 FORMAT = "yolor_d2 COCO figures 1"
 ARRAYS = ("stats", "precision", "recall")
 
@@ -143,7 +143,7 @@ def evaluate(
     detections: Sequence[Mapping[str, Any]] = (),
     **options: Any,
 ) -> COCOMetrics:
-    """The figures of `COCOeval`, whose memory is kept small: each class is matched by itself.
+    """The metrics of `COCOeval`, whose memory is kept small: each class is matched by itself.
 
     They are those of pycocotools. An object without an area has that of its box.
 
@@ -198,7 +198,7 @@ def evaluate(
         recall[:, label] = part.eval["recall"][:, 0]
     total.eval = {"precision": precision, "recall": recall}
     total.summarize()
-    logger.info("COCO's figures of %s:\n%s", iou_type, "\n".join(lines))
+    logger.info("COCO's metrics of %s:\n%s", iou_type, "\n".join(lines))
     stats = np.asarray(total.stats[: len(STATS[iou_type])], dtype=np.float64)
     return COCOMetrics(stats=stats, precision=precision, recall=recall, iou_type=iou_type)
 
@@ -224,7 +224,7 @@ def hash_content(content: bytes) -> str:
 
 
 def metrics_name(iou_type: str) -> str:
-    """File of kept figures, beside the detections."""
+    """File of kept metrics, beside the detections."""
     if iou_type == "bbox":
         return METRICS_NAME
     name = Path(METRICS_NAME)
@@ -232,17 +232,17 @@ def metrics_name(iou_type: str) -> str:
 
 
 def about_metrics(iou_type: str, annotations: str, results: str) -> dict[str, str]:
-    """What a file of kept figures says of itself."""
+    """Metadata of a file of kept metrics."""
     kind = FORMAT if iou_type == "bbox" else f"{FORMAT} {iou_type}"
     return {"format": kind, "annotations": annotations, "results": results}
 
 
 def write_metrics(path: Path, metrics: COCOMetrics, *, annotations: str, results: str) -> None:
-    """Keep figures, whole or not at all.
+    """Keep metrics, whole or not at all.
 
     Args:
         path: safetensors file.
-        figures: what is kept.
+        metrics: what is kept.
         annotations, results: SHA-256 of the files that they are about.
 
     Raises:
@@ -257,11 +257,11 @@ def write_metrics(path: Path, metrics: COCOMetrics, *, annotations: str, results
 def read_kept_metrics(
     path: Path, *, annotations: str, results: str, iou_type: str = "bbox"
 ) -> COCOMetrics | None:
-    """Figures as `write_metrics` has kept them.
+    """Metrics as `write_metrics` has kept them.
 
     Returns:
         None when there are none, when they are about files of other content, or when the file is
-        damaged, which the log says.
+        damaged, which is logged.
     """
     if not path.is_file():
         return None
@@ -272,7 +272,7 @@ def read_kept_metrics(
                 return None
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
     except (SafetensorError, OSError) as error:
-        logger.warning("%s cannot be read, so the figures are computed again: %s", path, error)
+        logger.warning("%s cannot be read, so the metrics are computed again: %s", path, error)
         return None
     return COCOMetrics(**arrays, iou_type=iou_type)
 

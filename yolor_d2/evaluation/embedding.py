@@ -18,11 +18,11 @@ from .ranking import average_precision, chance_average_precision, roc
 
 logger = logging.getLogger(__name__)
 
-# Task of the figures in the results of an evaluation.
+# Task of the metrics in the results of an evaluation.
 EMBEDDING = "embedding"
 # An object is found by a detection whose IoU with it is at least this.
 MIN_IOU = 0.5
-# Share of the pairs of different individuals that verification may take for one, as in JDE.
+# Fraction of the pairs of different individuals that verification may take for one, as in JDE.
 FALSE_RATE = 0.1
 # Bins of the cosine between two embeddings, over [-1, 1].
 BINS = 20_000
@@ -103,7 +103,8 @@ class EmbeddingEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> dict | None:
         """In process 0 the task "embedding", in percent: see `retrieval_metrics`, and "found", the
-        share of the objects with an identity that detections find. {} without any such object."""
+        fraction of the objects with an identity that detections find. {} without any such
+        object."""
         gathered = comm.gather(self.by_image)
         if not comm.is_main_process():
             return None
@@ -133,10 +134,10 @@ def retrieval_metrics(
 
     Returns:
         In percent, NaN where nothing counts. Over queries that another image has an object of the
-        same individual for: "rank1", the share whose nearest is one, and "mAP"; the same as lists
-        in random order would have it, "chance_rank1" and "chance_mAP"; and "class_rank1", as lists
-        would that know the class but not the individual. Over all pairs: "AUC", the area under the
-        ROC curve (chance: 50), and "TPR@FAR0.1" (chance: 10), see `FALSE_RATE`.
+        same individual for: "rank1", the fraction whose nearest is one, and "mAP"; the same as
+        lists in random order would have it, "chance_rank1" and "chance_mAP"; and "class_rank1", as
+        lists would that know the class but not the individual. Over all pairs: "AUC", the area
+        under the ROC curve (chance: 50), and "TPR@FAR0.1" (chance: 10), see `FALSE_RATE`.
     """
     rank1, precision, chance_rank1, chance_map, class_rank1 = [], [], [], [], []
     same_pairs, different_pairs = np.zeros(BINS), np.zeros(BINS)

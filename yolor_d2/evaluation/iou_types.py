@@ -1,7 +1,7 @@
 """What COCO's evaluation compares beside boxes: a row each in `IOU_TYPES`.
 
 The evaluator keeps for every detection the value that COCO's result format has for it, and here is
-what becomes of it, and of the objects of the annotation file, when figures are computed.
+what becomes of it, and of the objects of the annotation file, when metrics are computed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class IoUType:
-    """A kind of figures beside those of boxes.
+    """A kind of metrics beside those of boxes.
 
     Attributes:
         field: of the `Instances` that a model gives.
@@ -145,7 +145,7 @@ def describe_masks(path: Path, truth: Annotations) -> list[dict]:
         if height <= 0 or width <= 0:
             raise ValueError(
                 f"{str(path)!r}: image {truth.image_ids[images[row]]} needs 'height' and 'width' "
-                "for the figures of masks"
+                "for the metrics of masks"
             )
         encoded = run_lengths(shape, (height, width))
         if encoded is None:
@@ -161,7 +161,7 @@ def describe_masks(path: Path, truth: Annotations) -> list[dict]:
     masks = map_objects(path, truth, ["segmentation"], describe)
     if missing:
         logger.warning(
-            "%s: %s without an outline, which the figures of masks leave out",
+            "%s: %s without an outline, which the metrics of masks leave out",
             *(path, counted(len(missing), "object")),
         )
     return masks
@@ -236,7 +236,7 @@ def keypoint_options(objects: Sequence[dict], detections: Sequence[dict]) -> dic
     return {"kpt_oks_sigmas": list(sigmas_of(given))} if given else {}
 
 
-# By the name that COCO's evaluation has for it, which is that of its figures.
+# By the name that COCO's evaluation has for it, which is that of its metrics.
 IOU_TYPES: dict[str, IoUType] = {
     "segm": IoUType(
         field="pred_masks",

@@ -1,4 +1,4 @@
-"""Figures of ranked lists and of scores: average precision, its chance level, ROC."""
+"""Metrics of ranked lists and of scores: average precision, its chance level, ROC."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def chance_average_precision(count: int, relevant: int) -> float:
 
 
 def roc(same: np.ndarray, different: np.ndarray, false_rate: float) -> tuple[float, float]:
-    """Area under the ROC curve, and the share of true pairs found at a share of false ones.
+    """Area under the ROC curve, and the fraction of true pairs found at a fraction of false ones.
 
     Args:
         same: (B,) numbers of pairs of one individual by rising score.
         different: (B,) the same of pairs of two individuals; both are histograms of the same bins.
-        false_rate: share of the pairs of two individuals that may be accepted, in (0, 1).
+        false_rate: fraction of the pairs of two individuals that may be accepted, in (0, 1).
 
     Returns:
-        Area in 0-1, where pairs in one bin count half, and the greatest share of `same` at a
+        Area in 0-1, where pairs in one bin count half, and the greatest fraction of `same` at a
         threshold that accepts no more than `false_rate` of `different`; NaN when there are no pairs
         of one of the kinds.
     """

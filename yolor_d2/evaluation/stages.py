@@ -16,7 +16,7 @@ STAGES = {
     "loading": "waiting for the loader, which reads and resizes",
     "preprocess": "to the device, padding, normalising",
     "network": "backbone, neck and head",
-    "postprocess": "decoding, suppression, scaling boxes to the image",
+    "postprocess": "decoding, NMS, scaling boxes to the image",
     "recording": "what the evaluators keep of it",
 }
 # Batches at the beginning that are not counted, as in Detectron2's own measurement.
@@ -28,7 +28,7 @@ class StageTimer(DatasetEvaluator):
 
     Args:
         model: what is evaluated. Of a `YOLOR`, bare, wrapped for several processes or by test-time
-            augmentation, all stages are told apart; other models count as network alone.
+            augmentation, all stages are distinguished; other models count as network alone.
     """
 
     def __init__(self, model: nn.Module):
@@ -105,7 +105,7 @@ class StageTimer(DatasetEvaluator):
         self.mark = self.now()
 
     def evaluate(self) -> None:
-        """No figures: times are no result of the model."""
+        """No metrics: times are no result of the model."""
 
     def summary(self) -> dict | None:
         """Mean of each stage in milliseconds for an image, and how many images that is about.

@@ -77,7 +77,7 @@ def export_model(
         path: the file.
         file_format: key of `FORMATS`.
         options: what is chosen of the file.
-        batches: images to compare on; at least one must have detections if there is suppression,
+        batches: images to compare on; at least one must have detections if there is NMS,
             as nothing would be compared otherwise.
         tolerance: what rounding may do; by default what `options.half` allows for.
         required: keys of `RUNTIMES` that must take an ONNX file and agree; what the others say

@@ -1,7 +1,7 @@
 """The network as exported files hold it: images in, boxes out, tensors of fixed form only.
 
 One module serves all formats. It does what `modeling.YOLOR` does at inference (normalise, network,
-`ops.decode`, suppression), but for what no file needs to know: sizes of single images, and
+`ops.decode`, NMS), but for what no file needs to know: sizes of single images, and
 `Instances`. What files hold of further tasks their branches say, see
 `networks.branches.TaskBranch.file_outputs`.
 """
@@ -44,7 +44,7 @@ class FileOptions:
     """What a user chooses of a file.
 
     Attributes:
-        suppress: put suppression into the file, so that it gives detections, not rows.
+        suppress: put NMS into the file, so that it gives detections, not rows.
         half: weights, and where the format says so the network, in float16; images and boxes stay
             float32.
         canvas: (H, W) of the images if nothing else shall be taken; None leaves them open.
@@ -98,7 +98,7 @@ def survivors(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) ->
 
     n, r, k = scores.shape
     flat = scores.reshape(n, r * k)
-    # Padded, as there may be fewer than are asked for.
+    # Padded, as there may be fewer than requested.
     limit = nn.functional.pad(flat, (0, MAX_CANDIDATES)).topk(MAX_CANDIDATES).values[:, -1:]
     image, place = ((flat > 0) & (flat >= limit)).nonzero(as_tuple=True)
     candidates = boxes[image, place // k]
@@ -158,7 +158,7 @@ class ExportedDetector(nn.Module):
 
     Args:
         model: weights already loaded; unchanged, a folded copy is used.
-        suppression: how boxes are suppressed; None leaves that to the user of the file.
+        NMS: how boxes are suppressed; None leaves that to the user of the file.
         half: run the network in float16; boxes are decoded in float32, as float16 has steps of half
             a pixel from 512 pixels on.
     """
@@ -203,7 +203,7 @@ class ExportedDetector(nn.Module):
             images: (N, C, H, W) with values 0-255, sides multiples of the greatest stride.
 
         Returns:
-            Without suppression (N, R, 5 + K) rows, see `ops.decode`. With it, best first and filled
+            Without NMS (N, R, 5 + K) rows, see `ops.decode`. With it, best first and filled
             up with zeros: boxes (N, D, 4) as xyxy, scores (N, D), labels (N, D) int64; and counts
             (N,) int64 of what is no filling. Then what `tasks` has of each row, (N, R, ...), or of
             each detection, (N, D, ...), and of each image, (N, ...).

@@ -31,8 +31,8 @@ def describe_padding(
     """The canvas of an image, as `ops.padding` has it.
 
     Each of its sides is ceil(side / multiple_of + margin) * multiple_of, but `at_least` so long;
-    or all are as "canvas", (H, W), says where it is there. "before" is the share of the border,
-    rounded down, that lies above and left of the image.
+    or all have the size "canvas", (H, W), where that is given. "before" is the fraction of the
+    border, rounded down, that lies above and left of the image.
     """
     centred = model.padding.place != "corner"
     return {

@@ -48,7 +48,7 @@ def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str
 
 def load(path: str | Path) -> LoadedFile:
     """Read a file."""
-    import torchvision  # noqa: F401  registers the operator of suppression
+    import torchvision  # noqa: F401  registers the operator of NMS
 
     extra = {METADATA_FILE: ""}
     # By its content: torch warns about names that end otherwise, such as that of a file that is

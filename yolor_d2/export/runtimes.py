@@ -1,7 +1,7 @@
 """Programs of others that read ONNX files: which of them take a file, and compute the same.
 
-What a file's own runtime says decides whether it is kept, see `export_model`. The others are asked
-where they are installed, and what they answer is told.
+A file is kept if its own runtime agrees with the model, see `export_model`. The others are tried
+where they are installed, and their results are reported.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Runtime:
 
     @property
     def version(self) -> str:
-        # OpenVINO's goes on with where it was built.
+        # OpenVINO's is followed by the place where it was built.
         return str(importlib.import_module(self.package).__version__).partition("-")[0]
 
 

@@ -27,7 +27,7 @@ def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str
     ).eval()
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        # Of deprecation, which the user has been told in the documentation, and of constants that
+        # Of deprecation, which the documentation mentions, and of constants that
         # the check at other sizes would find.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(detector, example_input(model, options.canvas), check_trace=False)
@@ -37,7 +37,7 @@ def serialise(model: YOLOR, *, options: FileOptions, metadata: dict) -> dict[str
 
 def load(path: str | Path) -> LoadedFile:
     """Read a file."""
-    import torchvision  # noqa: F401  registers the operator of suppression
+    import torchvision  # noqa: F401  registers the operator of NMS
 
     extra = {METADATA_FILE: ""}
     with warnings.catch_warnings():

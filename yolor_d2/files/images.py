@@ -95,7 +95,7 @@ def check_pixels(pixels: int, limit: int) -> None:
         raise TooManyPixelsError(f"{said} {memory}, more than this machine has")
     raise TooManyPixelsError(
         f"{said} {memory}; the limit is {limit:,} (INPUT.MAX_PIXELS). If the file can be trusted, "
-        f"set INPUT.MAX_PIXELS {pixels}; yolor-d2 predict --tile N reads it as it is"
+        f"set INPUT.MAX_PIXELS {pixels}; yolor-d2 predict --tile N reads it at full size"
     )
 
 
@@ -308,7 +308,7 @@ def read_image(
             transparency, 8 or 16 bits; or a .npy file of (H, W, channels) uint8.
         channel_order: "RGB" or "BGR", of three channels; others come in the order of the file.
         channels: 3 reads any image as colour, 1 as grey; other numbers are those of an array or of
-            all pages of a file together, as they are, without regard to EXIF.
+            all pages of a file together, unchanged, without regard to EXIF.
         limit: most pixels of an image; None takes `max_pixels`. Arrays, which are as large as their
             files, have none.
 

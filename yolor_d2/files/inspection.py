@@ -197,7 +197,7 @@ def inspect_image(path: str, *, decode: bool = True, channels: int = 3) -> Image
 
 
 def with_name(facts: ImageFacts, path: str, **more) -> ImageFacts:
-    """Facts with what the name says, and more."""
+    """Facts with the format that the name implies, and more."""
     return ImageFacts(**{**vars(facts), "named": named_format(path), **more})
 
 

@@ -22,7 +22,7 @@ class BlockTraits(NamedTuple):
             MODEL.YOLOR.WIDTH_FACTOR scales like any other.
         concatenated: widths of the concatenation that ends the block, as a multiple of the width
             inside, for so many units; None where it does not depend on them. Compound scaling
-            follows it, see `networks.variants.compound_scale`.
+            follows it, see `networks.variant.compound_scale`.
     """
 
     has_hidden: bool = False
@@ -96,6 +96,8 @@ def build_block(
                 return block, width
             except (TypeError, ValueError) as error:
                 reason = f" ({error})"
+        case _:
+            pass
     raise ValueError(
         f"{key} is {list(spec)}, expected [width, units] or [width, units, kind, ...] with a kind "
         f"of {sorted(BLOCKS)}{reason}; {OWN_PART}"

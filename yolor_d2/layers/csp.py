@@ -5,9 +5,9 @@ Every CSP block sends its input two ways and joins them again:
         x ─┬─ processed branch ─┐
            └─ split (1x1) ──────┴─ concat ─ [norm, act] ─ output (1x1)
 
-In form D both branches end with their own norm and activation and the concatenation is used as it
-is. In form Y the branches may end bare, and the concatenation is normalised and activated as a
-whole.
+In form D both branches end with their own norm and activation and the concatenation is used
+unchanged. In form Y the branches may end bare, and the concatenation is normalised and activated as
+a whole.
 """
 
 from __future__ import annotations

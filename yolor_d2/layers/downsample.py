@@ -86,7 +86,7 @@ class HaarTransform(nn.Module):
         self.register_buffer("offsets", offsets, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        bands = F.conv2d(x, self.kernels, self.offsets, stride=2, groups=self.channels)
+        bands: Tensor = F.conv2d(x, self.kernels, self.offsets, stride=2, groups=self.channels)
         bands = bands.unflatten(1, (self.channels, 4))  # (N, C, 4, H/2, W/2)
         return torch.cat([bands[:, :, 0], bands[:, :, 1:].flatten(1, 2)], dim=1)
 
@@ -206,7 +206,7 @@ def max_pool(in_channels: int, out_channels: int, *, form: BlockForm) -> nn.Modu
 def build_downsample(
     kind: str, in_channels: int, out_channels: int, *, form: BlockForm
 ) -> nn.Module:
-    """What halves the resolution between stages and on the way up the neck.
+    """What halves the resolution between stages and on the bottom-up path of the neck.
 
     Args:
         kind: "conv" for a 3x3 convolution at stride 2, "csp" for `CSPDownsample`, "mp" for `MP`,

@@ -22,8 +22,8 @@ tensors, and those whose neighbours are not known, become constants.
 
 Which layers follow each other directly, their results used nowhere else, a module says itself:
 `nn.Sequential` by its nature, `ConvNormAct` and those with a method `chains()` that yields lists of
-modules. A subclass that overrides `forward` computes something that nobody here knows: it stays as
-it is, and what it inherits of `chains()` does not count.
+modules. A subclass that overrides `forward` computes something unknown: it stays
+unchanged, and what it inherits of `chains()` does not count.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def fuse_for_inference(module: nn.Module) -> nn.Module:
     Returns:
         A copy in evaluation mode, its parameters without gradients, with the same outputs up to
         rounding. What was folded and what stayed is its attribute `fusion_report`; fused again, it
-        stays as it is.
+        stays unchanged.
 
     Raises:
         ValueError: when the affine map of an operator is not what the operator computes.

@@ -30,7 +30,7 @@ def get(name: str, *, trained: bool = False, device: str | None = None) -> nn.Mo
         device: overrides MODEL.DEVICE.
 
     Raises:
-        ValueError: when trained weights are asked for and the configuration names none.
+        ValueError: when trained weights are requested and the configuration names none.
     """
     from ..checkpoint import YOLORCheckpointer
     from ..d2.modeling import build_model

@@ -59,7 +59,7 @@ def canvas_of(inputs: dict, padding: Padding, stride: int) -> tuple[int, int]:
 def place_images(
     batched_inputs: Sequence[dict], padding: Padding, stride: int, *, pinned: bool = False
 ) -> PaddedImages:
-    """Put images onto one canvas, where they are in memory and as they are: bytes stay bytes, and
+    """Put images onto one canvas, in place and unchanged: bytes stay bytes, and
     channels that lie last stay so.
 
     Args:

@@ -26,7 +26,7 @@ def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
     """A model in evaluation mode as MODEL.INFERENCE and TEST.AUG want it.
 
     The given model is never changed: what changes weights works on a copy, so that training goes on
-    as if there had been no evaluation. Anything but a `YOLOR` is returned as it is.
+    as if there had been no evaluation. Anything but a `YOLOR` is returned unchanged.
 
     Args:
         model: weights already loaded; may be wrapped for several processes.

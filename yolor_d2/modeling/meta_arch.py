@@ -339,7 +339,7 @@ class YOLOR(nn.Module):
         return named
 
     def name_positives(self, counts: Sequence[float]) -> dict[str, float]:
-        """Numbers of positives by the names of their figures."""
+        """Numbers of positives by the names of their metrics."""
         return {f"positives/{name}": count for name, count in zip(self.in_features, counts)}
 
     def compute_losses(

@@ -47,7 +47,7 @@ class TaughtModel(nn.Module):
         teacher: has the student's classes, and one of its strides at least.
         gains: how much the teacher counts.
         joint: train the teacher by its own detection loss, on the same batches; otherwise it stays
-            as it is, in evaluation mode.
+            unchanged, in evaluation mode.
 
     Raises:
         ValueError: when the two have no stride in common.

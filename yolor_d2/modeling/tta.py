@@ -1,4 +1,4 @@
-"""Test-time augmentation: the image in several sizes, mirrored or not; one suppression over all."""
+"""Test-time augmentation: the image in several sizes, mirrored or not; one NMS over all."""
 
 from __future__ import annotations
 
@@ -39,13 +39,14 @@ class Look(NamedTuple):
 class TestTimeAugmentation(nn.Module):
     """A model that looks at every image several times, with the inputs and outputs of `YOLOR`.
 
-    The published views are the image itself, 0.83 of its size mirrored, and 0.67. Rows of all views
-    are taken back to the image and suppressed together; what further tasks say of a detection is
-    taken from its view, and of the image from all of them, see `tasks.Task.join_views`.
+    The published augmented views are the image itself, 0.83 of its size mirrored, and 0.67. Rows of
+    all augmented views are taken back to the image and suppressed together; what further tasks
+    predict for a detection comes from its view, and for the image from all of them, see
+    `tasks.Task.join_views`.
 
     Args:
         model: in evaluation mode.
-        scales: share of the image size of each view, > 0.
+        scales: fraction of the image size of each view, > 0.
         flips: whether each view is mirrored left to right.
 
     Raises:
@@ -126,13 +127,13 @@ class TestTimeAugmentation(nn.Module):
 
         Args:
             result: with "instances" (D), in the wanted size.
-            looks: the views.
-            rows: (D,) int64 numbers of the detections among the rows of all views.
+            looks: the augmented views.
+            rows: (D,) int64 numbers of the detections among the rows of all augmented views.
         """
         if not self.model.tasks:
             return
         size, boxes = result["instances"].image_size, result["instances"].pred_boxes.tensor
-        # By views: what a task says of each, of the detections that come from there.
+        # By augmented view: what a task predicts for it, for the detections that come from there.
         said: dict[str, list[Any]] = {name: [] for name in self.model.tasks}
         chosen, start = [], 0
         for look in looks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,9 @@ class Complexity:
         fused_parameters: the same once every norm that follows a convolution is merged into it, as
             some rows of the paper's tables count.
         macs: multiply-accumulate operations of the convolutions.
-        flops: the paper's figure: 2 * (macs + bias additions + 2 * outputs of batch norms).
+        flops: the paper's count: 2 * (macs + bias additions + 2 * outputs of batch norms).
             Activations, pooling, resizing, sums and implicit knowledge count nothing.
-        fused_flops: the figure of YOLOv7's and YOLOv5's tables: the same once norms that follow a
+        fused_flops: the count of YOLOv7's and YOLOv5's tables: the same once norms that follow a
             convolution are merged into it, and the branches of `layers.RepConv` into one.
     """
 
@@ -53,11 +54,13 @@ def count_fused_parameters(module: nn.Module) -> int:
     return count_parameters(module) - saved
 
 
-def measure_complexity(module: nn.Module, *inputs: Tensor | Sequence) -> dict[str, Complexity]:
+def measure_complexity(
+    module: nn.Module, *inputs: Tensor | Sequence[Tensor]
+) -> dict[str, Complexity]:
     """Cost of a module and of its direct children for one forward pass.
 
     Args:
-        module: a module on the "meta" device costs no computation.
+        module: a module on the "meta" device costs no computation. Its running statistics stay.
         inputs: what it is called with, for one image; for a network the image, (1, C, H, W).
 
     Returns:
@@ -67,18 +70,26 @@ def measure_complexity(module: nn.Module, *inputs: Tensor | Sequence) -> dict[st
     biases: Counter[nn.Module] = Counter()  # additions of biases
     norms: Counter[nn.Module] = Counter()  # outputs of batch norms
 
-    def count(layer: nn.Module, _: tuple, output: Tensor) -> None:
+    def count(layer: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
         if isinstance(layer, nn.Conv2d):
             macs[layer] += output.numel() * layer.weight[0].numel()
             biases[layer] += output.numel() if layer.bias is not None else 0
         elif isinstance(layer, nn.BatchNorm2d):
             norms[layer] += output.numel()
 
-    handles = [layer.register_forward_hook(count) for layer in module.modules()]
+    layers = list(module.modules())
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    # Their outputs have the shape of their inputs, and computing them on the "meta" device is most
+    # of the time of a pass.
+    batch_norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+    for layer in batch_norms:
+        vars(layer)["forward"] = _unchanged
     try:
         with torch.no_grad():
             module(*inputs)
     finally:
+        for layer in batch_norms:
+            del vars(layer)["forward"]
         for handle in handles:
             handle.remove()
 
@@ -116,3 +127,7 @@ def measure_complexity(module: nn.Module, *inputs: Tensor | Sequence) -> dict[st
         )
 
     return {**{name: total(part) for name, part in module.named_children()}, "total": total(module)}
+
+
+def _unchanged(features: Tensor) -> Tensor:
+    return features

@@ -26,9 +26,10 @@ from .backbone import NEXT, SAME, check_word
 
 BLOCK_KEY = "block of the neck (MODEL.YOLOR.NECK_WIDTHS, NECK_UNITS, NECK_BLOCK, NECK_HIDDEN)"
 
-# Values of MODEL.YOLOR.NECK_ORDER: what comes first where the way down joins two maps.
+# Values of MODEL.YOLOR.NECK_ORDER: what comes first where the top-down path joins two maps.
 LATERAL_FIRST, UPSAMPLED_FIRST = "lateral_first", "upsampled_first"
-# Values of MODEL.YOLOR.NECK_JOINS: which map of the way down the way up joins, see `PANNeck`.
+# Values of MODEL.YOLOR.NECK_JOINS: which map of the top-down path the bottom-up path joins, see
+# `PANNeck`.
 JOINS_BLOCK, JOINS_REDUCED = "block", "reduced"
 
 # Convolutions that end the neck, to twice its width: called with channels of input and output, and
@@ -65,13 +66,14 @@ class PANNeck(nn.Module):
         c3 ── 1x1 ── s3 ════════════════ d3 ── conv3x3 ── implicit ── p3
 
     Every s and d after a meeting point is a block over the concatenation, the level's own map
-    first on the way down, the arriving map first on the way up; r is the coarser map, reduced to
-    the finer width by a 1x1 convolution. The implicit module of each level aligns the kernel spaces
-    of the pyramid ("iFA"); in the published models it adds. Two more places are empty in the
-    published models: behind every s, and behind every d.
+    first on the top-down path, the arriving map first on the bottom-up path; r is the coarser map,
+    reduced to the finer width by a 1x1 convolution. The implicit module of each level aligns the
+    kernel spaces of the pyramid ("iFA"); in the published models it adds. Two more places are empty
+    in the published models: behind every s, and behind every d.
 
     YOLOv5 differs in what the arguments say: no SPP here, no 1x1 convolution on c, the arriving map
-    first on the way down, r4 and r3 in place of s5 and s4 on the way up, and no output convolution.
+    first on the top-down path, r4 and r3 in place of s5 and s4 on the bottom-up path, and no output
+    convolution.
 
     In training auxiliary heads (YOLOv7, section 4.2) read every s through a 3x3 convolution of
     their own.
@@ -83,14 +85,14 @@ class PANNeck(nn.Module):
         form: norm and activation.
         block: kind of the blocks, see `layers.blocks.BLOCKS`.
         hidden: width inside the blocks of each level, fine to coarse; empty leaves it to the kind.
-        downsample: how the way up halves the resolution, see `layers.build_downsample`.
+        downsample: how the bottom-up path halves the resolution, see `layers.build_downsample`.
         downsample_width: whether that gives the width of the coarser level ("next") or keeps that
             of the finer one ("same").
         spp: kind of pyramid pooling on the deepest feature and its arguments, see
             `layers.spp.SPPS`, or ("none",).
         lateral: "conv" for 1x1 convolutions on the backbone's features, or "none".
-        order: "lateral_first" or "upsampled_first", where the way down joins two maps.
-        joins: the way up joins s ("block") or r ("reduced").
+        order: "lateral_first" or "upsampled_first", where the top-down path joins two maps.
+        joins: the bottom-up path joins s ("block") or r ("reduced").
         output: kind of convolution to twice the width, see `OUTPUTS`, or "none".
         auxiliary_widths: width of the map for the auxiliary head of each level, fine to coarse;
             empty for none.
@@ -159,7 +161,7 @@ class PANNeck(nn.Module):
 
         self.top_down_implicit = place(implicit_top_down, widths)
         descended = [widened(x, width) for x, width in zip(self.top_down_implicit, widths)]
-        # The finest map is the last on the way down and the first on the way up.
+        # The finest map is the last on the top-down path and the first on the bottom-up path.
         self.bottom_up_implicit = place(implicit_bottom_up, [descended[0], *widths[1:]])
         ascended = [
             widened(x, width)
@@ -234,7 +236,7 @@ class PANNeck(nn.Module):
 def build_spp(
     spec: Sequence[str | int], in_channels: int, out_channels: int, *, form: BlockForm
 ) -> nn.Module:
-    """Pyramid pooling on the deepest feature; ("none",) leaves it as it is.
+    """Pyramid pooling on the deepest feature; ("none",) leaves it unchanged.
 
     Raises:
         ValueError: when the kind is unknown or its arguments do not fit.

@@ -211,7 +211,7 @@ def build_network(
     """Build a network with random weights.
 
     Args:
-        variant: a name of `VARIANTS`, or a row of one's own.
+        variant: a name of `VARIANTS`, or a custom row.
         num_classes: classes K, at least 1.
         in_channels: channels of the image.
         anchors: (width, height) pairs in input pixels per level, fine to coarse; None takes the

@@ -32,12 +32,12 @@ class Variant:
         min_stride: stages of at least this stride feed the neck.
         spp, neck_block, neck_hidden, neck_lateral, neck_order: see `networks.PANNeck`.
         neck_joins, neck_output, auxiliary_widths: see `networks.PANNeck`.
-        neck_downsample: on the way up the neck; "" is the same as between stages.
+        neck_downsample: on the bottom-up path of the neck; "" is the same as between stages.
         neck_downsample_width: "next" or "same", see `networks.PANNeck`.
         feature_alignment: implicit knowledge on the neck's outputs, see `layers.parse_implicit`.
         prediction_refinement: implicit knowledge on the head's outputs.
-        top_down: implicit knowledge on the maps of the neck's way down.
-        bottom_up: implicit knowledge on the maps of the neck's way up.
+        top_down: implicit knowledge on the maps of the neck's top-down path.
+        bottom_up: implicit knowledge on the maps of the neck's bottom-up path.
         implicit_options: what all implicit knowledge shares.
     """
 

@@ -1,6 +1,6 @@
 """The table of published networks: every model is a row of data, none has code of its own.
 
-Stems, topologies, widths and depths follow the paper's appendix (figures A2 and A3) and the
+Stems, topologies, widths and depths follow the paper's appendix (metrics A2 and A3) and the
 authors' released configurations, anchors the latter. Parameter counts with 80 classes are checked
 against the paper in tests/networks; docs/models.md lists them.
 """

@@ -1,4 +1,4 @@
-"""Pure functions on tensors: boxes, decoding, assignment, losses, suppression."""
+"""Pure functions on tensors: boxes, decoding, assignment, losses, NMS."""
 
 from .assign import Assignment, LevelTargets, assign, assign_targets
 from .boxes import cxcywh_to_xyxy, paired_iou, xyxy_to_cxcywh

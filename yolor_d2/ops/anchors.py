@@ -14,14 +14,15 @@ def best_ratios(sizes: Tensor, anchors: Tensor) -> Tensor:
         anchors: (A, 2) widths and heights in the same unit.
 
     Returns:
-        (M,) in (0, 1]: the share by which the worse of the two sides differs, 1 for a perfect fit.
+        (M,) in (0, 1]: the fraction by which the worse of the two sides differs, 1 for a perfect
+        fit.
     """
     ratio = sizes[:, None] / anchors  # (M, A, 2)
     return torch.minimum(ratio, 1 / ratio).amin(dim=2).amax(dim=1)
 
 
 def best_possible_recall(sizes: Tensor, anchors: Tensor, max_ratio: float = 4.0) -> float:
-    """Share of the boxes that match an anchor; only those can be learned.
+    """Fraction of the boxes that match an anchor; only those can be learned.
 
     Args:
         sizes, anchors: see `best_ratios`. Without boxes the recall is 1.

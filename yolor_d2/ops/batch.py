@@ -1,4 +1,4 @@
-"""Decoding and suppression of a whole batch where nothing may wait for the host.
+"""Decoding and NMS of a whole batch where nothing may wait for the host.
 
 On the CPU images go one by one, see `decode.decode_passing` and `nms.detect`: leaving out what
 cannot be a detection saves more than it costs. On a GPU each image would then wait a dozen times.
@@ -24,7 +24,7 @@ BLOCK = 1024
 
 
 class Effort(NamedTuple):
-    """How far suppression goes before it gives an image up.
+    """How far NMS goes before it gives an image up.
 
     Attributes:
         candidates: the best ones of an image that are looked at.
@@ -125,7 +125,7 @@ def detect_batch(
 
     Returns:
         What `nms.detect` gives for every image. Not decided are images of which these candidates
-        give too few detections though there are more of them, and those whose suppression needs
+        give too few detections though there are more of them, and those whose NMS needs
         more rounds.
     """
     limit = max(effort.candidates, 2 * max_detections)

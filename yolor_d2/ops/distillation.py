@@ -160,7 +160,7 @@ def distillation_losses(
     anchor of the nearest shape, in the same cell; each box is decoded with its own anchor.
 
     The terms are normalised and weighted as those of `ops.losses.detection_losses` are, so that a
-    gain of the teacher is a share of the gain for the ground truth, whatever the size, the batch
+    gain of the teacher is a fraction of the gain for the ground truth, whatever the size, the batch
     and the number of levels and classes: box and class terms are means over the positives of a
     level, which the teacher's objectness counts (its sum takes the place of their number), and
     objectness is a mean over all cells with the balance of the levels. The entropy of the teacher's

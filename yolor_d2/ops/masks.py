@@ -94,7 +94,7 @@ def interpolate(values: np.ndarray, pixels: range, low: float, high: float) -> n
 
 
 class BoxMasks:
-    """The masks of D objects of one image, each drawn when it is asked for.
+    """The masks of D objects of one image, each drawn on access.
 
     `masks[i]` and iteration give (H, W) bool tensors; slices, index tensors and bool tensors give
     `BoxMasks`; `tensor` and numpy's `asarray` give all of them, (D, H, W). So Detectron2's

@@ -10,7 +10,7 @@ from torch import Tensor
 
 # Candidates kept per image: bounds time and memory when nearly every row passes the threshold.
 MAX_CANDIDATES = 30_000
-# Candidates in the first round of suppression, see `detect`.
+# Candidates in the first round of NMS, see `detect`.
 FIRST_ROUND = 2048
 
 
@@ -162,7 +162,7 @@ def suppress(
     from torchvision.ops import batched_nms, nms
 
     boxes, scores, labels, numbers = candidates
-    # Suppression is greedy: what happens to a box depends on better boxes alone. So if the best
+    # NMS is greedy: what happens to a box depends on better boxes alone. So if the best
     # candidates already give enough detections, the others need not be compared, which costs
     # quadratic time.
     considered = FIRST_ROUND

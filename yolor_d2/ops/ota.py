@@ -119,7 +119,7 @@ def predict(
     """What rows predict; arguments as in `assign_ota`."""
     places = torch.arange(len(rows.image), device=rows.image.device)
     if rows.valid is None:
-        # Each cell once: rows of one cell are to have equal costs to the last bit.
+        # Each cell once: rows of one cell must have bit-identical costs.
         rows, places = unique_cells(levels, rows)
     logits = logits_at(levels, rows)
     stride = constant(tuple(map(float, strides)), logits)
@@ -162,14 +162,14 @@ def choose_by_image(
         if len(rows) == 0:
             continue
         numbers = numbers[numbers < len(objects.labels)]
-        found = match_near(
+        matches = match_near(
             rows,
             Predictions(predictions.boxes[rows], predictions.costs[:, rows]),
             Objects(*(x[numbers] for x in objects)),
             top_ious=top_ious,
             iou_weight=iou_weight,
         )
-        number[rows], taken[rows] = numbers[found.box], found.taken
+        number[rows], taken[rows] = numbers[matches.box], matches.taken
     return number, taken
 
 
@@ -201,7 +201,7 @@ def choose_together(
         numbers = numbers.clamp(max=num_boxes - 1)  # (N', T)
         rows = (first[:, None] + numbers[:, None]).flatten(1)  # (N', R')
         is_own = is_box.repeat(1, per_box)
-        found = match_all(
+        matches = match_all(
             Predictions(predictions.boxes[rows], predictions.costs[:, rows].transpose(0, 1)),
             candidates.valid[rows] & is_own,
             Objects(*(x[numbers] for x in objects)),
@@ -210,8 +210,8 @@ def choose_together(
             iou_weight=iou_weight,
         )
         place = rows.masked_fill(~is_own, num_rows)
-        number = number.scatter(0, place.flatten(), numbers.gather(1, found.box).flatten())
-        taken = taken.scatter(0, place.flatten(), found.taken.flatten())
+        number = number.scatter(0, place.flatten(), numbers.gather(1, matches.box).flatten())
+        taken = taken.scatter(0, place.flatten(), matches.taken.flatten())
     return number[:-1], taken[:-1]
 
 
@@ -234,5 +234,5 @@ def take_rows(
     scaled = boxes[number] / constant(tuple(map(float, strides)), boxes)[level, None]
     centre = scaled[:, :2] - torch.stack([column, row], dim=1)
     box = torch.cat([centre, scaled[:, 2:]], dim=1)
-    found = level, number, image, anchor, row, column, box, labels[number]
-    return Assignment(*found, positives, sizes, valid)
+    indices = level, number, image, anchor, row, column, box, labels[number]
+    return Assignment(*indices, positives, sizes, valid)

@@ -204,10 +204,10 @@ def match_near(
     for part in torch.arange(len(box)).split(PAIRS_IN_CACHE // BLOCK):
         t, g = box[part], block[part]
         others = sides.index_select(0, g).view(-1, 4, BLOCK).unbind(1)
-        found = iou_of_sides(boxes[t, :, None].unbind(1), others)
-        iou[part] = found
-        largest[t, g] = found.amax(dim=1)
-        least[t, g] = costs_of(t, g, found).amin(dim=1)
+        overlaps = iou_of_sides(boxes[t, :, None].unbind(1), others)
+        iou[part] = overlaps
+        largest[t, g] = overlaps.amax(dim=1)
+        least[t, g] = costs_of(t, g, overlaps).amin(dim=1)
 
     # The largest overlaps are in the blocks with the largest ones.
     most_blocks = min(top_ious, num_blocks)
@@ -225,14 +225,14 @@ def match_near(
     row = block[place] * BLOCK + within
     taker, row = take_cheapest(box[place], row, cost[place, within], order, counts)
     times = torch.bincount(row, minlength=num_rows)
-    found = torch.zeros_like(order).scatter_(0, row, taker)
+    takers = torch.zeros_like(order).scatter_(0, row, taker)
     shared = (times > 1).nonzero()[:, 0]
     shared = torch.cat([shared, shared[:1].expand(-len(shared) % BLOCK)])  # several times is right
     for part in shared.split(max(PAIRS_IN_CACHE // num_boxes // BLOCK, 1) * BLOCK):
         cost = pairwise_iou(boxes, predictions.boxes[part])
         cost = pair_costs(cost, predictions.costs[:, part][labels], iou_weight)
-        found[part] = cost.argmin(dim=0)
-    return Matches(found, times > 0)
+        takers[part] = cost.argmin(dim=0)
+    return Matches(takers, times > 0)
 
 
 def touching_blocks(boxes: Tensor, rows: Tensor, num_blocks: int, padding: int) -> Tensor:

@@ -57,15 +57,15 @@ class Prediction:
             results = self.predictor.stream(sources)
         else:
             results = (self.detect_tiled(i, source) for i, source in enumerate(sources))
-        for found in results:
-            if not isinstance(found, FailedInput):
-                found = found.to("cpu")
-                keep = found.scores >= self.least
+        for instances in results:
+            if not isinstance(instances, FailedInput):
+                instances = instances.to("cpu")
+                keep = instances.scores >= self.least
                 if self.classes is not None:
-                    labels = found.pred_classes
+                    labels = instances.pred_classes
                     keep &= (labels[:, None] == labels.new_tensor(self.classes)).any(1)
-                found = found[keep]
-            yield found
+                instances = instances[keep]
+            yield instances
 
     def detect_tiled(self, index: int, source) -> Instances | FailedInput:
         try:

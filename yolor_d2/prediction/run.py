@@ -152,22 +152,22 @@ class Run:
     def block(self) -> list[Source]:
         """The next images without a video between them, no more than are computed together."""
         most = islice(self.sources, self.index, self.index + BLOCK_BATCHES * self.batch_size)
-        found = []
+        unfinished = []
         for source in most:
             if source.kind != "image":
                 break
-            found.append(source)
-        return found
+            unfinished.append(source)
+        return unfinished
 
     def images(self, block: list[Source], bar: tqdm) -> None:
         names = [source.name for source in block]
-        for source, found in zip(block, self.prediction.detect(names)):
-            if isinstance(found, FailedInput):  # the others still get their results
-                self.fail(found.message)
+        for source, instances in zip(block, self.prediction.detect(names)):
+            if isinstance(instances, FailedInput):  # the others still get their results
+                self.fail(instances.message)
                 self.count += 1
             else:
                 pixels = once(partial(self.prediction.read, source.name))
-                self.write(self.result(source, found, pixels))
+                self.write(self.result(source, instances, pixels))
             self.index += 1
             bar.update()
             self.flush_at_times()
@@ -190,7 +190,7 @@ class Run:
             if not self.frames(video, tracker, writer):
                 raise ImageReadError(f"video {source.shown!r} has no frame that can be read")
         except ImageReadError as error:
-            self.fail(str(error))  # what was found before stays
+            self.fail(str(error))  # earlier results stay
         except Stopped:
             if writer is not None:
                 writer.finish()  # so far it can be played
@@ -220,8 +220,8 @@ class Run:
 
         def frames() -> Iterator[np.ndarray]:
             left = None if most is None else max(most - taken, 0)
-            with contextlib.closing(video.frames(self.video.stride, after)) as found:
-                for frame in islice(found, left):
+            with contextlib.closing(video.frames(self.video.stride, after)) as read_frames:
+                for frame in islice(read_frames, left):
                     waiting.append(frame)
                     yield frame.pixels
 
@@ -230,14 +230,14 @@ class Run:
         part_begin = time.monotonic()
         options = {"unit": "frame", "desc": Path(source.shown).name, "leave": False}
         with tqdm(total=total, initial=taken, **options) as bar:
-            for found in self.prediction.detect(frames()):
+            for instances in self.prediction.detect(frames()):
                 frame = waiting.popleft()
-                if isinstance(found, FailedInput):
+                if isinstance(instances, FailedInput):
                     raise ImageReadError(
-                        f"frame {frame.number} of {source.shown!r}: {found.message}"
+                        f"frame {frame.number} of {source.shown!r}: {instances.message}"
                     )
                 read = partial(attrgetter("pixels"), frame)
-                result = self.result(source, found, read, frame, tracker)
+                result = self.result(source, instances, read, frame, tracker)
                 self.write(result)
                 if writer is not None:
                     writer.add(frame, result.drawn(**self.video.style))
@@ -271,13 +271,13 @@ class Run:
     def result(
         self,
         source: Source,
-        found: Instances,
+        instances: Instances,
         read: Callable[[], np.ndarray],
         frame: Frame | None = None,
         tracker: Tracker | None = None,
     ) -> Result:
-        boxes, scores = found.pred_boxes.tensor.numpy(), found.scores.numpy()
-        labels = found.pred_classes.numpy()
+        boxes, scores = instances.pred_boxes.tensor.numpy(), instances.scores.numpy()
+        labels = instances.pred_classes.numpy()
         reported = scores >= self.prediction.threshold
         identities: list[int | None] = []
         if tracker is not None:
@@ -290,16 +290,18 @@ class Run:
             image_id=self.image_ids(source, self.count - 1),
             frame=0 if frame is None else frame.number,
             seconds=0.0 if frame is None else frame.seconds,
-            size=found.image_size,
+            size=instances.image_size,
             boxes=boxes[reported],
             scores=scores[reported].tolist(),
             labels=labels[reported].tolist(),
             identities=identities,
             names=self.prediction.names,
             read=read,
-            masks=found.pred_masks[reported] if found.has("pred_masks") else None,
+            masks=instances.pred_masks[reported] if instances.has("pred_masks") else None,
             keypoints=(
-                found.pred_keypoints.numpy()[reported] if found.has("pred_keypoints") else None
+                instances.pred_keypoints.numpy()[reported]
+                if instances.has("pred_keypoints")
+                else None
             ),
             skeleton=self.prediction.skeleton,
         )

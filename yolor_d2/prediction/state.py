@@ -97,9 +97,9 @@ class State:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise ValueError(f"{str(self.path)!r} is damaged; --overwrite starts anew") from error
+            raise ValueError(f"{str(self.path)!r} is damaged; --overwrite starts again") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{str(self.path)!r} is of another version; --overwrite starts anew")
+            raise ValueError(f"{str(self.path)!r} is of another version; --overwrite starts again")
         return content
 
     def difference(self, earlier: dict[str, Any]) -> str | None:
@@ -113,7 +113,7 @@ class State:
         return None
 
     def begin(self, outputs: Sequence[Path], *, resume: bool, overwrite: bool) -> bool:
-        """Decide whether the command goes on with what is there.
+        """Decide whether the command resumes the existing output.
 
         Args:
             outputs: files and folders that it writes.
@@ -124,8 +124,8 @@ class State:
             True when everything has been done already.
 
         Raises:
-            ValueError: when what is there is of another command line, or not finished.
-            FileExistsError: when nobody knows how to go on with it.
+            ValueError: when the output is of another command line, or not finished.
+            FileExistsError: when it cannot be resumed.
         """
         if overwrite:
             return False
@@ -135,17 +135,19 @@ class State:
             if resume and there:
                 raise FileExistsError(
                     f"--resume: {str(there[0])!r} is there, but not {str(self.path)!r}, which says "
-                    "how far it is; --overwrite starts anew"
+                    "how far it is; --overwrite starts again"
                 )
             return False
         differs = self.difference(earlier)
         written = ", ".join(repr(str(path)) for path in outputs)
         if differs and (resume or not earlier["finished"] or any(p.is_file() for p in outputs)):
             raise ValueError(
-                f"{written}: written by another command line: {differs}; --overwrite starts anew"
+                f"{written}: written by another command line: {differs}; --overwrite starts again"
             )
         if not resume and not earlier["finished"]:
-            raise ValueError(f"{written}: not finished; --resume goes on, --overwrite starts anew")
+            raise ValueError(
+                f"{written}: not finished; --resume continues, --overwrite starts again"
+            )
         if resume:
             self.content = earlier
         return bool(resume and earlier["finished"])

@@ -132,11 +132,11 @@ class StreamedText:
 
 def require_same(path: Path, size: int, checksum: int) -> None:
     """Raise a ValueError where the first bytes of a file are not those of a checksum."""
-    found, left = 0, size
+    computed, left = 0, size
     with path.open("rb") as file:
         while left and (data := file.read(min(left, 1 << 20))):
-            found, left = zlib.crc32(data, found), left - len(data)
-    if left or found != checksum:
+            computed, left = zlib.crc32(data, computed), left - len(data)
+    if left or computed != checksum:
         raise ValueError(
             f"--resume: {str(path)!r} has been changed since it was written; --overwrite starts "
             "anew"

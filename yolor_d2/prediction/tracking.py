@@ -61,7 +61,7 @@ class Tracker:
             seconds: when the frame is shown; greater than that of the frame before.
 
         Returns:
-            M; None for what is seen for the first time, or has no object.
+            M; None for a first appearance, or without an object.
         """
         import supervision
 

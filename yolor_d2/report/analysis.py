@@ -1,7 +1,7 @@
-"""From annotations and detections to the content of a report: figures, curves, errors, images.
+"""From annotations and detections to the content of a report: metrics, curves, errors, images.
 
 Everything at one threshold is at an IoU of 0.5, and counts at most 100 detections of a class in an
-image, as COCO does. All figures are in percent; scores, and the thresholds on them, in 0-1.
+image, as COCO does. All metrics are in percent; scores, and the thresholds on them, in 0-1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..evaluation.ranking import group_by_label
 from .confusion import confuse, count_pairs
 from .curves import Curve, curve_of
 from .errors import CORRECT, IGNORED, KINDS, Errors, cost_of_errors, find_errors
-from .matching import Found, Truth
+from .matching import Predictions, Truth
 
 # Detections of a class in an image that count.
 MOST_DETECTIONS = 100
@@ -46,7 +46,7 @@ class Scenes:
 
     data: Annotations
     truth: Truth
-    found: Found
+    predictions: Predictions
     errors: Errors
     ends: np.ndarray
     rows: np.ndarray
@@ -57,7 +57,7 @@ class Scenes:
     def objects_of(self, image: int) -> slice:
         return slice(int(self.data.starts[image]), int(self.data.starts[image + 1]))
 
-    def found_in(self, image: int) -> slice:
+    def predictions_of(self, image: int) -> slice:
         return slice(int(self.ends[image]), int(self.ends[image + 1]))
 
 
@@ -76,18 +76,18 @@ def build_scenes(data: Annotations, detections: Detections) -> Scenes:
     order = order[rank < MOST_DETECTIONS]
     order = order[np.lexsort((order, -scores[order], place[order]))]
 
-    found = Found(place[order], detections.boxes[order], label[order], scores[order])
-    ends = np.searchsorted(found.images, np.arange(len(data.image_ids) + 1))
-    return Scenes(data, truth, found, find_errors(truth, found), ends, order)
+    predictions = Predictions(place[order], detections.boxes[order], label[order], scores[order])
+    ends = np.searchsorted(predictions.images, np.arange(len(data.image_ids) + 1))
+    return Scenes(data, truth, predictions, find_errors(truth, predictions), ends, order)
 
 
-def analyse(data: Annotations, detections: Detections, figures: COCOMetrics) -> dict:
-    """All that a report says about detections.
+def analyse(data: Annotations, detections: Detections, metrics: COCOMetrics) -> dict:
+    """Content of a report on detections.
 
     Args:
         data: annotations of the data set.
-        detections: what was found there.
-        figures: COCO's, of both.
+        detections: the predictions there.
+        metrics: COCO's, of both.
 
     Returns:
         See docs/report.md; NaN where nothing counts.
@@ -100,7 +100,7 @@ def analyse(data: Annotations, detections: Detections, figures: COCOMetrics) -> 
     overall = together.best_threshold()
     thresholds = [curve.best_threshold() for curve in curves]
     least = np.array([threshold_or(overall, threshold) for threshold in thresholds])
-    passing = scenes.found.scores > least[scenes.found.labels]
+    passing = scenes.predictions.scores > least[scenes.predictions.labels]
     confusion = count_pairs(confuse(errors, passing), len(names)).tolist()
     images = score_images(scenes, passing)
     with_objects = np.unique(scenes.truth.images[errors.counts])
@@ -114,20 +114,20 @@ def analyse(data: Annotations, detections: Detections, figures: COCOMetrics) -> 
             "classes": len(names),
         },
         "notes": notes(data),
-        "figures": figures.summary(),
+        "figures": metrics.summary(),
         "threshold": describe_threshold(together, overall),
         "classes": [
             {
                 "name": name,
                 **counts,
-                **figures.of_class(number),
+                **metrics.of_class(number),
                 **describe_threshold(curve, threshold),
             }
             for number, (name, counts, curve, threshold) in enumerate(
                 zip(names, count_classes(scenes), curves, thresholds)
             )
         ],
-        "curves": describe_curves(figures, together, curves),
+        "curves": describe_curves(metrics, together, curves),
         "confusion": {
             "labels": names,
             "matrix": confusion,
@@ -180,7 +180,7 @@ def count_classes(scenes: Scenes) -> list[dict[str, int]]:
     return [{"objects": m, "images": n} for m, n in zip(objects.tolist(), images.tolist())]
 
 
-def describe_curves(figures: COCOMetrics, together: Curve, curves: Sequence[Curve]) -> dict:
+def describe_curves(metrics: COCOMetrics, together: Curve, curves: Sequence[Curve]) -> dict:
     """Precision over recall, COCO's, and precision, recall and F1 over the score.
 
     Returns:
@@ -188,7 +188,7 @@ def describe_curves(figures: COCOMetrics, together: Curve, curves: Sequence[Curv
         each class, a dict of "precision_by_recall" (R), "precision", "recall" and "f1" (S each), in
         percent. A class without objects has None.
     """
-    precision = figures.precision[0, :, :, 0, -1]  # (R, K)
+    precision = metrics.precision[0, :, :, 0, -1]  # (R, K)
     known = (precision > -1).all(axis=0)
     mean = precision[:, known].mean(axis=1) if known.any() else np.full(len(precision), np.nan)
 
@@ -244,7 +244,7 @@ def score_images(scenes: Scenes, passing: np.ndarray) -> list[dict]:
     def per_image(images: np.ndarray) -> np.ndarray:
         return np.bincount(images, minlength=count)
 
-    images = scenes.found.images
+    images = scenes.predictions.images
     correct = per_image(images[passing & (kinds == CORRECT)])
     wrong = per_image(images[passing & (kinds != CORRECT) & (kinds != IGNORED)])
     missed = per_image(scenes.truth.images[errors.counts]) - correct
@@ -258,9 +258,9 @@ def score_images(scenes: Scenes, passing: np.ndarray) -> list[dict]:
             "correct": hits,
             "wrong": faults,
             "missed": left,
-            "f1": share,
+            "f1": f1_score,
         }
-        for number, name, hits, faults, left, share in zip(
+        for number, name, hits, faults, left, f1_score in zip(
             scenes.data.image_ids.tolist(),
             scenes.data.file_names,
             *(column.tolist() for column in columns),
@@ -276,9 +276,9 @@ def choose_pictures(
     known = [i for i, image in enumerate(images) if not math.isnan(image["f1"])]
 
     def exactness(i: int) -> float:
-        some = scenes.found_in(i)
-        found = passing[some] & (scenes.errors.kinds[some] == CORRECT)
-        return float(scenes.errors.overlaps[some][found].mean()) if found.any() else 0.0
+        some = scenes.predictions_of(i)
+        correct = passing[some] & (scenes.errors.kinds[some] == CORRECT)
+        return float(scenes.errors.overlaps[some][correct].mean()) if correct.any() else 0.0
 
     faulty = [i for i in known if images[i]["wrong"] + images[i]["missed"]]
     worst = sorted(
@@ -299,8 +299,8 @@ def describe_picture(scenes: Scenes, number: int, image: dict, passing: np.ndarr
     """An image with its objects, and its detections above the threshold; boxes are x, y, w, h. Each
     has its "row" in the annotations, or among all detections."""
     names = {CORRECT: "correct", IGNORED: "ignored", **KINDS}
-    truth, found, errors = scenes.truth, scenes.found, scenes.errors
-    objects, rows = scenes.objects_of(number), scenes.found_in(number)
+    truth, predictions, errors = scenes.truth, scenes.predictions, scenes.errors
+    objects, rows = scenes.objects_of(number), scenes.predictions_of(number)
     shown = np.arange(rows.start, rows.stop)[passing[rows]]
     hit = set(errors.targets[shown[errors.kinds[shown] == CORRECT]].tolist())
     height, width = (None if x < 0 else x for x in scenes.data.sizes[number].tolist())
@@ -326,9 +326,9 @@ def describe_picture(scenes: Scenes, number: int, image: dict, passing: np.ndarr
         ],
         "detections": [
             {
-                "box": [round(x, 2) for x in found.boxes[i].tolist()],
-                "class": int(found.labels[i]),
-                "score": float(found.scores[i]),
+                "box": [round(x, 2) for x in predictions.boxes[i].tolist()],
+                "class": int(predictions.labels[i]),
+                "score": float(predictions.scores[i]),
                 "kind": names[int(errors.kinds[i])],
                 "row": int(scenes.rows[i]),
             }
@@ -339,15 +339,15 @@ def describe_picture(scenes: Scenes, number: int, image: dict, passing: np.ndarr
 
 def notes(data: Annotations) -> list[str]:
     """What a reader should know about the data before believing a number."""
-    found = []
+    lines = []
     if not len(data.ids):
-        found.append("The data set has no annotations: there is nothing to measure.")
+        lines.append("The data set has no annotations: there is nothing to measure.")
     if (data.ids == 0).any():
-        found.append(
+        lines.append(
             "An annotation has the id 0, which pycocotools takes for 'not found': number "
             "annotations from 1, or AP is a little too low."
         )
     names = [str(name) for name in data.category_names]
     if len(set(names)) < len(names):
-        found.append("Several classes have the same name.")
-    return found
+        lines.append("Several classes have the same name.")
+    return lines

@@ -44,7 +44,7 @@ UNITS = {
     "box": "x, y, width, height in pixels",
     "milliseconds": "milliseconds per image",
 }
-# Names of figures whose curves are shown.
+# Names of metrics whose curves are shown.
 PRECISION = re.compile(r"(.*/)?(bbox/AP(50|75)?|(segm|keypoints)/AP)")
 # Points of each curve of the training.
 MOST_POINTS = 400
@@ -120,14 +120,14 @@ def build_report(source: Source) -> dict:
     del content  # as large as all that was made of it
     record = {}
     if source.record is not None and source.record.is_file():
-        found = read_json(source.record)
-        record = found if isinstance(found, dict) else {}
-    figures = record.get("figures") or {}
-    tasks = {name: x for name, x in figures.items() if name != "bbox" and isinstance(x, dict)}
+        parsed = read_json(source.record)
+        record = parsed if isinstance(parsed, dict) else {}
+    metrics = record.get("figures") or {}
+    tasks = {name: x for name, x in metrics.items() if name != "bbox" and isinstance(x, dict)}
     for kind in kinds:
         if kind not in tasks:  # results of unknown origin
-            figures = task_metrics(kind, source.annotations, truth, detections, shapes)
-            tasks |= {} if figures is None else {kind: figures}
+            metrics = task_metrics(kind, source.annotations, truth, detections, shapes)
+            tasks |= {} if metrics is None else {kind: metrics}
     analysis = analyse(truth, detections, coco)
     pictures, lines = take_rows(analysis["pictures"]), []
     if kinds:
@@ -155,7 +155,7 @@ def build_report(source: Source) -> dict:
 
 
 def metrics_of(
-    source: Source, truth: Annotations, found: Detections, results_hash: str
+    source: Source, truth: Annotations, detections: Detections, results_hash: str
 ) -> COCOMetrics:
     """Those that the evaluation has kept beside the detections, if both files are still those that
     they are about; else they are computed."""
@@ -164,7 +164,7 @@ def metrics_of(
         annotations=hash_file(source.annotations),
         results=results_hash,
     )
-    return evaluate_boxes(truth, found) if kept is None else kept
+    return evaluate_boxes(truth, detections) if kept is None else kept
 
 
 def describe_model(source: Source) -> dict[str, str | None]:
@@ -220,7 +220,7 @@ def training_curves(path: Path) -> dict:
     rows = [by_iteration[i] for i in sorted(by_iteration)]
 
     def series(wanted: Sequence[str]) -> dict[str, list]:
-        found = {}
+        curves = {}
         for name in wanted:
             points = [
                 (row["iteration"], row[name])
@@ -230,8 +230,8 @@ def training_curves(path: Path) -> dict:
             step = max(math.ceil(len(points) / MOST_POINTS), 1)
             # Counted from the end, so that the last one is among them.
             if points:
-                found[name] = points[::-step][::-1]
-        return found
+                curves[name] = points[::-step][::-1]
+        return curves
 
     names = sorted({name for row in rows for name in row})
     return {

@@ -22,7 +22,7 @@ MOST_NAMES = 3
 def align_reports(reports: Sequence[dict], names: Sequence[str]) -> tuple[list[dict], list[str]]:
     """Two reports about the same images, which are found by their file names.
 
-    Where the runs share only some of their images, the figures are made again of those, from the
+    Where the runs share only some of their images, the metrics are made again of those, from the
     detections and annotations that the reports name.
 
     Args:
@@ -55,7 +55,7 @@ def align_reports(reports: Sequence[dict], names: Sequence[str]) -> tuple[list[d
         restricted = report if own == common else restrict_report(report, common)
         if restricted is None:
             notes.append(
-                f"All figures of {name} but those of single images are about all of its "
+                f"All metrics of {name} but those of single images are about all of its "
                 f"{len(own):,} images: its detections or annotations are not any more where its "
                 "report has them from, or have changed."
             )
@@ -69,7 +69,7 @@ def align_reports(reports: Sequence[dict], names: Sequence[str]) -> tuple[list[d
 def restrict_report(report: dict, file_names: set[str]) -> dict | None:
     """A report about some of its images.
 
-    Figures of further tasks are left out, as they are not known image by image.
+    Metrics of further tasks are left out, as they are not known image by image.
 
     Returns:
         None when the files that it was made of cannot be read, or are not those any more.

@@ -46,20 +46,20 @@ def render_comparison(
 
 def differences_of_data(reports: Sequence[dict]) -> list[str]:
     """Why the numbers of two reports may not be comparable."""
-    found = []
+    lines = []
     for key, what in (("images", "images"), ("objects", "objects")):
         counts = [report["counts"][key] for report in reports]
         if counts[0] != counts[1]:
-            found.append(f"The runs were evaluated on {counts[0]:,} and {counts[1]:,} {what}.")
+            lines.append(f"The runs were evaluated on {counts[0]:,} and {counts[1]:,} {what}.")
     files = [{image["file_name"] for image in report["images"]} for report in reports]
-    if not found and files[0] != files[1]:
-        found.append("The runs were evaluated on different images.")
+    if not lines and files[0] != files[1]:
+        lines.append("The runs were evaluated on different images.")
     labels = [[entry["name"] for entry in report["classes"]] for report in reports]
     if labels[0] != labels[1]:
         only = sorted(set(labels[0]) ^ set(labels[1]))
         text = f": {', '.join(only[:10])}" if only else " order"
-        found.append(f"The classes of the runs differ{text}.")
-    return found
+        lines.append(f"The classes of the runs differ{text}.")
+    return lines
 
 
 def compare_classes(first: dict, second: dict) -> list[dict]:

@@ -26,7 +26,7 @@ def confuse(errors: Errors, passing: np.ndarray) -> np.ndarray:
     left[errors.targets[correct]] = False
     wrong = passing & (errors.kinds != CORRECT) & (errors.kinds != IGNORED)
     pairs = errors.pairs
-    matched = match_best(pairs.where(wrong[pairs.found] & left[pairs.truth]), len(wrong))
+    matched = match_best(pairs.where(wrong[pairs.predicted] & left[pairs.truth]), len(wrong))
     confused = matched != NONE
     left[matched[confused]] = False
     alone = errors.labels[wrong & ~confused]

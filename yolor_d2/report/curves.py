@@ -13,8 +13,8 @@ class Curve:
 
     Attributes:
         scores: (N,) falling; entry i is about the detections from the first to the i-th.
-        precision: (N,) share of them that is correct.
-        recall: (N,) share of the objects that they find; NaN without objects.
+        precision: (N,) fraction of them that is correct.
+        recall: (N,) fraction of the objects that they find; NaN without objects.
     """
 
     scores: np.ndarray

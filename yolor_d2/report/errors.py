@@ -18,8 +18,8 @@ from .matching import (
     BACKGROUND_IOU,
     DETECTED_IOU,
     NONE,
-    Found,
     Pairs,
+    Predictions,
     Truth,
     best_of,
     find_pairs,
@@ -69,7 +69,7 @@ class Errors:
     pairs: Pairs
 
 
-def find_errors(truth: Truth, found: Found) -> Errors:
+def find_errors(truth: Truth, predictions: Predictions) -> Errors:
     """Say of every detection what it is, and of every object whether it is missed.
 
     A detection that finds no object is, by the first that applies: IGNORED, inside a crowd region
@@ -78,15 +78,15 @@ def find_errors(truth: Truth, found: Found) -> Errors:
     class that a better detection has found; BACKGROUND, IoU <= 0.1 with all objects; else BOTH.
     An object is missed if no detection finds it, and none has its class or position alone wrong.
     """
-    count = len(found.labels)
-    pairs = find_pairs(truth, found)
-    same = found.labels[pairs.found] == truth.labels[pairs.truth]
+    count = len(predictions.labels)
+    pairs = find_pairs(truth, predictions)
+    same = predictions.labels[pairs.predicted] == truth.labels[pairs.truth]
     real = ~truth.crowd[pairs.truth]
     close = pairs.overlaps >= DETECTED_IOU
     matched = match_best(pairs.where(same & real & close), count)
     correct = matched != NONE
     ignored = np.zeros(count, dtype=bool)
-    ignored[pairs.found[same & ~real & close]] = True
+    ignored[pairs.predicted[same & ~real & close]] = True
     ignored &= ~correct
 
     kinds = np.full(count, BOTH)
@@ -105,13 +105,13 @@ def find_errors(truth: Truth, found: Found) -> Errors:
     kinds[correct], targets[correct] = CORRECT, matched[correct]
 
     overlaps = np.zeros(count)
-    formed = matched[pairs.found] == pairs.truth
-    overlaps[pairs.found[formed]] = pairs.overlaps[formed]
+    formed = matched[pairs.predicted] == pairs.truth
+    overlaps[pairs.predicted[formed]] = pairs.overlaps[formed]
     missed = ~truth.crowd
     missed[targets[targets != NONE]] = False
     return Errors(
-        scores=found.scores,
-        labels=found.labels,
+        scores=predictions.scores,
+        labels=predictions.labels,
         kinds=kinds,
         targets=targets,
         overlaps=overlaps,
@@ -229,10 +229,10 @@ def cost_of_errors(errors: Errors) -> dict:
             count = int((errors.kinds == kind).sum())
             value = mean_precision(errors, *repaired(errors, kind), nothing)
         kinds[name] = {"count": count, "cost": 100 * (value - base)}
-    unfound = errors.counts.copy()
-    unfound[errors.targets[correct]] = False
+    unmatched = errors.counts.copy()
+    unmatched[errors.targets[correct]] = False
     no_positives = mean_precision(errors, labels, correct, kept & correct, nothing)
-    no_negatives = mean_precision(errors, labels, correct, kept, unfound)
+    no_negatives = mean_precision(errors, labels, correct, kept, unmatched)
     return {
         "AP50": 100 * base,
         "kinds": kinds,
@@ -240,5 +240,5 @@ def cost_of_errors(errors: Errors) -> dict:
             "count": int((kept & ~correct).sum()),
             "cost": 100 * (no_positives - base),
         },
-        "false negatives": {"count": int(unfound.sum()), "cost": 100 * (no_negatives - base)},
+        "false negatives": {"count": int(unmatched.sum()), "cost": 100 * (no_negatives - base)},
     }

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 # What report.json says it is; the number changes with its form.
 FORMAT = "yolor_d2 report 2"
 REPORT_NAME = "report"
-# Beside the detections: figures of all evaluators, speed, and what was evaluated.
+# Beside the detections: metrics of all evaluators, speed, and what was evaluated.
 RECORD_NAME = "evaluation.json"
 
 
@@ -68,20 +68,20 @@ def write_record(folder: Path, **content: object) -> None:
 
     Args:
         folder: see `inference_folder`.
-        content: "figures" by task, "speed" of `StageTimer.summary`, "weights".
+        content: "figures" (metrics) by task, "speed" of `StageTimer.summary`, "weights".
     """
     path = folder / RECORD_NAME
     old = read_json(path) if path.is_file() else {}
     write_json(path, {**(old if isinstance(old, dict) else {}), **content})
 
 
-def keep_for_report(cfg: CfgNode, dataset: str, figures: dict, speed: dict | None) -> None:
+def keep_for_report(cfg: CfgNode, dataset: str, metrics: dict, speed: dict | None) -> None:
     """Keep what an evaluation found beside its detections, which are the rest of a report.
 
     Args:
         cfg: of the run.
         dataset: name of the data set.
-        figures: by task.
+        metrics: by task.
         speed: see `StageTimer.summary`.
     """
     if speed is not None:
@@ -91,9 +91,9 @@ def keep_for_report(cfg: CfgNode, dataset: str, figures: dict, speed: dict | Non
         device = torch.cuda.get_device_name() if gpu else on_cpu
         speed = {**speed, "device": f"{device}, {cfg.MODEL.INFERENCE.DTYPE}", "workers": workers}
     try:
-        write_record(inference_folder(cfg, dataset), figures=figures, speed=speed, weights=None)
-    except OSError as error:  # a full disk, say: the figures themselves are not lost
-        logger.error("Figures and speed cannot be kept for the report: %s", error)
+        write_record(inference_folder(cfg, dataset), figures=metrics, speed=speed, weights=None)
+    except OSError as error:  # a full disk, say: the metrics themselves are not lost
+        logger.error("Metrics and speed cannot be kept for the report: %s", error)
 
 
 def read_report(path: Path) -> dict:

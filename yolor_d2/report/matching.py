@@ -38,7 +38,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Found:
+class Predictions:
     """Detections of a data set, image by image, the best of each image first.
 
     Attributes:
@@ -59,18 +59,18 @@ class Pairs:
     """Detections and objects of one image that overlap.
 
     Attributes:
-        found: (P,) number of the detection, rising.
+        predicted: (P,) number of the detection, rising.
         truth: (P,) number of the object, rising for one detection.
-        overlaps: (P,) IoU; with a crowd region the share of the detection that lies inside.
+        overlaps: (P,) IoU; with a crowd region the fraction of the detection that lies inside.
     """
 
-    found: np.ndarray
+    predicted: np.ndarray
     truth: np.ndarray
     overlaps: np.ndarray
 
     def where(self, chosen: np.ndarray) -> Pairs:
         """Some of them."""
-        return Pairs(self.found[chosen], self.truth[chosen], self.overlaps[chosen])
+        return Pairs(self.predicted[chosen], self.truth[chosen], self.overlaps[chosen])
 
 
 def box_overlaps(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
@@ -105,24 +105,28 @@ def split_images(counts: np.ndarray) -> Iterator[slice]:
         start = stop
 
 
-def find_pairs(truth: Truth, found: Found) -> Pairs:
+def find_pairs(truth: Truth, predictions: Predictions) -> Pairs:
     """All pairs whose overlap is at least BACKGROUND_IOU."""
-    num_images = max((int(x.images[-1]) + 1 for x in (truth, found) if len(x.images)), default=0)
+    num_images = max(
+        (int(x.images[-1]) + 1 for x in (truth, predictions) if len(x.images)), default=0
+    )
     numbers = np.arange(num_images + 1)
     truth_starts = np.searchsorted(truth.images, numbers)
-    prediction_starts = np.searchsorted(found.images, numbers)
+    prediction_starts = np.searchsorted(predictions.images, numbers)
     per_image = np.diff(truth_starts)
     parts = [Pairs(*(np.empty(0, kind) for kind in (int, int, float)))]
     for images in split_images(per_image * np.diff(prediction_starts)):
         first, last = prediction_starts[images.start], prediction_starts[images.stop]
-        counts = per_image[found.images[first:last]]  # of objects beside each detection
+        counts = per_image[predictions.images[first:last]]  # of objects beside each detection
         detections = np.repeat(np.arange(first, last), counts)
         within = np.arange(len(detections)) - np.repeat(np.cumsum(counts) - counts, counts)
-        objects = truth_starts[found.images[detections]] + within
-        overlaps = box_overlaps(found.boxes[detections], truth.boxes[objects], truth.crowd[objects])
+        objects = truth_starts[predictions.images[detections]] + within
+        overlaps = box_overlaps(
+            predictions.boxes[detections], truth.boxes[objects], truth.crowd[objects]
+        )
         parts.append(Pairs(detections, objects, overlaps).where(overlaps >= BACKGROUND_IOU))
     return Pairs(
-        np.concatenate([x.found for x in parts]),
+        np.concatenate([x.predicted for x in parts]),
         np.concatenate([x.truth for x in parts]),
         np.concatenate([x.overlaps for x in parts]),
     )
@@ -134,16 +138,16 @@ def match_best(pairs: Pairs, num_detected: int) -> np.ndarray:
 
     Args:
         pairs: that may be formed.
-        num_detected: N.
+        num_found: N.
 
     Returns:
         (N,) number of the object, -1 for none. Of equal overlaps the last counts, as in COCO.
     """
     matched = np.full(num_detected, NONE)
-    order = np.lexsort((-pairs.truth, -pairs.overlaps, pairs.found))
+    order = np.lexsort((-pairs.truth, -pairs.overlaps, pairs.predicted))
     taken: set[int] = set()
     done = NONE
-    for number, target in zip(pairs.found[order].tolist(), pairs.truth[order].tolist()):
+    for number, target in zip(pairs.predicted[order].tolist(), pairs.truth[order].tolist()):
         if number != done and target not in taken:
             matched[number] = target
             taken.add(target)
@@ -154,8 +158,8 @@ def match_best(pairs: Pairs, num_detected: int) -> np.ndarray:
 def best_of(pairs: Pairs, num_detected: int) -> tuple[np.ndarray, np.ndarray]:
     """Greatest overlap of each of N detections, 0 for none, and the first object that has it."""
     overlaps, targets = np.zeros(num_detected), np.full(num_detected, NONE)
-    order = np.lexsort((pairs.truth, -pairs.overlaps, pairs.found))
-    numbers, first = np.unique(pairs.found[order], return_index=True)
+    order = np.lexsort((pairs.truth, -pairs.overlaps, pairs.predicted))
+    numbers, first = np.unique(pairs.predicted[order], return_index=True)
     overlaps[numbers] = pairs.overlaps[order[first]]
     targets[numbers] = pairs.truth[order[first]]
     return overlaps, targets

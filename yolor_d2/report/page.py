@@ -39,28 +39,28 @@ logger = logging.getLogger(__name__)
 
 # Longer side of the embedded pictures, in pixels, and their JPEG quality.
 PICTURE_SIZE, PICTURE_QUALITY = 512, 80
-# Figures of tasks that are no merit of a model: what chance, or the class alone, would have.
+# Metrics of tasks that are no merit of a model: what chance, or the class alone, would have.
 REFERENCES = ("chance_", "class_")
-# Tasks whose figures are COCO's, like those of boxes, for people.
+# Tasks whose metrics are COCO's, like those of boxes, for people.
 SHAPES = {"segm": "masks", "keypoints": "keypoints"}
 
 
 @functools.cache
 def environment() -> Environment:
     """Jinja with this package's templates and filters."""
-    found = Environment(
+    templates = Environment(
         loader=PackageLoader("yolor_d2.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(number=number, signed=signed, error_name=error_name)
-    found.globals.update(verdict=verdict, difference=difference)
-    # Figures of single classes, as the evaluators name them.
-    found.tests["in_class"] = lambda name: name.startswith("AP-")
-    found.tests["reference"] = lambda name: name.startswith(REFERENCES)
-    return found
+    templates.filters.update(number=number, signed=signed, error_name=error_name)
+    templates.globals.update(verdict=verdict, difference=difference)
+    # Metrics of single classes, as the evaluators name them.
+    templates.tests["in_class"] = lambda name: name.startswith("AP-")
+    templates.tests["reference"] = lambda name: name.startswith(REFERENCES)
+    return templates
 
 
 def read_asset(name: str) -> str:
@@ -95,8 +95,8 @@ def render_report(report: dict) -> str:
             where it says.
     """
     shown = chosen_classes(report)
-    shares = row_fractions(report["confusion"]["matrix"])
-    heat = confusion_heat(report["confusion"], shares)
+    fractions = row_fractions(report["confusion"]["matrix"])
+    heat = confusion_heat(report["confusion"], fractions)
     root = report["dataset"]["image_root"]
     return render(
         "report.html.jinja",
@@ -109,7 +109,7 @@ def render_report(report: dict) -> str:
         heat=heat,
         nothing=NOTHING,
         most_shown=MOST_SHOWN,
-        shares=shares.tolist() if heat is None else None,
+        fractions=fractions.tolist() if heat is None else None,
         training=plot_training([("", report["training"])]),
         pictures={
             name: [embed_picture(picture, root, report) for picture in pictures]

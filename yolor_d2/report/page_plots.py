@@ -49,8 +49,8 @@ def plot_curves(report: dict, shown: Sequence[tuple[int, str]]) -> list[tuple[st
     for key, title, text in (
         ("precision_by_recall", "Precision over recall", "COCO's, at IoU 0.5: the area is AP50."),
         ("f1", "F1 over score", "The dot is the best threshold of all classes together."),
-        ("precision", "Precision over score", "The share of detections that is correct."),
-        ("recall", "Recall over score", "The share of objects that is found."),
+        ("precision", "Precision over score", "The fraction of detections that are correct."),
+        ("recall", "Recall over score", "The fraction of objects that are detected."),
     ):
         axis = curves["recall"] if key == "precision_by_recall" else curves["score"]
         lines: list[Line] = [
@@ -77,12 +77,12 @@ def axes_of(curve: str) -> dict[str, Any]:
 
 
 def row_fractions(matrix: Sequence[Sequence[int]]) -> np.ndarray:
-    """Each entry as a share of its row."""
+    """Each entry as a fraction of its row."""
     counts = np.array(matrix, dtype=np.float64)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def confusion_heat(confusion: dict, shares: np.ndarray) -> Markup | None:
+def confusion_heat(confusion: dict, fractions: np.ndarray) -> Markup | None:
     """The matrix as a picture, where a table of it would be too large."""
     labels = [*confusion["labels"], "background"]
     if len(labels) <= MOST_CELLS + 1:
@@ -90,7 +90,7 @@ def confusion_heat(confusion: dict, shares: np.ndarray) -> Markup | None:
     objects = [sum(row) for row in confusion["matrix"][:-1]]
     shown = [*largest(objects, MOST_SHOWN), len(labels) - 1]
     names = [labels[i] for i in shown]
-    return plot_heat(shares[np.ix_(shown, shown)], names, "Confusion", NOTHING)
+    return plot_heat(fractions[np.ix_(shown, shown)], names, "Confusion", NOTHING)
 
 
 def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, list, Markup]]:
@@ -105,19 +105,19 @@ def plot_training(runs: Sequence[tuple[str, dict | None]]) -> list[tuple[str, li
         ("precisions", "AP on the validation set", "AP, %", False),
         ("rates", "Learning rate", "learning rate", False),
     ):
-        found = [
+        series = [
             (f"{run}: {name}" if run else name, points)
             for run, training in runs
             if training is not None
             for name, points in training[key].items()
-            # Of two runs only what can be told apart.
+            # Of two runs only curves that can be distinguished.
             if len(runs) == 1 or name in ("total_loss", "lr", "bbox/AP")
         ][:NUM_COLOURS]
-        if not found:
+        if not series:
             continue
-        lines: list[Line] = [(*zip(*points), i) for i, (_, points) in enumerate(found)]
-        values = [value for _, points in found for _, value in points]
+        lines: list[Line] = [(*zip(*points), i) for i, (_, points) in enumerate(series)]
+        values = [value for _, points in series for _, value in points]
         log = log and min(values) > 0 and max(values) > LEAST_SPAN * min(values)
         plot = plot_lines(lines, title=title, x_label="iteration", y_label=y_label, log=log)
-        plots.append((title, [(i, name) for i, (name, _) in enumerate(found)], plot))
+        plots.append((title, [(i, name) for i, (name, _) in enumerate(series)], plot))
     return plots

@@ -1,4 +1,4 @@
-"""Masks and keypoints in a report: their figures, and what its pictures show of them."""
+"""Masks and keypoints in a report: their metrics, and what its pictures show of them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def kinds_in(content: bytes) -> list[str]:
 
 
 def read_shapes(content: bytes) -> list[ShapeRecord]:
-    """What the content of a result file says of shapes, in its order.
+    """Shapes in the content of a result file, in its order.
 
     Raises:
         ValueError: when that is not as COCO's format has it.
@@ -60,7 +60,7 @@ def task_metrics(
     predictions: Detections,
     shapes: Sequence[ShapeRecord],
 ) -> dict[str, float] | None:
-    """COCO's figures of masks or keypoints, as the evaluator gives them.
+    """COCO's metrics of masks or keypoints, as the evaluator computes them.
 
     Args:
         kind: of `IOU_TYPES`.
@@ -70,12 +70,12 @@ def task_metrics(
         shapes: of each.
 
     Returns:
-        None when the files do not say what is needed, which the log says.
+        None when the files lack what is needed, which is logged.
     """
     iou_type = IOU_TYPES[kind]
     values = [getattr(x, iou_type.key) for x in shapes]
     if any(value is None for value in values):
-        logger.warning("Some of the results have no %r: no figures of it", iou_type.key)
+        logger.warning("Some of the results have no %r: no metrics of it", iou_type.key)
         return None
     try:
         objects = iou_type.describe_objects(path, truth)
@@ -83,7 +83,7 @@ def task_metrics(
         options = iou_type.options(objects, detections)
         metrics = evaluate(truth, predictions, kind, objects, detections, **options)
     except UNEXPECTED as error:
-        logger.warning("No figures of %s can be made: %s", kind, error)
+        logger.warning("No metrics of %s can be made: %s", kind, error)
         return None
     summary = metrics.summary()
     by_class = dict(zip(map(str, truth.category_names), metrics.class_precisions()))

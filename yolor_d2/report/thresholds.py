@@ -15,7 +15,7 @@ def read_thresholds(path: Path, class_names: Sequence[str]) -> list[float]:
     """The best score threshold of each class, for MODEL.YOLOR.CLASS_SCORE_THRESHOLDS.
 
     Classes of which the evaluation found no object take the threshold of all classes together,
-    which the log says.
+    which is logged.
 
     Args:
         path: report.json.

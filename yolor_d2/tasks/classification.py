@@ -50,7 +50,7 @@ class ClassificationTask(Task):
         result["image_scores"] = decoded
 
     def join_views(self, decoded: Sequence[Tensor], order: Tensor) -> Tensor:
-        """The mean over the views: every one of them shows the whole image."""
+        """The mean over the augmented views: every one of them shows the whole image."""
         return torch.stack(list(decoded)).mean(dim=0)
 
     def evaluators(self, cfg: CfgNode, dataset_name: str, folder: Path) -> list:

@@ -27,7 +27,8 @@ class EmbeddingTask(Task):
     metrics: ClassVar = "embedding"
     ground_truth: ClassVar = ("identities",)
     least_values: ClassVar = {"CHANNELS": 1, "DIMENSION": 1, "NUM_IDENTITIES": 0, "GAIN": 0}
-    # Four times the gain: a few individuals are to be told apart within a few hundred iterations.
+    # Four times the gain: a few individuals are to be distinguished within a few hundred
+    # iterations.
     toy_values: ClassVar = {"CHANNELS": 64, "DIMENSION": 64, "GAIN": 0.2}
 
     def add_config(self, node: CfgNode) -> None:

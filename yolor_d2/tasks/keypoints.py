@@ -103,7 +103,7 @@ class KeypointsTask(Task):
         # Numbers of the classes whose objects have points; those of others get scores of 0. [] is
         # all of them; yolor-d2 train takes them from the training set.
         node.CLASSES = []
-        # How far off each point may be as a share of the object's size (COCO's OKS), in the loss
+        # How far off each point may be as a fraction of the object's size (COCO's OKS), in the loss
         # and in the evaluation. [] takes COCO's for 17 points, 0.1 each for any other number.
         node.SIGMAS = []
         # What a point costs: "huber", which pulls at it from anywhere, or "oks", the authors',
@@ -160,16 +160,16 @@ class KeypointsTask(Task):
     ) -> dict[str, Tensor]:
         assert isinstance(branch, KeypointBranch)
         packed = []
-        for found, placement in zip(instances, placements):
-            if len(found) == 0:  # Detectron2's mapper gives no keypoints where there is no object
+        for targets, placement in zip(instances, placements):
+            if len(targets) == 0:  # Detectron2's mapper gives no keypoints where there is no object
                 packed.append(torch.zeros(0, branch.num_keypoints, 3))
                 continue
-            if not found.has("gt_keypoints"):
+            if not targets.has("gt_keypoints"):
                 raise KeyError(
                     "the keypoints task needs 'gt_keypoints' in the instances of every input; "
                     "annotations give them by 'keypoints'"
                 )
-            points = found.gt_keypoints.tensor.cpu().float()
+            points = targets.gt_keypoints.tensor.cpu().float()
             if points.shape[1:] != (branch.num_keypoints, 3):
                 raise ValueError(
                     f"an object has {points.shape[1]} keypoints, but "
@@ -229,9 +229,9 @@ class KeypointsTask(Task):
 
     def check_data(self, cfg: CfgNode, dataset: TrainingDataset) -> None:
         wanted, keypoints = cfg.MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS, dataset.truth.keypoints
-        found = 0 if keypoints is None else keypoints.shape[1]
-        if found != wanted:
+        count = 0 if keypoints is None else keypoints.shape[1]
+        if count != wanted:
             raise ValueError(
                 f"MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS is {wanted}, but the objects of "
-                f"DATASETS.TRAIN {list(cfg.DATASETS.TRAIN)} have {found} keypoints"
+                f"DATASETS.TRAIN {list(cfg.DATASETS.TRAIN)} have {count} keypoints"
             )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class MasksTask(Task):
-    """In: gt_masks, polygons or pixels. Out: pred_masks, `ops.masks.BoxMasks`. Its figures are
+    """In: gt_masks, polygons or pixels. Out: pred_masks, `ops.masks.BoxMasks`. Its metrics are
     those of `COCOEvaluator`."""
 
     name: ClassVar = "masks"

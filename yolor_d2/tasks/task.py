@@ -44,7 +44,7 @@ class Task:
         super().__init_subclass__(**kwargs)
         if "figures" in vars(cls):  # the former name
             warnings.warn(
-                f"{cls.__name__}.figures is `metrics` now; the former name goes with 1.0",
+                f"{cls.__name__}.metrics is `metrics` now; the former name goes with 1.0",
                 DeprecationWarning,
                 stacklevel=2,
             )
@@ -95,19 +95,20 @@ class Task:
         return decoded
 
     def join_views(self, decoded: Sequence[Any], order: Tensor) -> Any:
-        """What `TaskBranch.decode` gave for several views of an image, as one for all of its
+        """What `TaskBranch.decode` gave for several augmented views of an image, as one for all of
+        its
         detections: each has the row of its own view, unless a task does it otherwise.
 
         Args:
             decoded: of each view and the detections that come from there, which may be none.
-            order: (D,) int64 numbers of the detections among those of all views in turn.
+            order: (D,) int64 numbers of the detections among those of all augmented views in turn.
         """
         parts = list(decoded)
         joined = torch.cat(parts) if isinstance(parts[0], Tensor) else type(parts[0]).cat(parts)
         return joined[order]
 
     def evaluators(self, cfg: CfgNode, dataset_name: str, folder: Path) -> list[DatasetEvaluator]:
-        """What gives the figures of this task on a data set.
+        """What gives the metrics of this task on a data set.
 
         Args:
             cfg: the configuration.

@@ -133,10 +133,10 @@ def _is_complete(json_path: Path, folder: Path, info: dict) -> bool:
     except ValueError:
         logger.warning("%s is not valid JSON; the data set is written anew", json_path)
         return False
-    found = content.get("info") if isinstance(content, dict) else None
-    if found != info:
+    written = content.get("info") if isinstance(content, dict) else None
+    if written != info:
         raise FileExistsError(
-            f"{json_path} holds another data set: its info is {found}, wanted is {info}; "
+            f"{json_path} holds another data set: its info is {written}, wanted is {info}; "
             "choose another folder or force"
         )
     return all((folder / image["file_name"]).is_file() for image in content["images"])
@@ -156,7 +156,7 @@ def write_toy_dataset(
 ) -> ToyDataset:
     """Write the data set, or find it already written.
 
-    A complete data set of the same parameters is kept as it is, an incomplete one is written anew.
+    A complete data set of the same parameters is kept unchanged, an incomplete one is written anew.
 
     Args:
         root: folder that receives instances_train.json, instances_val.json, train/ and val/.

@@ -62,11 +62,11 @@ def draw_batches(
 
 def truth_shapes(truth: Instances, skeleton: Skeleton | None) -> dict[str, Any]:
     """Masks and keypoints of ground truth, as far as it has some, for `draw_boxes`."""
-    found: dict[str, Any] = {}
+    shapes: dict[str, Any] = {}
     if truth.has("gt_masks"):
         parts = [[np.reshape(x, (-1, 2)) for x in one] for one in truth.gt_masks.polygons]
-        found["masks"] = lambda i: crop_of_polygons(parts[i], truth.image_size)
+        shapes["masks"] = lambda i: crop_of_polygons(parts[i], truth.image_size)
     if truth.has("gt_keypoints"):
-        found["keypoints"] = truth.gt_keypoints.tensor.cpu().numpy()
-        found["skeleton"] = skeleton
-    return found
+        shapes["keypoints"] = truth.gt_keypoints.tensor.cpu().numpy()
+        shapes["skeleton"] = skeleton
+    return shapes

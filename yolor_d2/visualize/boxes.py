@@ -21,7 +21,7 @@ PALETTE = (
     (240, 228, 66),
 )
 # Lines in pixels: in a picture whose longer side is `labels.PICTURE_SIDE`, growing like letters; at
-# most this share of the shorter side of a box, so that they do not hide it.
+# most this fraction of the shorter side of a box, so that they do not hide it.
 LINE, LINE_FRACTION = 2, 0.05
 
 
@@ -35,7 +35,7 @@ def line_widths(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 def draw_outline(canvas: np.ndarray, box: Sequence[int], colour: Colour, width: int) -> None:
     """Draw the sides of a box; what lies outside is left out.
 
-    OpenCV's rectangle is 5 pixels wide where 3 are asked for.
+    OpenCV's rectangle is 5 pixels wide where 3 are requested.
 
     Args:
         canvas: (H, W, 3) uint8 RGB, changed in place.

@@ -17,7 +17,7 @@ GROUPS = ("x", "y", "width", "height", "objectness")
 # Of the groups, and of the classes last; Okabe and Ito's, which people tell apart who see no red or
 # no green.
 COLOURS = ("#0072b2", "#56b4e9", "#e69f00", "#d55e00", "#009e73", "#7f7f7f")
-# More classes are told by the legend alone: their names would lie over each other.
+# More classes are identified by the legend alone: their names would lie over each other.
 MOST_NAMED = 12
 # Letters of a name of a class below its bar.
 LONGEST_NAME = 14
@@ -95,7 +95,7 @@ def learned_tensors(model: nn.Module) -> list[LearnedTensor]:
 
 
 def new_figure(rows: int, columns: int, width: float, height: float, **shared):
-    """A figure and its (rows, columns) axes, drawn without a display."""
+    """A chart and its (rows, columns) axes, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -201,7 +201,7 @@ def draw_features(tensors: Sequence[LearnedTensor]):
 
 
 def draw_tensors(model: nn.Module, classes: Sequence[str]) -> dict[str, object]:
-    """A figure for each place with implicit knowledge, by its name in the model."""
+    """A chart for each place with implicit knowledge, by its name in the model."""
     by_place: dict[str, list[LearnedTensor]] = {}
     for tensor in learned_tensors(model):
         by_place.setdefault(tensor.place, []).append(tensor)
@@ -305,7 +305,7 @@ def draw_alignment(recorder: FeatureRecorder, strides: Mapping[str, int | None] 
     return figure
 
 
-# ---- Where figures go
+# ---- Writing charts
 
 
 def save_figure(figure, path: Path) -> None:
@@ -314,7 +314,7 @@ def save_figure(figure, path: Path) -> None:
 
 
 def to_image(figure) -> Tensor:
-    """(3, H, W) uint8 RGB of a figure."""
+    """(3, H, W) uint8 RGB of a chart."""
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)

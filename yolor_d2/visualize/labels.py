@@ -25,10 +25,10 @@ Box = tuple[int, int, int, int]
 LETTERS, PICTURE_SIDE, GROWTH = 13, 640, 2 / 3
 # Below this letters cannot be read: there is no label then.
 LEAST_LETTERS = 9
-# The size of a box is the square root of its area. Letters have at most the first share of it while
-# that can be read, and there is no label that would be higher than the second share.
+# The size of a box is the square root of its area. Letters have at most the first fraction of it
+# while that can be read, and there is no label that would be higher than the second share.
 LETTER_FRACTION, LABEL_FRACTION = 0.2, 0.45
-# A label that would hide more than the second share of a box is left out; up to the first one
+# A label that would hide more than the second fraction of a box is left out; up to the first one
 # counts as nothing, so that a label has its usual place.
 LITTLE_FRACTION, HIDDEN_FRACTION = 0.05, 0.3
 # Sizes of letters are of these steps, so that what was drawn once can be used again.
@@ -111,7 +111,7 @@ def font_file(text: str) -> str | None:
 @functools.cache
 def readable_name(name: str, number: int) -> str:
     """The name of a class as it can be drawn: in one line, or its number where no font has its
-    letters, which the log says once."""
+    letters, which is logged once."""
     line = " ".join(name.split()) or f"class {number}"
     if font_file(line) is not None:
         return line
@@ -210,7 +210,7 @@ def letters_for_box(most: int, width: int, height: int, text: str) -> int | None
 
     Args:
         most: size that goes with the picture.
-        width, height: of what is seen of the box, in pixels.
+        width, height: of the visible part of the box, in pixels.
         text: of the label.
     """
     size = (width * height) ** 0.5
@@ -227,7 +227,7 @@ def places_around(
     """(left, top) of labels beside a box, the best first: above, below, beside, inside.
 
     Args:
-        box: xyxy of what is seen of it.
+        box: xyxy of its visible part.
         size: (width, height) of the label.
         line: width of the box's line.
         picture: (height, width); a label is moved along the box where it would leave it.
@@ -268,7 +268,7 @@ def overlap(box: Box, others: Sequence[Box]) -> bool:
 
 
 def fractions_hidden(box: Box, boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """(M,) shares of boxes (M, 4) xyxy with areas (M,) that lie under a rectangle."""
+    """(M,) fractions of boxes (M, 4) xyxy with areas (M,) that lie under a rectangle."""
     left, top, right, bottom = box
     width = np.minimum(boxes[:, 2], right) - np.maximum(boxes[:, 0], left)
     height = np.minimum(boxes[:, 3], bottom) - np.maximum(boxes[:, 1], top)

@@ -13,7 +13,7 @@ from ..files.writing import atomic_write
 from .labels import LETTERS, draw_text
 
 # The longer side of small images is enlarged by a whole factor to about this many pixels, at most
-# so many times, so that boxes and labels can be told apart.
+# so many times, so that boxes and labels can be distinguished.
 SHOWN_SIDE, MOST_ENLARGED = 480, 4
 
 

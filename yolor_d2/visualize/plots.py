@@ -11,9 +11,10 @@ from xml.sax.saxutils import escape
 import numpy as np
 from markupsafe import Markup
 
-# Lines that are told apart by colour; the page has as many (--series-1 ...).
+# Lines that differ in colour; the page has as many (--series-1 ...).
 NUM_COLOURS = 8
-# And by dashes, for those who do not tell the colours apart; the legends of the page have the same.
+# And by dashes, for readers who cannot distinguish the colours; the legends of the page have the
+# same.
 DASHES = ("-", (0, (5, 1.8)), (0, (1.2, 1.6)))
 # Stand-ins that become variables of the page.
 INK, GRID, FAINT = "#0b0b01", "#0b0b02", "#0b0b03"
@@ -42,7 +43,7 @@ Line = tuple[Sequence[float], Sequence[float], int | None]
 
 
 def new_axes(width: float, height: float, layout: str | None = None):
-    """A figure and its axes.
+    """A chart and its axes.
 
     Args:
         width: in inches.
@@ -68,10 +69,10 @@ def new_axes(width: float, height: float, layout: str | None = None):
 
 
 def to_svg(figure, description: str) -> Markup:
-    """A figure as an element of a page.
+    """A chart as an element of a page.
 
     Args:
-        figure: with stand-ins for colours.
+        figure: the chart, with stand-ins for colours.
         description: for those who cannot see it.
     """
     stream = io.StringIO()

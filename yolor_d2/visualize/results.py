@@ -39,7 +39,7 @@ def coco_shapes(
         size: its (H, W).
         skeleton: of the keypoints.
     """
-    found: dict[str, Any] = {}
+    shapes: dict[str, Any] = {}
     if "segmentation" in kinds:
 
         def crop(index: int) -> MaskCrop:
@@ -50,7 +50,7 @@ def coco_shapes(
                 parts = [np.array(x, dtype=float).reshape(-1, 2) for x in shape if len(x) >= 6]
             return crop_of_polygons([factor * x for x in parts], size)
 
-        found["masks"] = crop
+        shapes["masks"] = crop
     count = 0 if skeleton is None else len(skeleton.names)
     if count:
         points = np.zeros((len(annotations), count, 3))
@@ -58,8 +58,8 @@ def coco_shapes(
             if annotation.get("keypoints"):
                 own[:] = np.reshape(annotation["keypoints"], (count, 3))
         points[..., :2] = factor * (points[..., :2] + PIXEL_CENTRE)
-        found |= {"keypoints": points, "skeleton": skeleton}
-    return found
+        shapes |= {"keypoints": points, "skeleton": skeleton}
+    return shapes
 
 
 def draw_results(
@@ -101,17 +101,17 @@ def draw_results(
             for x in data["annotations"]
             if x["image_id"] == entry["id"] and not x.get("iscrowd", 0)
         ]
-        found = [
+        detections = [
             x for x in results if x["image_id"] == entry["id"] and x["score"] >= score_threshold
         ]
         image, factor = enlarge(read_image(image_root / entry["file_name"]))
         classes = [index[x["category_id"]] for x in truth]
         shapes = coco_shapes(truth, kinds, factor, image.shape[:2], skeleton)
         left = draw_boxes(image, factor * coco_boxes(truth), classes, names, **shapes)
-        classes = [index[x["category_id"]] for x in found]
-        scores = [x["score"] for x in found]
-        shapes = coco_shapes(found, kinds, factor, image.shape[:2], skeleton)
-        right = draw_boxes(image, factor * coco_boxes(found), classes, names, scores, **shapes)
+        classes = [index[x["category_id"]] for x in detections]
+        scores = [x["score"] for x in detections]
+        shapes = coco_shapes(detections, kinds, factor, image.shape[:2], skeleton)
+        right = draw_boxes(image, factor * coco_boxes(detections), classes, names, scores, **shapes)
         titles = ("ground truth", f"detections, score >= {score_threshold:g}")
         # The folders become part of the name, so that pictures of one name stay apart.
         path = output / f"{'_'.join(Path(entry['file_name']).with_suffix('').parts)}.png"

@@ -18,13 +18,13 @@ from .record import Part, Record, describe_device, run_part
 GOLDEN = CHECKOUT / "tests" / "golden"
 # Seconds for all parts together: eight minutes, less those of the start.
 LIMIT = 465.0
-# In this order. The shares, in seconds, leave some time to finish what a part has begun.
+# In this order. The time limits, in seconds, leave some time to finish what a part has begun.
 PARTS = {
     "golden": Part("Golden records", golden.measure, 30),
     "training": Part("Training in several types", training.measure, 95),
     "inference": Part("Network", inference.measure, 120),
     "step": Part("Training step", step.measure, 70),
-    "suppression": Part("Decoding and suppression", nms.measure, 20),
+    "suppression": Part("Decoding and NMS", nms.measure, 20),
     "pipeline": Part("From files to boxes and batches", pipeline.measure, 45),
     "processes": Part("Process group of one", processes.measure, 20),
     "tests": Part("Tests that need a GPU", suite.measure, 50),
@@ -95,7 +95,7 @@ def run_and_write(
 
 
 def run(args: argparse.Namespace) -> Report:
-    """Run the parts that are asked for, in their order.
+    """Run the selected parts, in their order.
 
     Raises:
         ValueError: when a part is unknown, or there is no GPU and it is no dry run.

@@ -1,4 +1,4 @@
-"""What the parts have in common: their share of the time, what they found, and a few helpers."""
+"""What the parts have in common: their time limit, their results, and a few helpers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MESSAGE = 160  # letters of an error in a note
 
 @dataclass(frozen=True)
 class Setting:
-    """What all parts are told.
+    """Settings of all parts.
 
     Attributes:
         device: what is measured.
@@ -56,7 +56,7 @@ class Findings:
     """What a part has found so far; it is kept when the part fails later.
 
     Attributes:
-        seconds: its share of the time, which begins now.
+        seconds: its time limit, which begins now.
         rows: one dict for each measurement.
         notes: sentences that belong to the table.
         left_out: what was not measured, with the reason.
@@ -77,7 +77,7 @@ class Findings:
 
     @property
     def left(self) -> float:
-        """Seconds of the share that are left, negative when it is used up."""
+        """Seconds of the limit that are left, negative when it is used up."""
         return self.seconds - self.spent
 
     def leave_out(self, what: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Decoding and suppression of whole batches of generated logits, as behind a trained network.
+"""Decoding and NMS of whole batches of generated logits, as behind a trained network.
 
 Few rows are sure, and those of few classes, as in the case "trained" of `benchmark.nms`. The boxes
 of one image are compared with those that the CPU finds in the same logits.
@@ -53,8 +53,8 @@ def trained_levels(
 
 
 def fraction_matched(expected: Instances, actual: Instances) -> float:
-    """Share of the boxes that another result has too, with their class; in any order, as scores may
-    be equal.
+    """Fraction of the boxes that another result has too, with their class; in any order, as scores
+    may be equal.
 
     Args:
         wanted: the boxes.

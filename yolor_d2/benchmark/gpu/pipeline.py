@@ -1,7 +1,7 @@
 """From image files to boxes, and from image files to training batches, beside what a step takes.
 
 Files are generated JPEGs of about the size of COCO's images. Weights are random, so that
-suppression has next to nothing to do; `suppression` measures that.
+NMS has next to nothing to do; `suppression` measures that.
 """
 
 from __future__ import annotations

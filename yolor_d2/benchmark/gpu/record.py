@@ -25,7 +25,7 @@ class Part(NamedTuple):
     Attributes:
         title: for people.
         measure: adds to the findings; may raise anything.
-        seconds: its share of the time.
+        seconds: its time limit.
     """
 
     title: str
@@ -104,7 +104,7 @@ class Record:
 
 
 def indented(text: str) -> list[str]:
-    """Lines that Markdown shows as they are."""
+    """Lines that Markdown shows unchanged."""
     return [f"    {line}" for line in text.splitlines()]
 
 
@@ -122,7 +122,7 @@ def run_part(name: str, part: Part, setting: Setting, seconds: float) -> Record:
         name: of the part.
         part: what to run.
         setting: for the part.
-        seconds: its share of the time; without any it is left out.
+        seconds: its time limit; without any it is left out.
     """
     findings = Findings(seconds)
     error = trace = None

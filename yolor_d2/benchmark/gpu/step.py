@@ -1,7 +1,7 @@
 """Training steps at rising batches: images per second, memory, stages, and waits for the device.
 
 Images are noise with a few boxes. Stages are taken by events on the device; "rest" is what lies
-between them, as copying the images and figures for the log.
+between them, as copying the images and metrics for the log.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ LAST_LINES = 30
 
 
 def measure(setting: Setting, findings: Findings) -> None:
-    """Run them for as long as the share of the time allows.
+    """Run them within the time limit.
 
     Raises:
         RuntimeError: when a test fails, with the end of the output.

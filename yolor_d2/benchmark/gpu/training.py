@@ -25,7 +25,7 @@ from .common import Findings, Setting, config_on, tf32, watch_losses
 
 CONFIG = "quick/toy_cpu.yaml"
 ITERATIONS = 400
-# Losses are shown at these shares of the iterations, as means over so many of them.
+# Losses are shown at these fractions of the iterations, as means over so many of them.
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 WINDOW = 20
 # By name: what autocast computes in, and whether it runs on the CPU in any case.
@@ -42,8 +42,8 @@ class StopInTime(HookBase):
 
     Args:
         interrupt: the trainer's hook that ends it after a signal.
-        found: has the share of the time.
-        until: seconds of the share that are left then.
+        findings: has the time limit.
+        until: seconds of the limit that are left then.
     """
 
     def __init__(self, interrupt: InterruptHook, findings: Findings, until: float):
@@ -82,12 +82,12 @@ def training_config(setting: Setting) -> CfgNode:
 
 
 def run_training(cfg: CfgNode, findings: Findings, until: float) -> tuple[list[float], dict]:
-    """Losses of the iterations, and COCO's figures of the average in the end.
+    """Losses of the iterations, and COCO's metrics of the average in the end.
 
     Args:
         cfg: the configuration.
-        found: has the share of the time.
-        until: seconds of the share at which the training ends early.
+        findings: has the time limit.
+        until: seconds left of the limit at which the training ends early.
     """
     torch.manual_seed(cfg.SEED)
     without_test = cfg.clone()
@@ -106,7 +106,8 @@ def run_training(cfg: CfgNode, findings: Findings, until: float) -> tuple[list[f
 
 
 def curve(losses: list[float], iterations: int) -> dict[str, float | None]:
-    """First loss, and means that end at some shares of the iterations; None where there is none."""
+    """First loss, and means that end at some fractions of the iterations; None where there is
+    none."""
     points: dict[str, float | None] = {"loss at 1": losses[0]}
     for fraction in FRACTIONS:
         end = round(fraction * iterations)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def fold_alignment(tensors: dict[str, Tensor], parts: Parts, head: int) -> None:
     """Put the alignment of a file into the biases of its predictions, as other parts of that
-    network read the features without it. What the network itself aligns stays as it is.
+    network read the features without it. What the network itself aligns stays unchanged.
 
     Args:
         tensors: of the file, changed.

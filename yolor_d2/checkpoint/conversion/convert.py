@@ -91,7 +91,7 @@ def convert_weights(
         source: name of the file, for the report and errors.
 
     Returns:
-        State dict under the names of `YOLORNetwork`, incomplete where the report says so.
+        State dict under the names of `YOLORNetwork`, incomplete where the report lists gaps.
 
     Raises:
         ValueError: when the file belongs to another kind of network altogether.

@@ -29,7 +29,7 @@ def to_meta_arch(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_meta_arch(name: str) -> str:
-    """Name of the meta-architecture to that of `YOLORNetwork`; others stay as they are."""
+    """Name of the meta-architecture to that of `YOLORNetwork`; others stay unchanged."""
     for ours, theirs in META_ARCH_PREFIXES.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)

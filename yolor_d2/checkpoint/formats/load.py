@@ -3,7 +3,7 @@
     weights = read_weights("yolor-p6.pt")
     weights.kind, weights.tensors["model.1.conv.weight"]
 
-Nothing that a file says is executed or imported, whatever it holds; a harmful file is refused
+Nothing in a file is executed or imported, whatever it holds; a harmful file is refused
 before it takes much memory or time. Names of tensors are those of the file.
 """
 
@@ -37,7 +37,7 @@ MAX_NAME = 200
 
 # Entries beside "model" in checkpoints of Detectron2 and of this project.
 DETECTRON2_KEYS = ("iteration", "trainer", "scheduler", "__author__")
-# Plain figures that are worth having.
+# Plain numbers that are worth having.
 COUNTERS = ("epoch", "iteration", "updates", "best_fitness", "nc")
 
 
@@ -55,7 +55,7 @@ class ForeignWeights:
             "darknet": all numbers in file order, as the one tensor "values".
         tensors: by name; contiguous, on the CPU, each with its own memory; floating ones float32.
         averaged: the file holds a separate moving average under "ema", and these are its weights.
-        info: plain attributes as far as the file has them: figures (see `FIGURES`), "names" of the
+        info: plain attributes as far as the file has them: numbers (see `COUNTERS`), "names" of the
             classes; "version" and "seen" of darknet; "metadata" of safetensors.
     """
 
@@ -233,7 +233,7 @@ def _named(group: dict, prefix: str, expected: type) -> list[tuple[str, Any]]:
 
 
 def _plain_info(attributes: dict) -> dict[str, Any]:
-    """Plain figures and the names of the classes; what is not plain is left out."""
+    """Plain numbers and the names of the classes; what is not plain is left out."""
     counters = {key: attributes.get(key) for key in COUNTERS}
     info: dict[str, Any] = {
         key: value

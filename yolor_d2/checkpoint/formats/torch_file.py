@@ -53,7 +53,7 @@ class BoundedReader(io.BufferedReader):
 
 
 class TorchZip:
-    """The zip archive of torch >= 1.6, with its members stored as they are.
+    """The zip archive of torch >= 1.6, with its members stored uncompressed.
 
     Args:
         file: opened for reading.
@@ -73,7 +73,7 @@ class TorchZip:
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                 raise WeightsFileError(
                     f"member {shorten(name)} of the archive is compressed or encrypted; torch.save "
-                    "stores members as they are"
+                    "stores members uncompressed"
                 )
         declared = sum(
             max(member.file_size, member.compress_size) for member in self.archive.infolist()

@@ -46,7 +46,7 @@ NAMES = {
         "device",
     },
     "collections": {"OrderedDict", "defaultdict", "Counter"},
-    # Fitness and other figures of a training run.
+    # Fitness and other numbers of a training run.
     "numpy": {"dtype", "ndarray", "float16", "float32", "float64", "int32", "int64", "bool_"},
     "numpy.core.multiarray": {"scalar", "_reconstruct"},
     "numpy._core.multiarray": {"scalar", "_reconstruct"},

@@ -25,11 +25,11 @@ ENOUGH = 30
 FRACTION = 0.5
 # ... from at most so many mosaics: where images have few objects, some more would not help.
 MOST_ROUNDS = 30
-# Largest sides of the places that are tried, as shares of the image's.
+# Largest sides of the places that are tried, as fractions of the image's.
 PLACES = (0.75,) * 2 + (0.5,) * 4 + (0.25,) * 4 + (0.125,) * 4 + (0.0625,) * 6
 # Probability that a try is left out.
 SKIPPED = 0.2
-# A place covers less than this share of the area of every box ...
+# A place covers less than this fraction of the area of every box ...
 MOST_COVERED = 0.3
 # ... and its sides, in pixels, exceed this.
 LEAST_PLACE = 20
@@ -126,7 +126,7 @@ def collect(mosaic: Callable[[], Cutouts], rng: np.random.Generator) -> Cutouts:
 def random_place(
     rng: np.random.Generator, fraction: float, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """xyxy of a random rectangle in an image, with sides up to a share of the image's."""
+    """xyxy of a random rectangle in an image, with sides up to a fraction of the image's."""
     place_height, place_width = (
         int(rng.integers(1, max(int(side * fraction), 1), endpoint=True))
         for side in (height, width)
@@ -137,7 +137,7 @@ def random_place(
 
 
 def covered(boxes: np.ndarray, place: tuple[int, int, int, int]) -> np.ndarray:
-    """(M,) share of the area of each box that a rectangle covers."""
+    """(M,) fraction of the area of each box that a rectangle covers."""
     low = np.maximum(boxes[:, :2], place[:2])
     high = np.minimum(boxes[:, 2:], place[2:])
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -203,7 +203,7 @@ def paste_in(
     """Paste objects where they cover little of others.
 
     Args:
-        sample: it stays as it is.
+        sample: it stays unchanged.
         cutouts: what may be pasted, see `collect`.
         get: returns an object, by number of the image and number in the data set.
         rng: source of chance.

@@ -22,7 +22,7 @@ from .image import FILL, Sample, by_channels, clip_boxes, paste
 
 # A box stays after a warp if its sides, in pixels, exceed this ...
 MIN_SIDE = 2.0
-# ... this share of its area is still inside ...
+# ... this fraction of its area is still inside ...
 MIN_VISIBLE = 0.1
 # ... and it is less elongated than this.
 MAX_ASPECT = 20.0
@@ -112,7 +112,7 @@ def random_warp(
         rng: source of chance.
         canvas_size, out_size: (H, W) in pixels.
         scale: the factor comes from [1 - scale, 1 + scale].
-        translate: the centre lands within this share of `out_size` around the middle.
+        translate: the centre lands within this fraction of `out_size` around the middle.
         degrees: the angle of the rotation comes from [-degrees, degrees].
         shear: so does that of the shear, for either axis.
         perspective: a pixel at (x, y) from the centre comes nearer by the factor
@@ -268,7 +268,7 @@ def render(
         warp: from the canvas to the output.
         out_size: (H, W) of the output.
         channels: of the images.
-        box_from_mask: whether the boxes of objects that have polygons are those of what is seen of
+        box_from_mask: whether the boxes of objects that have polygons enclose the visible part of
             these.
 
     Returns:

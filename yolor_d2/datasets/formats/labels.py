@@ -18,7 +18,7 @@ class LabelFault(NamedTuple):
         kind: "label_malformed", "labels_missing" or "label_without_image", see
             `findings.KINDS`.
         file: path of the label file, with the number of the line.
-        message: what is there, and what was expected.
+        message: the present value, and what was expected.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""YOLO's format: a text file for each image with a line for each object, in shares of the image;
+"""YOLO's format: a text file for each image with a line for each object, as fractions of the image;
 beside them data.yaml or classes.txt with the names of the classes.
 
 A line is "class cx cy w h", a box; or "class x1 y1 x2 y2 ...", an outline of three points or more;
@@ -63,7 +63,7 @@ class Line(NamedTuple):
 
     Attributes:
         label: number of the class, from 0.
-        box: (4,) x, y, width, height in shares of the image.
+        box: (4,) x, y, width, height as fractions of the image.
         outline: (n, 2) points in shares, None of a box.
         points: (K, 3) x, y in shares, and visibility; None where the data set has no keypoints.
     """
@@ -302,7 +302,7 @@ def add_image(
 def parts_in_pixels(line: Line, scale: np.ndarray) -> dict[str, object]:
     """Outline and keypoints as keys of an annotation, the area with the outline.
 
-    Shares of keypoints times the size are COCO's numbers, as those who made such labels of COCO's
+    Normalised keypoints times the size are COCO's numbers, as those who made such labels of COCO's
     divided these by it.
     """
     more: dict[str, object] = {}
@@ -360,13 +360,15 @@ def read_line(text: str, num_classes: int, form: PointForm | None = None) -> Lin
         )
     within = values if points is None else np.concatenate([values, points[:, :2].ravel()])
     if not np.abs(within).max() <= MAX_FRACTION:
-        raise ValueError(f"{text[:60]!r} is not in shares of the image, expected numbers in 0-1")
+        raise ValueError(
+            f"{text[:60]!r} is not normalised by the size of the image, expected numbers in 0-1"
+        )
     return Line(int(label), box, outline, points)
 
 
 def read_points(table: np.ndarray, text: str) -> np.ndarray:
-    """(K, 3) x, y in shares of the image, and visibility, which is 0 with x = y = 0 for points that
-    are not labelled.
+    """(K, 3) x, y as fractions of the image, and visibility, which is 0 with x = y = 0 for points
+    that are not labelled.
 
     Args:
         table: (K, 2 or 3) as in the file. Without a visibility, points at the corner 0, 0 or with

@@ -1,4 +1,4 @@
-"""What a process of a training tells of itself with each beat, see `watch`."""
+"""What a training process reports with each beat, see `watch`."""
 
 from __future__ import annotations
 

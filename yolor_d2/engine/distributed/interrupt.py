@@ -1,4 +1,4 @@
-"""A run that is told to stop finishes its iteration, saves, and ends."""
+"""A run that gets a signal to stop finishes its iteration, saves, and ends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The processes of one training, however they were started.
 
-torchrun and srun start them and say in the environment which one each is (`place`); `--num-gpus`
-lets this module start them. All meet in torch.distributed's own process group.
+torchrun and srun start them and number them in the environment (`place`); `--num-gpus` lets this
+module start them. All meet in torch.distributed's own process group.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def launch(work: Callable[[Any], Any], options: Any) -> Any:
 
     Raises:
         ValueError: when the environment or options contradict each other.
-        RuntimeError: when several processes are asked for and Detectron2 is not installed.
+        RuntimeError: when several processes are requested and Detectron2 is not installed.
         SystemExit: when a signal has stopped the processes that this function has started.
     """
     place = from_environment(os.environ)

@@ -38,7 +38,7 @@ class FolderInUseError(OSError):
 
 
 def describe_self() -> dict:
-    """What others are told of this process when they want the same folder."""
+    """What the error of another process that wants the same folder reports of this one."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),

@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as torchrun or srun says it in the environment.
+"""Which of several processes this one is, from what torchrun or srun put in the environment.
 
 Of srun only the variables of the running step count (SLURM_STEP_*, SLURM_PROCID). Those of the
 allocation are there too in an interactive shell and in a batch script, where nobody meant several
@@ -21,7 +21,7 @@ ELASTIC_SIGNS = ("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE")
 # Processes that are started later than this, as those of a queue, are given up.
 MEETING_TIME = timedelta(minutes=10)
 # A store that a launcher runs was there before its processes. If it is not, the launcher has died
-# before they could ask to be told of that.
+# before they could ask to be notified of that.
 KNOCKING_TIME = timedelta(seconds=20)
 # Ports for srun's steps: above those of services, below those that Linux gives out by itself.
 FIRST_PORT, NUM_PORTS = 12000, 20000

@@ -302,7 +302,7 @@ class Watch:
 
 
 def is_exchange_error(error: BaseException) -> bool:
-    """Whether an error says that another process did not answer, rather than what is wrong here."""
+    """Whether an error means that another process did not answer, not that this one failed."""
     if isinstance(error, dist.DistError):
         return True
     words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")

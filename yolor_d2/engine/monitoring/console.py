@@ -18,7 +18,7 @@ from ...d2.utils import CommonMetricPrinter, EventWriter, get_event_storage
 from ...files.images import ImageReadError
 from .time_left import TrainingClock
 
-# That of the runtime's own lines, which scripts of one's own have set up.
+# That of the runtime's own lines, which users' scripts have set up.
 logger = logging.getLogger(CommonMetricPrinter.__module__)
 
 # Seconds between two states of the line on a terminal.
@@ -27,7 +27,7 @@ REFRESH_SECONDS = 0.5
 PROGRESS = "is_progress"
 # Mark of a record for the log file alone.
 FOR_FILE = "is_for_file"
-# Whose information is for the log file alone: what a runtime says of itself, and tables of figures.
+# Whose information is for the log file alone: what a runtime says of itself, and tables of metrics.
 FILE_ONLY = ("detectron2", "yolor_d2._builtin", "yolor_d2.evaluation")
 # What of it the screen has nevertheless: how far an evaluation is.
 SHOWN_BEGINNING = "Inference done "
@@ -45,7 +45,7 @@ class ScreenHandler(logging.Handler):
     """Writes to what is sys.stdout at that time; on a terminal the line of progress is rewritten.
 
     Args:
-        evaluates: the process evaluates and does not train; tables of figures are shown.
+        evaluates: the process evaluates and does not train; tables of metrics are shown.
     """
 
     # Of all handlers together: whether they have the screen, and whether a line of progress stands
@@ -146,7 +146,7 @@ class ProgressPrinter(EventWriter):
 
     What matters most goes first, as a narrow terminal shows no more.
 
-    It takes the place of the runtime's own lines, and puts the same figure `eta_seconds`.
+    It takes the place of the runtime's own lines, and puts the same value `eta_seconds`.
 
     Args:
         clock: what is left.
@@ -223,15 +223,15 @@ def shorten_error(record: logging.LogRecord) -> bool:
     return True
 
 
-def describe_statistics(results: dict) -> str:
-    """The first figures of each task in one line; in percent, as evaluators give them."""
+def describe_metrics(results: dict) -> str:
+    """The first metrics of each task in one line; in percent, as evaluators give them."""
     several = results and all(
         isinstance(value, dict) for tasks in results.values() for value in tasks.values()
     )
     by_name = results if several else {"": results}
     parts = []
     for name, tasks in by_name.items():
-        for task, figures in tasks.items():
-            shown = [f"{key} {value:.2f} %" for key, value in list(figures.items())[:2]]
+        for task, metrics in tasks.items():
+            shown = [f"{key} {value:.2f} %" for key, value in list(metrics.items())[:2]]
             parts.append(f"{' '.join(filter(None, (name, task)))} {', '.join(shown)}")
-    return "; ".join(parts) or "no figures, as there is no ground truth"
+    return "; ".join(parts) or "no metrics, as there is no ground truth"

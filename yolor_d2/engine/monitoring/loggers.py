@@ -1,8 +1,8 @@
-"""Figures of a run for W&B and MLflow, as Detectron2's event writers.
+"""Metrics of a run for W&B and MLflow, as Detectron2's event writers.
 
-Their packages are imported when they are asked for and not before. Where figures go is said by the
-packages' own settings, such as WANDB_MODE=offline and MLFLOW_TRACKING_URI. A run that goes on after
-an interruption goes on with the same run there: its identity lies in OUTPUT_DIR/loggers.json.
+Their packages are imported on first use. Where metrics go is decided by the
+packages' own settings, such as WANDB_MODE=offline and MLFLOW_TRACKING_URI. A run that is resumed
+after an interruption continues the same run there: its identity lies in OUTPUT_DIR/loggers.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Identities of the runs by logger.
 IDENTITY_NAME = "loggers.json"
-# Iterations over which noisy figures are reduced to their median, as in metrics.json.
+# Iterations over which noisy metrics are reduced to their median, as in metrics.json.
 WINDOW = 20
 # What MLflow takes at a time, and for the value of a parameter.
 MLFLOW_BATCH = 100
@@ -57,7 +57,7 @@ def write_identity(folder: Path, name: str, identity: str) -> None:
 
 
 class MetricWriter(EventWriter):
-    """Gives the figures that are new to a logger, one iteration after the other.
+    """Gives the metrics that are new to a logger, one iteration after the other.
 
     Args:
         cfg: the configuration of the run.
@@ -73,11 +73,11 @@ class MetricWriter(EventWriter):
         self.run_name = cfg.TRAIN.RUN_NAME or self.folder.resolve().name
         self.last = -1
         self.is_open = False
-        # Iterations whose figures were not taken.
+        # Iterations whose metrics were not taken.
         self.lost = 0
 
     def new_metrics(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """(iteration, finite figures by name) of what was not given yet."""
+        """(iteration, finite metrics by name) of what was not given yet."""
         rows: dict[int, dict[str, float]] = defaultdict(dict)
         metrics = get_event_storage().latest_with_smoothing_hint(WINDOW)
         for name, (value, iteration) in metrics.items():
@@ -91,7 +91,7 @@ class MetricWriter(EventWriter):
         return {key: get_key(self.cfg, key) for key in list_keys(self.cfg)}
 
     def begin(self) -> None:
-        """Begin a run there, or go on with the one that this folder belongs to.
+        """Begin a run there, or continue the one that this folder belongs to.
 
         Raises:
             ValueError: when the logger cannot, so that a training does not begin in vain.
@@ -114,7 +114,7 @@ class MetricWriter(EventWriter):
                 self.lost += 1
                 if self.lost == 1:
                     logger.warning(
-                        "TRAIN.LOGGERS: %s has not taken the figures of iteration %d (%s: %s); the "
+                        "TRAIN.LOGGERS: %s has not taken the metrics of iteration %d (%s: %s); the "
                         "training goes on, and metrics.json has them",
                         *(self.name, iteration, type(error).__name__, error),
                     )
@@ -125,7 +125,7 @@ class MetricWriter(EventWriter):
         self.is_open = False
         if self.lost > 1:
             logger.warning(
-                "TRAIN.LOGGERS: %s has not taken the figures of %d iterations", self.name, self.lost
+                "TRAIN.LOGGERS: %s has not taken the metrics of %d iterations", self.name, self.lost
             )
         try:
             self.end(completed=self.is_completed())
@@ -140,7 +140,7 @@ class MetricWriter(EventWriter):
         raise NotImplementedError
 
     def send(self, iteration: int, row: dict[str, float]) -> None:
-        """Give the figures of an iteration."""
+        """Give the metrics of an iteration."""
         raise NotImplementedError
 
     def end(self, *, completed: bool) -> None:
@@ -149,7 +149,7 @@ class MetricWriter(EventWriter):
 
 
 class WandbWriter(MetricWriter):
-    """Figures for Weights & Biases."""
+    """Metrics for Weights & Biases."""
 
     name = "wandb"
 
@@ -178,7 +178,7 @@ class WandbWriter(MetricWriter):
 
 
 class MlflowWriter(MetricWriter):
-    """Figures for MLflow."""
+    """Metrics for MLflow."""
 
     name = "mlflow"
 

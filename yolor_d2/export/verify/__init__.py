@@ -1,6 +1,6 @@
 """Does an exported file compute what the model computes?
 
-Rows without suppression must be equal up to rounding. After suppression two right answers may
+Rows without NMS must be equal up to rounding. After NMS two right answers may
 differ, see `detections`. What a file holds of further tasks must be that of the model too: of the
 same rows, and of the images. Masks are drawn from both besides.
 

@@ -64,7 +64,7 @@ def run_on_canvas(model: YOLOR, images: Tensor) -> ModelOutput:
 
 
 def padded(image: Tensor, pad: dict) -> Tensor:
-    """(C, H, W) float32 on the canvas that the description of a file asks for."""
+    """(C, H, W) float32 on the canvas that the description of a file requires."""
     step, border = pad["multiple_of"], []
     for axis in (2, 1):  # F.pad begins with the last axis
         side = image.shape[axis]

@@ -1,8 +1,8 @@
 """Rows and detections of a file beside the rows of the model.
 
-Rows without suppression must be equal up to rounding. After suppression two right answers may
+Rows without NMS must be equal up to rounding. After NMS two right answers may
 differ: where two boxes score alike or overlap just about as much as is allowed, rounding decides.
-So the file's detections must be what suppression may give, up to a tolerance, for the model's own
+So the file's detections must be what NMS may give, up to a tolerance, for the model's own
 rows:
 
 - each is one of the model's rows with a class whose score passes;
@@ -24,14 +24,14 @@ from .tasks import TaskTensor
 from .tolerance import ExportMismatch, Tolerance
 
 
-def compare_rows(found: Tensor, expected: Tensor, tolerance: Tolerance) -> dict:
+def compare_rows(actual: Tensor, expected: Tensor, tolerance: Tolerance) -> dict:
     """Compare rows (N, R, 5 + K) one by one; see `compare`."""
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         raise ExportMismatch(
-            f"the file gives shape {tuple(found.shape)}, the model {tuple(expected.shape)}"
+            f"the file gives shape {tuple(actual.shape)}, the model {tuple(expected.shape)}"
         )
-    boxes = (found[..., :4] - expected[..., :4]).abs().amax(dim=-1)
-    scores = (found[..., 4:] - expected[..., 4:]).abs().amax(dim=-1)
+    boxes = (actual[..., :4] - expected[..., :4]).abs().amax(dim=-1)
+    scores = (actual[..., 4:] - expected[..., 4:]).abs().amax(dim=-1)
     # Written so that NaN is a difference.
     wrong = ~((boxes <= tolerance.of_boxes(expected[..., :4])) & (scores <= tolerance.score))
     if wrong.any():
@@ -58,14 +58,14 @@ def outputs_of_image(outputs: Sequence[Tensor], image: int) -> tuple[Tensor, Ten
 def compare_detections(
     model: YOLOR,
     rows: Tensor,
-    found: tuple[Tensor, Tensor, Tensor],
+    actual: tuple[Tensor, Tensor, Tensor],
     tolerance: Tolerance,
     further: Sequence[TaskTensor] = (),
 ) -> dict:
     """Compare the detections of one image; see `compare` and the head of this file.
 
     Args:
-        model: whose settings of suppression count.
+        model: whose settings of NMS count.
         rows: (R, 5 + K) of the model itself.
         found: boxes, scores and labels of the file.
         tolerance: what rounding may do.
@@ -77,9 +77,9 @@ def compare_detections(
     # Here, as it takes a second.
     from torchvision.ops import box_iou
 
-    boxes, scores, labels = found
+    boxes, scores, labels = actual
     expected = model.detect(rows)
-    nearest = list(nearest_candidates(model, rows, found, tolerance, further))
+    nearest = list(nearest_candidates(model, rows, actual, tolerance, further))
     if (scores.diff() > tolerance.score).any():
         raise ExportMismatch("the detections are not in falling score")
 
@@ -117,9 +117,9 @@ def compare_detections(
     }
 
 
-def close_boxes(expected: Tensor, found: Tensor, tolerance: Tolerance) -> Tensor:
+def close_boxes(expected: Tensor, actual: Tensor, tolerance: Tolerance) -> Tensor:
     """(E, F) whether boxes (E, 4) and (F, 4) are the same up to rounding."""
-    distance = (expected[:, None] - found).abs().amax(dim=-1)
+    distance = (expected[:, None] - actual).abs().amax(dim=-1)
     return distance <= tolerance.of_boxes(expected)[:, None]
 
 
@@ -140,7 +140,7 @@ class Candidate(NamedTuple):
 def nearest_candidates(
     model: YOLOR,
     rows: Tensor,
-    found: tuple[Tensor, Tensor, Tensor],
+    actual: tuple[Tensor, Tensor, Tensor],
     tolerance: Tolerance,
     further: Sequence[TaskTensor] = (),
 ) -> Iterator[Candidate]:
@@ -152,7 +152,7 @@ def nearest_candidates(
     least = min(model.class_score_thresholds or [model.score_threshold])
     numbers = (rows[:, 4] > least - tolerance.score).nonzero()[:, 0]
     rows = rows[numbers]
-    for index, (box, score, label) in enumerate(zip(*found)):
+    for index, (box, score, label) in enumerate(zip(*actual)):
         boxes = (rows[:, :4] - box).abs().amax(dim=1)
         scores = (rows[:, 4] * rows[:, 5 + label] - score).abs()
         fits = (boxes <= tolerance.of_boxes(rows[:, :4])) & (scores <= tolerance.score)

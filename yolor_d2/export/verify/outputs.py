@@ -28,10 +28,10 @@ def compare(
     """Compare what a file computes with the model.
 
     Args:
-        model: whose settings of suppression count.
+        model: whose settings of NMS count.
         case: the images and what the model makes of them.
         actual_arrays: the outputs of the file.
-        suppress: whether suppression is in the file.
+        suppress: whether NMS is in the file.
         tolerance: what rounding may do.
 
     Returns:
@@ -49,10 +49,10 @@ def compare(
         count = len(names) - len(model.tasks.file_outputs())
         further = task_tensors(model, case, outputs[count:], tolerance)
         compared = compare_detections_of_batch if suppress else compare_rows_of_batch
-        found = compared(model, case, outputs[:count], further, tolerance)
+        differences = compared(model, case, outputs[:count], further, tolerance)
     except ExportMismatch as error:
         raise ExportMismatch(f"{case.name}, shape {shape}: {error}") from None
-    return {"name": case.name, "shape": list(shape), **found}
+    return {"name": case.name, "shape": list(shape), **differences}
 
 
 def compare_rows_of_batch(
@@ -62,17 +62,19 @@ def compare_rows_of_batch(
     further: Sequence[TaskTensor],
     tolerance: Tolerance,
 ) -> dict:
-    """Of a file without suppression, see `compare`."""
+    """Of a file without NMS, see `compare`."""
     rows = case.computed.rows
-    found = compare_rows(outputs[0], rows, tolerance)
+    result = compare_rows(outputs[0], rows, tolerance)
     apart = {x.about.name: x.largest_difference() for x in further}
     for image, one in enumerate(rows) if model.tasks else ():
         # Masks of what would be detected.
         numbers = model.detect(one).rows
         of_image = [x.of_image(image) for x in further]
-        tensors = {x.about.name: x.found[numbers] if x.about.by_row else x.found for x in of_image}
+        tensors = {
+            x.about.name: x.actual[numbers] if x.about.by_row else x.actual for x in of_image
+        }
         merge(apart, compare_masks(model, case, image, numbers, tensors, tolerance))
-    return {**found, **({"further_differences": apart} if apart else {})}
+    return {**result, **({"further_differences": apart} if apart else {})}
 
 
 def compare_detections_of_batch(
@@ -82,8 +84,8 @@ def compare_detections_of_batch(
     further: Sequence[TaskTensor],
     tolerance: Tolerance,
 ) -> dict:
-    """Of a file with suppression, see `compare`."""
-    found = []
+    """Of a file with NMS, see `compare`."""
+    parts = []
     apart = {x.about.name: 0.0 if x.about.by_row else x.largest_difference() for x in further}
     for image, rows in enumerate(case.computed.rows):
         detections = outputs_of_image(outputs, image)
@@ -91,16 +93,16 @@ def compare_detections_of_batch(
         by_row = [x for x in of_image if x.about.by_row]
         one = compare_detections(model, rows, detections, tolerance, by_row)
         numbers = one.pop("rows")
-        found.append(one)
+        parts.append(one)
         count = torch.arange(len(numbers))
         merge(apart, {x.about.name: x.largest_difference(count, numbers) for x in by_row})
-        tensors = {x.about.name: x.found for x in of_image}
-        tensors |= {x.about.name: x.found[: len(numbers)] for x in by_row}
+        tensors = {x.about.name: x.actual for x in of_image}
+        tensors |= {x.about.name: x.actual[: len(numbers)] for x in by_row}
         merge(apart, compare_masks(model, case, image, numbers, tensors, tolerance))
     worst = ("largest_box_difference", "largest_score_difference")
     counts = ("detections", "decided_by_rounding")
     return {
-        **{key: max(x[key] for x in found) for key in worst},
-        **{key: sum(x[key] for x in found) for key in counts},
+        **{key: max(x[key] for x in parts) for key in worst},
+        **{key: sum(x[key] for x in parts) for key in counts},
         **({"further_differences": apart} if apart else {}),
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...modeling import YOLOR
-from ...networks.branches import FileOutput, Found
+from ...networks.branches import DetectedBoxes, FileOutput
 from ...ops.masks import BoxMasks
 from ...ops.padding import ImageView
 from .cases import Case
@@ -27,18 +27,18 @@ class TaskTensor:
     """
 
     about: FileOutput
-    found: Tensor
+    actual: Tensor
     expected: Tensor
     allowed: Tensor
 
     def of_image(self, image: int) -> TaskTensor:
         """Without the axis of the batch."""
-        tensors = (x[image] for x in (self.found, self.expected, self.allowed))
+        tensors = (x[image] for x in (self.actual, self.expected, self.allowed))
         return TaskTensor(self.about, *tensors)
 
     def excess(self, index: int, rows: Tensor) -> Tensor:
         """(R',) how many times what is allowed a detection of an image differs from rows (R',)."""
-        apart = (self.found[index] - self.expected[rows]).abs() / self.allowed[rows]
+        apart = (self.actual[index] - self.expected[rows]).abs() / self.allowed[rows]
         return apart.flatten(1).amax(dim=1)
 
     def largest_difference(self, index: Tensor | None = None, rows: Tensor | None = None) -> float:
@@ -47,15 +47,15 @@ class TaskTensor:
         Raises:
             ExportMismatch: when it is more than is allowed.
         """
-        found, expected, allowed = self.found, self.expected, self.allowed
+        actual, expected, allowed = self.actual, self.expected, self.allowed
         if index is not None:
-            found, expected, allowed = found[index], expected[rows], allowed[rows]
-        if found.shape != expected.shape:
+            actual, expected, allowed = actual[index], expected[rows], allowed[rows]
+        if actual.shape != expected.shape:
             raise ExportMismatch(
-                f"{self.about.name} has shape {tuple(found.shape)} in the file, "
+                f"{self.about.name} has shape {tuple(actual.shape)} in the file, "
                 f"{tuple(expected.shape)} in the model"
             )
-        apart = (found - expected).abs()
+        apart = (actual - expected).abs()
         # Written so that NaN is a difference.
         wrong = ~(apart <= allowed)
         if wrong.any():
@@ -67,14 +67,14 @@ class TaskTensor:
 
 
 def task_tensors(
-    model: YOLOR, case: Case, found: Sequence[Tensor], tolerance: Tolerance
+    model: YOLOR, case: Case, actual: Sequence[Tensor], tolerance: Tolerance
 ) -> list[TaskTensor]:
     """Outputs of further tasks in a file, beside the model's."""
     about = model.tasks.file_outputs()
     expected = model.tasks.export(case.computed.outputs)
     return [
         TaskTensor(one, here, there, tolerance.of_output(one.unit, there))
-        for one, here, there in zip(about, found, expected)
+        for one, here, there in zip(about, actual, expected)
     ]
 
 
@@ -113,12 +113,12 @@ def compare_masks(
     boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
     boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
     view = ImageView((0.0, 0.0), (1.0, 1.0), (height, width))
-    found, apart = Found(numbers, boxes, view), {}
+    detections, apart = DetectedBoxes(numbers, boxes, view), {}
     for name, branch in model.tasks.items():
-        masks = branch.masks_of(tensors, found) if branch.file_outputs() else None
+        masks = branch.masks_of(tensors, detections) if branch.file_outputs() else None
         if masks is None:
             continue
-        expected = branch.decode(case.computed.outputs[name], image, found)
+        expected = branch.decode(case.computed.outputs[name], image, detections)
         apart[f"{name}, 1 - IoU"] = difference = 1 - overlap_of_masks(masks, expected)
         if not difference <= tolerance.masks:
             raise ExportMismatch(

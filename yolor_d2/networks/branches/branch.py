@@ -61,7 +61,7 @@ class FileOutput(NamedTuple):
     Attributes:
         name: of the tensor; no two tasks have the same.
         by_row: whether it is (N, R, ...), something for every decoded row in the order of
-            `ops.decode.decode`, of which suppression keeps what belongs to detections; otherwise
+            `ops.decode.decode`, of which NMS keeps what belongs to detections; otherwise
             it is (N, ...), something for every image.
         unit: what its numbers are, by which a file's differences from the model are judged:
             "pixels" of the canvas, "score" in 0-1, or any "number".

@@ -1,7 +1,7 @@
 """A vector for each object that tells which individual it is: joint detection and embedding (paper
 section 5.4, JDE; with implicit knowledge iJDE).
 
-The paper names the task; branch and loss are this project's choice. Identities are told apart by
+The paper names the task; branch and loss are this project's choice. Identities are distinguished by
 classification with a learned prototype each. JDE (arXiv 1909.12605) found that better than triplet
 losses; and a loss over pairs of a batch would need the same individual twice in it, which batches
 of a few images rarely hold.

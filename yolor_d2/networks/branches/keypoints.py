@@ -8,9 +8,9 @@ convolutions, points as seen from the box, the loss "huber", the map that correc
 (`nearby_loss`, `correct_points`), and that objects of which no point is labelled take part in no
 loss (theirs learn that nothing is visible).
 
-Sigmas say how far off a point of a kind may be, as a share of the object's size. For 17 points they
-are those that COCO has published, in the order of its "person"; for any other number 0.1 each, a
-choice of this project: about that of a hip (0.107), the loosest of them.
+Sigmas say how far off a point of a kind may be, as a fraction of the object's size. For 17 points
+they are those that COCO has published, in the order of its "person"; for any other number 0.1 each,
+a choice of this project: about that of a hip (0.107), the loosest of them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ OTHER_SIGMA = 0.1
 # How many cells of the finest level on every side of a point learn where it lies: the correction
 # has to reach it from wherever it was thought to be, mostly within two cells.
 NEARBY = 2
-# Shares of a box for an output of 1, of points as seen from it. With 1 the learning rates of other
-# layers make points jump about at first, which detection suffers from (docs/multi_task.md).
+# Fractions of a box for an output of 1, of points as seen from it. With 1 the learning rates of
+# other layers make points jump about at first, which detection suffers from (docs/multi_task.md).
 BOX_FRACTION = 0.25
 # Values of `KeypointBranch.layout` and `origin`.
 LAYOUTS = ("", "yolov7")

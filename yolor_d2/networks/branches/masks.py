@@ -83,7 +83,7 @@ class ChosenRows(NamedTuple):
 
 def choose_rows(counts: Tensor, targets: Assignment, num_images: int, most: int) -> ChosenRows:
     """At most so many positives of each image: of more, ones at even distances in their order, so
-    that every level and nearly every object keeps its share.
+    that every level and nearly every object keeps its fraction.
 
     Args:
         counts: (R,) bool, which rows of the assignment may be chosen.
