@@ -42,7 +42,8 @@ demo: venv
 # configuration, data loading, models, training, evaluation, prediction and how processes begin. That
 # both runtimes train to the same bits is a test of the first lane.
 SEAM := $(addprefix tests/,contract data/test_channels.py data/test_loader.py datasets/test_annotations.py \
-    engine evaluation modeling prediction test_api.py test_config.py test_own_scripts.py test_runtime.py)
+    engine evaluation modeling prediction test_api.py test_config.py test_own_scripts.py test_runtime.py) \
+    --ignore tests/modeling/test_waits.py
 test: venv
 	$(RUN) -m pytest -n 2 --dist worksteal -m "not gpu"
 	@if $(RUN) -c 'import detectron2' 2> /dev/null; then set -x; export YOLOR_D2_RUNTIME=builtin; \

@@ -66,7 +66,7 @@ def test_a_former_name_of_a_class_is_the_class(module, former, name):
 def test_a_task_may_name_its_metrics_figures():
     from yolor_d2.tasks import Task
 
-    with pytest.warns(DeprecationWarning, match="Own.figures is `metrics` now"):
+    with pytest.warns(DeprecationWarning, match="Own.figures` is `metrics` now"):
 
         class Own(Task):
             figures = "area"

@@ -20,7 +20,7 @@ from yolor_d2.config import load_config
 from yolor_d2.d2 import RUNTIME
 from yolor_d2.d2.structures import Boxes, Instances
 from yolor_d2.evaluation.coco_evaluator import COCOEvaluator
-from yolor_d2.networks.branches.keypoints import COCO_SIGMAS, sigmas_of
+from yolor_d2.networks.branches.keypoint_losses import COCO_SIGMAS, sigmas_of
 from yolor_d2.tasks import coco_options
 
 METRICS = ("AP", "AP50", "AP75", "APm", "APl")

@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 from yolor_d2.layers import FORM_D, Implicit
 from yolor_d2.networks import KeypointBranch
 from yolor_d2.networks.branches import DetectedBoxes
-from yolor_d2.networks.branches.keypoints import (
+from yolor_d2.networks.branches.keypoint_losses import (
     COCO_SIGMAS,
     NEARBY,
     POINT_LOSSES,
-    correct_points,
     keypoint_losses,
-    keypoints_of_rows,
     nearby_loss,
     scaled_errors,
     sigmas_of,
 )
+from yolor_d2.networks.branches.keypoints import correct_points, keypoints_of_rows
 from yolor_d2.ops import assign, decode, xyxy_to_cxcywh
 from yolor_d2.ops.ota import boxes_by_image
 from yolor_d2.ops.padding import ImageView

@@ -138,7 +138,7 @@ def test_no_detections_at_all(tmp_path):
     assert report["confusion"]["matrix"][0][-1] + report["confusion"]["matrix"][1][-1] == 8
     text = render_report(to_json(report))
     assert "0.0" in text and "no detection is correct" in text
-    assert "Nothing was detected at all." in text
+    assert "There are no detections." in text
     write_report(to_json(report), tmp_path / "report.json")
     with pytest.raises(ValueError, match="no thresholds: no detection of that evaluation"):
         read_thresholds(tmp_path / "report.json", ["cat", "dog"])

@@ -20,7 +20,7 @@ from faster_coco_eval.core import mask as coco_mask
 from ..datasets.annotations import Annotations
 from ..datasets.coco_json import collector_paused
 from ..datasets.source import read_coco
-from ..networks.branches.keypoints import sigmas_of
+from ..networks.branches.keypoint_losses import sigmas_of
 from ..ops.masks import BoxMasks, encode_mask
 from ..structures.polygons import LEAST_COORDINATES
 from ..wording import counted

@@ -68,7 +68,7 @@ def write_record(folder: Path, **content: object) -> None:
 
     Args:
         folder: see `inference_folder`.
-        content: "figures" (metrics) by task, "speed" of `StageTimer.summary`, "weights".
+        content: `figures` (metrics) by task, "speed" of `StageTimer.summary`, "weights".
     """
     path = folder / RECORD_NAME
     old = read_json(path) if path.is_file() else {}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..networks.branches import KeypointBranch, TaskBranch, TaskInputs
-from ..networks.branches.keypoints import sigmas_of
+from ..networks.branches.keypoint_losses import sigmas_of
 from ..ops.padding import Placement
 from ..structures.keypoints import COCO_PERSON, KeypointLayout, flip_order
 from .task import Task

@@ -44,7 +44,7 @@ class Task:
         super().__init_subclass__(**kwargs)
         if "figures" in vars(cls):  # the former name
             warnings.warn(
-                f"{cls.__name__}.metrics is `metrics` now; the former name goes with 1.0",
+                f"`{cls.__name__}.figures` is `metrics` now; the former name goes with 1.0",
                 DeprecationWarning,
                 stacklevel=2,
             )
@@ -122,7 +122,7 @@ class Task:
         return {}
 
     def coco_options(self, cfg: CfgNode) -> dict[str, Any]:
-        """What `COCOEvaluator` is to know for `figures` of this task, see its `options`."""
+        """What `COCOEvaluator` is to know for `metrics` of this task, see its `options`."""
         return {}
 
     # ---- What depends on the training data

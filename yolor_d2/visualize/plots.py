@@ -72,7 +72,7 @@ def to_svg(figure, description: str) -> Markup:
     """A chart as an element of a page.
 
     Args:
-        figure: the chart, with stand-ins for colours.
+        `figure`: the chart, with stand-ins for colours.
         description: for those who cannot see it.
     """
     stream = io.StringIO()
