@@ -96,6 +96,8 @@ def build_block(
                 return block, width
             except (TypeError, ValueError) as error:
                 reason = f" ({error})"
+        case _:
+            pass
     raise ValueError(
         f"{key} is {list(spec)}, expected [width, units] or [width, units, kind, ...] with a kind "
         f"of {sorted(BLOCKS)}{reason}; {OWN_PART}"

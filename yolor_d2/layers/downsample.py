@@ -86,7 +86,7 @@ class HaarTransform(nn.Module):
         self.register_buffer("offsets", offsets, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        bands = F.conv2d(x, self.kernels, self.offsets, stride=2, groups=self.channels)
+        bands: Tensor = F.conv2d(x, self.kernels, self.offsets, stride=2, groups=self.channels)
         bands = bands.unflatten(1, (self.channels, 4))  # (N, C, 4, H/2, W/2)
         return torch.cat([bands[:, :, 0], bands[:, :, 1:].flatten(1, 2)], dim=1)
 

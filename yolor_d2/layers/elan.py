@@ -55,7 +55,7 @@ class ELAN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         skip, entry = self.skip(x), self.entry(x)
-        maps = []
+        maps: list[Tensor] = []
         latest = entry
         for conv in self.chain:
             latest = conv(latest)
@@ -130,7 +130,7 @@ def _register(name: str, shape: Shape) -> None:
     def build_extended(*args: int, **options: Any) -> EELAN:
         return EELAN(build(*args, **options), build(*args, **options))
 
-    traits = {"has_hidden": True, "concatenated": shape.concatenated}
+    traits: dict[str, Any] = {"has_hidden": True, "concatenated": shape.concatenated}
     BLOCKS.register(name, **traits)(build)
     BLOCKS.register(f"e_{name}", **traits)(build_extended)
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +114,7 @@ class Implicit(nn.Module):
 class VectorImplicit(Implicit):
     """g = z (eq. 6), z ~ N(neutral, std)."""
 
-    def __init__(self, channels: int, **choices):
+    def __init__(self, channels: int, **choices: Any):
         super().__init__(channels, **choices)
         self.z = nn.Parameter(torch.empty(1, self.learned_channels, 1, 1))
         self.reset_parameters()

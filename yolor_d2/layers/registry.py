@@ -6,7 +6,7 @@ Detectron2's registries are those of fvcore; the core needs torch alone, so it h
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -29,7 +29,7 @@ class Registry(dict[str, T]):
         kind: str,
         key: str,
         *,
-        apart_from: tuple[Registry, ...] = (),
+        apart_from: tuple[Registry[Any], ...] = (),
         may_be_none: bool = False,
     ):
         super().__init__()

@@ -38,6 +38,10 @@ def level_name(prefix: str, stride: int) -> str:
     return f"{prefix}{int(math.log2(stride))}"
 
 
+# Builds a stem layer, see `StemKind`.
+StemBuilder = Callable[..., tuple[nn.Module, int, int]]
+
+
 class StemKind(NamedTuple):
     """What a kind of stem layer is.
 
@@ -49,7 +53,7 @@ class StemKind(NamedTuple):
         has_width: whether the first argument is a width, which MODEL.YOLOR.WIDTH_FACTOR scales.
     """
 
-    build: Callable[..., tuple[nn.Module, int, int]]
+    build: StemBuilder
     usage: str
     has_width: bool = False
 
@@ -57,10 +61,12 @@ class StemKind(NamedTuple):
 STEM_LAYERS: Registry[StemKind] = Registry("stem layer", "MODEL.YOLOR.STEM")
 
 
-def register_stem_layer(name: str, usage: str, *, has_width: bool = False) -> Callable:
+def register_stem_layer(
+    name: str, usage: str, *, has_width: bool = False
+) -> Callable[[StemBuilder], StemBuilder]:
     """Decorator for a function that builds a kind of stem layer, see `StemKind`."""
 
-    def keep(build: Callable[..., tuple[nn.Module, int, int]]) -> Callable:
+    def keep(build: StemBuilder) -> StemBuilder:
         if name in STEM_LAYERS and origin(STEM_LAYERS[name].build) == origin(build):
             del STEM_LAYERS[name]  # a cell of a notebook that is run again
         elif name in STEM_LAYERS:

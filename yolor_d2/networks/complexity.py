@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,9 @@ def count_fused_parameters(module: nn.Module) -> int:
     return count_parameters(module) - saved
 
 
-def measure_complexity(module: nn.Module, *inputs: Tensor | Sequence) -> dict[str, Complexity]:
+def measure_complexity(
+    module: nn.Module, *inputs: Tensor | Sequence[Tensor]
+) -> dict[str, Complexity]:
     """Cost of a module and of its direct children for one forward pass.
 
     Args:
@@ -67,7 +70,7 @@ def measure_complexity(module: nn.Module, *inputs: Tensor | Sequence) -> dict[st
     biases: Counter[nn.Module] = Counter()  # additions of biases
     norms: Counter[nn.Module] = Counter()  # outputs of batch norms
 
-    def count(layer: nn.Module, _: tuple, output: Tensor) -> None:
+    def count(layer: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
         if isinstance(layer, nn.Conv2d):
             macs[layer] += output.numel() * layer.weight[0].numel()
             biases[layer] += output.numel() if layer.bias is not None else 0

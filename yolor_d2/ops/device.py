@@ -8,7 +8,7 @@ the former is cheap and saves work.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,19 +20,19 @@ def shapes_may_depend_on_values(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def constant(values: tuple, like: Tensor) -> Tensor:
+def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:
     """Nested tuples of numbers as a tensor in the dtype and on the device of `like`.
 
     Nothing is copied there. It is made once, but in what is compiled, traced or exported; not to be
     changed in place.
     """
-    if torch.compiler.is_compiling() or torch._C._is_tracing():
+    if torch.compiler.is_compiling() or torch._C._is_tracing():  # pyright: ignore[reportPrivateUsage]
         return make_constant(values, like.dtype, like.device)
     return kept_constant(values, like.dtype, like.device)
 
 
 @functools.lru_cache(maxsize=256)
-def kept_constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+def kept_constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """See `constant`."""
     # Tensors made in inference mode could not be used in training.
     with torch.inference_mode(False):
@@ -42,5 +42,6 @@ def kept_constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Te
 def make_constant(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """See `constant`."""
     if isinstance(values, tuple):
-        return torch.stack([make_constant(value, dtype, device) for value in values])
+        parts = cast("tuple[Any, ...]", values)
+        return torch.stack([make_constant(part, dtype, device) for part in parts])
     return torch.full((), values, dtype=dtype, device=device)

@@ -40,11 +40,11 @@ def describe_arguments(
         "the configuration": digest([config]),
         "the file of weights": digest([version(weights)]),
         "the number of inputs": len(sources),
-        "the list of inputs": digest([name(source) for source in sources]),
+        "the list of inputs": digest([identify(source) for source in sources]),
     }
 
 
-def name(source: Source) -> str:
+def identify(source: Source) -> str:
     """What tells an input from another; images are too many to ask each for its time."""
     if source.kind == "image":
         return os.path.abspath(source.name)
