@@ -143,6 +143,21 @@ def test_links_of_the_documents_have_targets():
             assert not anchor or anchor in slugs(other), f"{path.name}: {target}"
 
 
+def test_modules_that_documents_name_exist():
+    """`engine/step.py`, and names of files in a folder that the sentence has named."""
+    detectron2 = {"tools/lazyconfig_train_net.py"}
+    files = detectron2 | {
+        x.relative_to(ROOT).as_posix() for x in ROOT.rglob("*.py") if ".venv" not in x.parts
+    }
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        if path.name == "CHANGELOG.md":
+            continue  # of its time
+        for name in re.findall(r"`((?:[\w.]+/)+\w+\.py)`", path.read_text(encoding="utf-8")):
+            is_pattern = Path(name).stem.isupper()
+            known = is_pattern or any(f"/{x}".endswith(f"/{name}") for x in files)
+            assert known, f"{path.name}: {name}"
+
+
 def test_the_architecture_has_every_room_and_every_layer():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     diagram, table = page.partition("```mermaid")[2].split("```")[0], page.partition("## Rooms")[2]

@@ -24,6 +24,7 @@ def refused(path: Path, text: str) -> list[tuple[int, str]]:
     [
         ("The figures of\nthe run.", [(1, "figures")]),
         ("One\ntwo what\nwas  found.", [(2, "what was found")]),
+        ("Args:\n    figure: a chart", []),
         ("As figure 8 shows, and `figures` and [a](figures.md).", []),
         ("Non-maximum\nsuppression.", []),
         ("Boxes before suppression.", [(1, "suppression")]),
