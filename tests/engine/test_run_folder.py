@@ -149,7 +149,7 @@ def test_resuming_nothing_is_said_and_starts_anew(cfg, tmp_path, monkeypatch, ca
     for options, warns in [(["--resume"], True), ([], False)]:
         caplog.clear()
         command.train_or_evaluate(cfg, arguments.parse_args(["--config-file", QUICK, *options]))
-        assert ("no checkpoint to go on from" in caplog.text) == warns
+        assert ("no checkpoint to resume from" in caplog.text) == warns
         assert (cfg.OUTPUT_DIR in caplog.text) == warns
     assert started == [True, False]
 
