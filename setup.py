@@ -6,7 +6,8 @@ from setuptools import find_packages, setup
 
 CONFIGS = "yolor_d2.model_zoo.configs"
 PAGE = "yolor_d2.report.templates"
-FOLDERS = sorted(path.name for path in Path(__file__).parent.glob("configs/*/"))
+# Before Python 3.11 a pattern that ends with a slash matches files too.
+FOLDERS = sorted(path.name for path in Path(__file__).parent.glob("configs/*") if path.is_dir())
 
 setup(
     packages=[
