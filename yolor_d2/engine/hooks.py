@@ -166,6 +166,8 @@ class BestCheckpointer(HookBase):
         if latest is None:
             return  # nothing to evaluate on
         value, iteration = latest
+        # What is evaluated after the last iteration is recorded as one more.
+        iteration = min(iteration, self.trainer.max_iter - 1)
         # Also False for NaN, the result of an evaluation without any detection.
         if value > self.best:
             self.best = value
