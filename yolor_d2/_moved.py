@@ -121,7 +121,10 @@ MOVED: dict[str, tuple[str, ...]] = {
     "networks.tasks.branch": ("networks.branches.branch",),
     "networks.tasks.classification": ("networks.branches.classification",),
     "networks.tasks.embedding": ("networks.branches.embedding",),
-    "networks.tasks.keypoints": ("networks.branches.keypoints",),
+    "networks.tasks.keypoints": (
+        "networks.branches.keypoints",
+        "networks.branches.keypoint_losses",
+    ),
     "networks.tasks.masks": ("networks.branches.masks",),
     "prediction.outputs": (
         "prediction.text_files",
