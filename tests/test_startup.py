@@ -4,14 +4,12 @@ importing the package registers the models all the same."""
 from __future__ import annotations
 
 import importlib
-import itertools
 import json
 import os
 import pkgutil
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import processes
@@ -94,11 +92,6 @@ def command_of(way: str, name: str) -> list:
     # What the installed program is.
     code = "import sys; from yolor_d2.cli import main; sys.exit(main())"
     return [sys.executable, "-c", code, name]
-
-
-def in_turn(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Each line with one of the ways, which lead to the same function: test_help takes all."""
-    return list(zip(itertools.cycle(WAYS), lines))
 
 
 # ---- Help
@@ -199,7 +192,8 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize(("way", "line"), in_turn(MISSING))
+@pytest.mark.parametrize("line", MISSING)
+@pytest.mark.parametrize("way", WAYS)
 def test_what_is_missing_is_named(way, line, files, watched, tmp_path):
     name, *words = shlex.split(line.format(**files))
     status, _, err = answer([*command_of(way, name), *words], watched, tmp_path)
@@ -250,7 +244,8 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("way", "line"), in_turn(WRONG))
+@pytest.mark.parametrize("line", WRONG)
+@pytest.mark.parametrize("way", WAYS)
 def test_wrong_calls(way, line, watched, tmp_path):
     name, *words = shlex.split(line)
     status, _, err = answer([*command_of(way, name), *words], watched, tmp_path)

@@ -43,7 +43,7 @@ variant = pytest.mark.skipif(
     os.environ.get("YOLOR_D2_PROCESSES") != "all", reason="YOLOR_D2_PROCESSES=all runs variants too"
 )
 
-KILLS = int(os.environ.get("YOLOR_D2_KILLS", "1"))
+KILLS = int(os.environ.get("YOLOR_D2_KILLS", "2"))
 SEED = int(os.environ.get("YOLOR_D2_KILL_SEED", "0"))
 # Longest time from the first sign of training to the kill, in seconds.
 LATEST = 2.0

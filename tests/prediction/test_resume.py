@@ -231,7 +231,7 @@ def test_a_full_disk_is_one_line_and_what_fits_is_whole(predict, tmp_path, small
 @pytest.mark.slow
 def test_a_long_video_is_looked_at_in_flat_memory(predict, tmp_path):
     """YOLOR_D2_FRAMES sets its length; killed at random, it ends with the same files."""
-    frames = int(os.environ.get("YOLOR_D2_FRAMES", "1500"))
+    frames = int(os.environ.get("YOLOR_D2_FRAMES", "3000"))
     video = write_video(tmp_path / "video.mp4", frames)
     inputs = ["--input", video]
     files = ["drawn", "found.csv", "found.json", "coco.json"]
@@ -250,7 +250,7 @@ def test_a_long_video_is_looked_at_in_flat_memory(predict, tmp_path):
     left, more, kills = frames, [], 0
     while True:
         name = random.choice(list(SIGNALS))
-        order = {"kill_after": random.randrange(left), "signal": name} if kills < 6 else {}
+        order = {"kill_after": random.randrange(left), "signal": name} if kills < 12 else {}
         code, text = predict(*inputs, *options(tmp_path / "again"), *more, **order)
         if code == 0:
             break
