@@ -438,3 +438,16 @@ def test_benchmark_of_the_step(tmp_path):
     assert 0 < row["loss forward, % of it"] < 100
     assert row["peak MiB"] >= row["of it before, MiB"] > 10
     assert f"{row['peak MiB']:.2f}" in output
+
+
+def test_benchmark_of_the_step_by_tasks(tmp_path):
+    report = tmp_path / "step.json"
+    options = ["--size", 64, "--batch", 2, "--steps", 1, "--json", report]
+    every = "masks+keypoints+classification+embedding"
+    succeed("benchmark.py", "step", "--config-file", QUICK, *options, "--tasks", "masks", every)
+    alone, *joint = json.loads(report.read_text())["rows"]
+    assert alone["tasks"] == "none" and alone["of none"] == 1
+    assert [x["tasks"] for x in joint] == ["masks", every]
+    assert all(x["of none"] > 0 and x["CPU ms"] > 0 for x in joint)
+    message = fail("benchmark.py", "step", "--config-file", QUICK, *options, "--tasks", "mask")
+    assert "--tasks: no task 'mask', there are classification" in message

@@ -238,6 +238,13 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=4, help="images per step")
     parser.add_argument("--boxes", type=int, default=8, help="boxes per image")
     parser.add_argument("--steps", type=int, default=3, help="timed steps")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="NAME[+NAME]",
+        help="steps with these tasks, such as masks or masks+keypoints, in turn with steps of "
+        "detection alone",
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
 
 

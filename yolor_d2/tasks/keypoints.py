@@ -75,6 +75,7 @@ class KeypointsTask(Task):
     metrics: ClassVar = "keypoints"
     least_values: ClassVar = {
         "LAYERS": 0,
+        "CHANNELS": 0,
         "NUM_KEYPOINTS": 0,
         "GAIN": 0,
         "REFINEMENTS": 0,
@@ -89,6 +90,9 @@ class KeypointsTask(Task):
         node.IMPLICIT = "none"
         # 3x3 convolutions on each level.
         node.LAYERS = 1
+        # Their width, and that of the map's; 0: a quarter of that of the feature, but at least 32.
+        # Depthwise ones are as wide as the feature.
+        node.CHANNELS = 0
         # Whether LAYERS are pairs of a depthwise and a 1x1 convolution, as the authors' 5 are,
         # which learn more slowly.
         node.DEPTHWISE = False
@@ -133,6 +137,7 @@ class KeypointsTask(Task):
             num_anchors=inputs.num_anchors,
             num_keypoints=node.NUM_KEYPOINTS,
             layers=node.LAYERS,
+            channels=node.CHANNELS,
             depthwise=node.DEPTHWISE,
             implicit=node.IMPLICIT,
             options=inputs.options,

@@ -16,6 +16,7 @@ a choice of this project: about that of a hip (0.107), the loosest of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ from .keypoint_losses import POINT_LOSSES, keypoint_losses, nearby_loss, sigmas_
 # Fractions of a box for an output of 1, of points as seen from it. With 1 the learning rates of
 # other layers make points jump about at first, which detection suffers from (docs/multi_task.md).
 BOX_FRACTION = 0.25
+# With a quarter of 64 channels keypoints were far worse.
+LEAST_CHANNELS = 32
 # Values of `KeypointBranch.layout` and `origin`.
 LAYOUTS = ("", "yolov7")
 ORIGINS = ("box", "cell")
@@ -108,8 +111,8 @@ def keypoints_of_rows(levels: Sequence[Tensor], rows: Tensor, strides: Sequence[
 class KeypointBranch(TaskBranch):
     """K points for every anchor of every cell.
 
-    On each level `layers` times a 3x3 convolution; or so many times a depthwise 3x3 and a 1x1
-    convolution, then a depthwise 3x3 one. All are as wide as the feature and have norm and
+    On each level `layers` times a 3x3 convolution of `channels`; or so many times a depthwise 3x3
+    and a 1x1 convolution, then a depthwise 3x3 one, as wide as the feature. All have norm and
     activation. Then implicit; a plain 1x1 convolution.
 
     Args:
@@ -118,6 +121,8 @@ class KeypointBranch(TaskBranch):
         num_anchors: anchors A per cell.
         num_keypoints: points K of an object, at least 1.
         layers: convolutions, or pairs of them; the authors have 5 pairs.
+        channels: width of 3x3 convolutions that are not depthwise; 0: a quarter of that of the
+            feature, so that they stay a small part of what a step costs, but at least 32.
         depthwise: whether they are such pairs, as the authors' are.
         implicit: implicit knowledge, see `layers.parse_implicit`; the authors' branch has none.
         options: what all implicit knowledge shares.
@@ -155,6 +160,7 @@ class KeypointBranch(TaskBranch):
         num_anchors: int,
         num_keypoints: int,
         layers: int = 5,
+        channels: int = 0,
         depthwise: bool = True,
         implicit: str = "none",
         options: ImplicitOptions = ImplicitOptions(),
@@ -207,36 +213,38 @@ class KeypointBranch(TaskBranch):
         # Classes whose objects have points; none for all.
         self.classes: list[int] = []
 
-        def spatial(channels: int) -> ConvNormAct:
-            groups = channels if depthwise else 1
-            return ConvNormAct(channels, channels, 3, groups=groups, form=form)
+        def whole(width: int, hidden: int, count: int) -> list[nn.Module]:
+            widths = [width] + count * [hidden]
+            return [ConvNormAct(*pair, 3, form=form) for pair in pairwise(widths)]
 
-        def convs(channels: int) -> nn.Sequential:
-            if not depthwise:
-                return nn.Sequential(*(spatial(channels) for _ in range(layers)))
-            pairs = [
-                (spatial(channels), ConvNormAct(channels, channels, form=form))
-                for _ in range(layers)
-            ]
-            return nn.Sequential(*(conv for pair in pairs for conv in pair), spatial(channels))
+        def separable(width: int) -> list[nn.Module]:
+            def spatial() -> ConvNormAct:
+                return ConvNormAct(width, width, 3, groups=width, form=form)
 
-        self.convs = nn.ModuleList(map(convs, in_channels))
+            pairs = [(spatial(), ConvNormAct(width, width, form=form)) for _ in range(layers)]
+            return [conv for pair in pairs for conv in pair] + [spatial()]
+
+        hidden = [channels or max(width // 4, LEAST_CHANNELS) for width in in_channels]
+        if depthwise:
+            convs, widths = [separable(width) for width in in_channels], list(in_channels)
+        else:
+            convs = [whole(*pair, layers) for pair in zip(in_channels, hidden)]
+            widths = hidden if layers else list(in_channels)
+        self.convs = nn.ModuleList(nn.Sequential(*x) for x in convs)
         self.implicit = nn.ModuleList(
-            build_implicit(implicit, channels, options=options) for channels in in_channels
+            build_implicit(implicit, width, options=options) for width in widths
         )
         self.predict = nn.ModuleList(
-            nn.Conv2d(widened(module, channels), num_anchors * num_keypoints * 3, 1)
-            for module, channels in zip(self.implicit, in_channels)
+            nn.Conv2d(widened(module, width), num_anchors * num_keypoints * 3, 1)
+            for module, width in zip(self.implicit, widths)
         )
         self.refinements = refinements
         self.refinement_gain = refinement_gain
         self.near: nn.Sequential | None = None
         if refinements:
-            channels = in_channels[0]
             self.near = nn.Sequential(
-                ConvNormAct(channels, channels, 3, form=form),
-                ConvNormAct(channels, channels, 3, form=form),
-                nn.Conv2d(channels, 2 * num_keypoints, 1),
+                *whole(in_channels[0], hidden[0], 2),
+                nn.Conv2d(hidden[0], 2 * num_keypoints, 1),
             )
             self.by_data = ("near.2.weight", "near.2.bias")
         if not layout:  # else detection depends on the number of points too
