@@ -13,6 +13,7 @@ from yolor_d2.networks.branches import DetectedBoxes
 from yolor_d2.networks.branches.keypoint_losses import (
     COCO_SIGMAS,
     NEARBY,
+    NEARBY_KNEE,
     POINT_LOSSES,
     keypoint_losses,
     nearby_loss,
@@ -322,9 +323,13 @@ def test_the_loss_of_the_map_by_hand():
     near[0, 2:, :, 3] = math.inf  # too far away
     near.requires_grad_()
     truth = truth_of([[[20, 20, 0], [4, 12, 1]]], [[8.0, 8.0, 16.0, 16.0]])
-    loss = nearby_loss(near, truth, 8, (0.5, 0.5), "oks")
-    cost = [1 - math.exp(-(x**2 + y**2) / 4) for x in range(3) for y in range(-1, 3)]
-    assert NEARBY == 2 and loss.item() == pytest.approx(sum(cost) / 12)
+    loss = nearby_loss(near, truth, 8, (0.5, 0.5))
+    squares = [x**2 + y**2 for x in range(3) for y in range(-1, 3)]
+    # A quarter of sqrt(1 + 2 e / (1 / 4)^2) - 1, with weights of exp(-d^2 / 2).
+    terms = [(math.sqrt(1 + 8 * square) - 1) / 4 for square in squares]
+    weights = [math.exp(-square / 2) for square in squares]
+    mean = sum(term * weight for term, weight in zip(terms, weights)) / sum(weights)
+    assert NEARBY == 2 and NEARBY_KNEE == 0.25 and loss.item() == pytest.approx(mean)
     loss.backward()
     assert near.grad.isfinite().all() and not near.grad[0, :2].any()
     assert near.grad[0, 2:].abs().sum(dim=0).nonzero().shape == (11, 2)  # all but the point's own

@@ -115,12 +115,12 @@ class KeypointsTask(Task):
         node.LOSS = "huber"
         # Weight of the loss of the points. The authors' is 0.1, for "oks"; "huber" is large where
         # points are far off.
-        node.GAIN = 0.02
+        node.GAIN = 0.04
         # How often points are corrected by a map of the finest level, which says from every cell
         # near a point where it lies; 0, the authors', is without it.
-        node.REFINEMENTS = 2
+        node.REFINEMENTS = 4
         # Weight of the loss of that map.
-        node.REFINEMENT_GAIN = 0.18
+        node.REFINEMENT_GAIN = 0.36
         # Weight of the loss of their scores, that is of which points are labelled.
         node.VISIBILITY_GAIN = 0.01
         # Which channels belong to which anchor: "" its own, "yolov7" as the authors' weights need

@@ -33,6 +33,9 @@ OTHER_SIGMA = 0.1
 # How many cells of the finest level on every side of a point learn where it lies: the correction
 # has to reach it from wherever it was thought to be, mostly within two cells.
 NEARBY = 2
+# Where the pseudo-Huber loss of that map turns from the square of the distance into the distance,
+# relative to that of the points: where it is the square, cells hardly learn to be more precise.
+NEARBY_KNEE = 0.25
 
 
 def sigmas_of(num_keypoints: int, given: Sequence[float] = ()) -> tuple[float, ...]:
@@ -134,9 +137,10 @@ def nearby_loss(
     truth: Truth,
     stride: int,
     sigmas: Sequence[float],
-    loss: str = "huber",
 ) -> Tensor:
-    """Unweighted loss of the map that corrects points, at the cells around each labelled point.
+    """Unweighted loss of the map that corrects points, at the cells around each labelled point: the
+    pseudo-Huber loss, by which cells close to the point weigh more, as the last correction is made
+    there.
 
     Args:
         near: (N, 2 K, H, W) x, y from the centre of each cell to the nearest point of either kind,
@@ -144,11 +148,11 @@ def nearby_loss(
         truth: objects of the batch, with the field "keypoints", see `keypoint_losses`.
         stride: input pixels per cell.
         sigmas: K.
-        loss: a name of `POINT_LOSSES`.
 
     Returns:
-        0-dim, at least float32: the mean of what these cells cost; without any 0, with gradients of
-        0.
+        0-dim, at least float32: the mean of what these cells cost, weighted by exp(-d^2 / 2), where
+        d is the distance from the cell's centre to the point in cells; without any 0, with
+        gradients of 0.
     """
     # Naming convention: (M = objects, K = points, S = cells around a point)
     near = at_least_float32(near)
@@ -173,5 +177,7 @@ def nearby_loss(
     errors = scaled_errors(
         picked.flatten(0, 1), wanted.flatten(0, 1), areas, constant(tuple(sigmas), near)
     ).view(counts.shape)
-    terms = POINT_LOSSES[loss](errors).masked_fill(~counts, 0.0)
-    return terms.sum() / counts.sum().clamp(min=1)
+    terms = NEARBY_KNEE * POINT_LOSSES["huber"](errors / NEARBY_KNEE**2)
+    weights = torch.exp(-wanted.square().sum(dim=3) / 2).masked_fill(~counts, 0.0)
+    # The cell that a point lies in has at least exp(-0.25), nearly 0.8.
+    return (terms * weights).sum() / weights.sum().clamp(min=0.5)

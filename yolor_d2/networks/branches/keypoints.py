@@ -33,7 +33,7 @@ from .keypoint_losses import POINT_LOSSES, keypoint_losses, nearby_loss, sigmas_
 # Fractions of a box for an output of 1, of points as seen from it. With 1 the learning rates of
 # other layers make points jump about at first, which detection suffers from (docs/multi_task.md).
 BOX_FRACTION = 0.25
-# With a quarter of 64 channels keypoints were far worse.
+# What narrow networks keep, of which a quarter would be few.
 LEAST_CHANNELS = 32
 # Values of `KeypointBranch.layout` and `origin`.
 LAYOUTS = ("", "yolov7")
@@ -332,7 +332,7 @@ class KeypointBranch(TaskBranch):
             "loss_visibility": self.visibility_gain * visibility,
         }
         if near is not None:
-            nearby = nearby_loss(near, truth, self.strides[0], self.sigmas, self.loss)
+            nearby = nearby_loss(near, truth, self.strides[0], self.sigmas)
             losses["loss_refinement"] = self.refinement_gain * nearby
         return losses
 
