@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 from pathlib import Path
+
+# What is imported stays: looking for garbage among it would take seconds now, and most of a second
+# at each full collection in a test.
+gc.disable()
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # what Hypothesis looks through for its own report
 
 
 @pytest.fixture(scope="session")
