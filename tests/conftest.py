@@ -11,8 +11,8 @@ from pathlib import Path
 # at each full collection in a test.
 gc.disable()
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
 

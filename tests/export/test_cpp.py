@@ -118,6 +118,7 @@ def test_it_says_what_the_python_example_says(export, compiled, tmp_path):
         assert len(lines) > 20 and lines == theirs.stdout.splitlines(), theirs.stderr
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

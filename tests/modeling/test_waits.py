@@ -25,6 +25,8 @@ from yolor_d2.ops.batch import Effort
 from yolor_d2.ops.padding import Padding
 from yolor_d2.tasks import pack_fields
 
+pytestmark = pytest.mark.heavy
+
 JOINT = [
     "multi_task/jdc.yaml",
     "multi_task/jde.yaml",

@@ -166,6 +166,7 @@ def test_every_network_is_checked_here():
     assert set(VARIANTS) == set(PUBLISHED)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", VARIANTS)
 def test_published_network(name):
     """Form, parameters, FLOPs, strides, shapes, gradients: one look at each model."""
@@ -237,6 +238,7 @@ def check_form(network, name):
     assert activations == {ACTIVATIONS[form.activation]}
 
 
+@pytest.mark.heavy
 def test_the_form_is_a_choice():
     for name in ("yolor_p6", "yolor_w6", "yolor_csp"):
         assert count(build_on_meta(name, form="Y")) == PUBLISHED[f"{name}_paper"][0]
