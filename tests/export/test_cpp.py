@@ -104,6 +104,7 @@ def compiled(walk):
     return folder / "onnx_predict"
 
 
+@pytest.mark.heavy
 def test_it_says_what_the_python_example_says(export, compiled, tmp_path):
     write_photo(tmp_path / "photo.ppm")
     write_photo(tmp_path / "other.ppm")

@@ -38,6 +38,7 @@ NEW_OPENCV = pytest.mark.skipif(
 )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", [[], ["--no-nms"]], ids=["detections", "rows"])
 @pytest.mark.parametrize("name", ["openvino", pytest.param("opencv", marks=NEW_OPENCV)])
 def test_other_runtimes_take_the_file_and_agree(export, name, options):

@@ -173,6 +173,7 @@ def test_two_outputs_of_one_name():
         output_names(TaskBranches({"boxes": Boxes()}), suppress=False)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow  # tracing
 def test_the_example_gives_masks_and_points_of_the_predictor(export_joint, cfg, photos, tmp_path):
     output = export_joint("onnx", "--count", "1")

@@ -377,6 +377,7 @@ def test_an_object_on_a_seam_is_found_once(cfg, tmp_path, caplog, monkeypatch):
     assert boxes == sorted([x, y, x + 20, y + 20] for x, y in corners)
 
     # Tiles alone unless asked, the log says what; they read what is refused as a whole.
+    monkeypatch.setattr(logging.getLogger("yolor_d2"), "propagate", True)  # a command ends it
     Image.fromarray(image).save(tmp_path / "scene.png")
     for options, seen, words in (
         ({}, 12, "12 tiles of 100 pixels are looked at, not the whole image"),
