@@ -1,4 +1,5 @@
 # make demo    set up, then train on generated data, evaluate and draw the results
+# make unit    set up, then the quick tests alone
 # make test    set up, then all tests
 # make lint    formatting, lint rules, imports, types, spelling, wording
 # make docs    the documents as a site, in site/
@@ -10,10 +11,12 @@ RUN := $(VENV)/bin/python
 D2_COMMIT := 02b5c4e295e990042a714712c21dc79b731e8833
 DEMO := output/demo
 
+# What the lanes and the processes of the tests import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 # Raised once for every process by what Detectron2 imports.
 export PYTHONWARNINGS := ignore::FutureWarning:torch.jit._script
 
-.PHONY: venv demo test lint docs dist
+.PHONY: venv demo unit test lint docs dist
 
 venv: $(VENV)/.ready
 
@@ -37,6 +40,9 @@ demo: venv
 	    --val $(DEMO)/data/instances_val.json $(DEMO)/data/val --overwrite \
 	    OUTPUT_DIR $(DEMO)/run
 	$(RUN) tools/show_run.py $(DEMO)/run
+
+unit: venv
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow and not heavy and not gpu"
 
 # Where Detectron2 is installed, what depends on the runtime is tested with the built-in one too: the
 # unit tests of that side, the commands and the trainer. That both runtimes train to the same bits is

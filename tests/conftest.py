@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 from pathlib import Path
 
-import pytest
-import torch
+# What is imported stays: looking for garbage among it would take seconds now, and most of a second
+# at each full collection in a test.
+gc.disable()
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # what Hypothesis looks through for its own report
 
 
 @pytest.fixture(scope="session")

@@ -324,9 +324,11 @@ def finish(order: dict) -> None:
 
 if __name__ == "__main__":
     sys.path.remove(os.path.dirname(__file__))
+    gc.disable()  # while importing, where it costs a second and finds next to nothing
     import_commands()
     gc.collect()
     gc.freeze()  # else the first collection of a child copies what it shares with this process
+    gc.enable()
     todo = serve(sys.argv[1])
     if todo is not None:
         finish(todo)

@@ -58,6 +58,7 @@ def same(one: Result, other: Result, tolerance: float = 0.0) -> bool:
     return len(one) == len(other) and np.allclose(one.boxes, other.boxes, atol=tolerance)
 
 
+@pytest.mark.heavy
 def test_a_file_is_detected_as_by_the_predictor(model, photos):
     found = model(photos[0])
     assert isinstance(found, Result) and len(found) > 0
@@ -206,6 +207,7 @@ def test_supervision_that_is_missing_is_named(tmp_path, monkeypatch):
 # ---- What is loaded
 
 
+@pytest.mark.heavy
 def test_what_stands_for_a_model(run, photos, model):
     expected = model(photos[0])
     weights = run / "model_final.pth"
@@ -313,6 +315,7 @@ def test_a_folder_and_what_cannot_be_read(model, toy, photos, tmp_path, caplog):
 # ---- The package stays light
 
 
+@pytest.mark.heavy
 def test_asking_for_load_is_what_imports_torch():
     code = """
 import sys, yolor_d2

@@ -101,6 +101,7 @@ def test_the_time_of_an_inner_stage_is_its_own():
 # ---- commands
 
 
+@pytest.mark.heavy
 def test_model(tmp_path, capsys):
     variants = ["plain", "fused+channels_last"]
     content = report(
@@ -118,6 +119,7 @@ def test_model(tmp_path, capsys):
     assert content["settings"]["matrix peak float32, GFLOP / s"] > 0
 
 
+@pytest.mark.heavy
 def test_nms_keeps_the_boxes_of_torchvision(tmp_path, capsys):
     content = report(tmp_path, capsys, "nms", "--rows", 31_000, "--classes", 60, "--rounds", 1)
     kept = {(row["rows"], row["what"]): row for row in content["rows"]}
@@ -134,6 +136,7 @@ def test_the_comparison_of_boxes_can_fail():
     assert not nms.same_boxes(found, nms.torchvision_detect(rows, 0.5, 0.65))
 
 
+@pytest.mark.heavy
 def test_predict(tmp_path, capsys, toy):
     options = ["--images", toy.val_images, "--count", 3, "--batch", 2, "--rounds", 1]
     content = report(tmp_path, capsys, "predict", *QUICK, *options, *SMALL)
@@ -148,6 +151,7 @@ def test_predict(tmp_path, capsys, toy):
     assert content["settings"]["files"] == 3
 
 
+@pytest.mark.heavy
 def test_evaluation(tmp_path, capsys, toy):
     options = ["--test", toy.val_json, toy.val_images]
     low = ["MODEL.YOLOR.SCORE_THRESHOLD", 1e-6]
@@ -158,6 +162,7 @@ def test_evaluation(tmp_path, capsys, toy):
     assert 0 <= content["settings"]["AP"] < 100
 
 
+@pytest.mark.heavy
 def test_evaluation_of_generated_detections(tmp_path, capsys):
     content = report(tmp_path, capsys, "evaluation", "--generated", 6, "--detections", 12)
     ours, made, pycocotools, *stock = content["rows"]
@@ -268,6 +273,7 @@ def test_an_object_is_found_by_a_box_of_its_class_that_covers_half():
     assert not border.is_found(cutout, half[:0], torch.tensor([], dtype=torch.int64))
 
 
+@pytest.mark.heavy
 def test_recall_by_distance_to_the_border(tmp_path, capsys, toy, monkeypatch):
     """A stand-in misses the objects that touch the border."""
     weights = tmp_path / "model.pth"

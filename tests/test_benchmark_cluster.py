@@ -43,6 +43,7 @@ def test_a_far_file_system_answers_late_and_only_for_its_own_files(tmp_path):
     assert os.stat is original
 
 
+@pytest.mark.heavy
 def test_only_process_0_asks_for_images(start):
     """A few questions in all other processes, however many images there are."""
     few, many = start(40, 0.0), start(800, 0.0)
@@ -51,6 +52,7 @@ def test_only_process_0_asks_for_images(start):
     assert many["process 0 beyond that"]["questions"] > 800
 
 
+@pytest.mark.heavy
 def test_process_0_asks_for_many_images_at_a_time(start):
     found = start(1600, 0.004)["process 0 beyond that"]
     assert found["questions"] > 3200  # once for the checks, once for the fingerprint

@@ -179,6 +179,7 @@ def test_without_golden_records_they_are_left_out(tmp_path):
     assert content["outcome"] == "left out" and "none' (--golden)" in content["left_out"][0]
 
 
+@pytest.mark.heavy
 def test_logits_beyond_the_tolerance_fail(setting, monkeypatch):
     found = Findings(100.0)
     monkeypatch.setattr(golden, "FLOAT32_FACTOR", 1e-3)
@@ -195,6 +196,7 @@ def test_points_of_a_curve_by_hand():
     assert found == {**expected, "loss at 80": None}
 
 
+@pytest.mark.heavy
 def test_a_training_ends_in_time_and_is_evaluated(setting):
     cfg = training.training_config(setting)
     cfg.OUTPUT_DIR = str(setting.output / "run")
@@ -282,6 +284,7 @@ def test_losses_that_differ_in_a_group_fail(setting, monkeypatch, other):
         processes.measure(setting, Findings(100.0))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("test", "status"), [("def test_a(): pass", 0), ("def test_a(): assert 0", 1), ("", 5)]
 )

@@ -133,6 +133,7 @@ def test_env_lists_versions(capsys, tmp_path, monkeypatch):
     assert found["torch"] in capsys.readouterr().out
 
 
+@pytest.mark.heavy
 def test_the_installed_program_is_this_one():
     assert 'yolor-d2 = "yolor_d2.cli:main"' in (ROOT / "pyproject.toml").read_text()
     done = subprocess.run(

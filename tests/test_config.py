@@ -1,5 +1,6 @@
 """Configurations: files, overrides, defaults of the paper, and what is refused."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -35,9 +36,15 @@ def write(folder: Path, text: str) -> Path:
 COMPLETE = [name for name in model_zoo.list_configs() if not name.startswith("evaluation/")]
 
 
+@functools.cache
+def published(name):
+    """Of a file of the package, to be read alone."""
+    return load(name=name)
+
+
 @pytest.mark.parametrize("name", COMPLETE)
 def test_every_file_loads_for_our_model_and_trainer(name):
-    cfg = load(name=name)
+    cfg = published(name)
     assert cfg.MODEL.META_ARCHITECTURE == "YOLOR"
     assert cfg.MODEL.BACKBONE.NAME == "build_yolor_pan_backbone"
     assert 0 < cfg.SOLVER.WARMUP_ITERS < cfg.SOLVER.MAX_ITER
@@ -45,7 +52,7 @@ def test_every_file_loads_for_our_model_and_trainer(name):
 
 @pytest.mark.parametrize("name", [name for name in COMPLETE if "Base" not in name])
 def test_training_images_are_squares_of_the_size_of_the_evaluation(name):
-    cfg = load(name=name)
+    cfg = published(name)
     size = cfg.INPUT.MAX_SIZE_TRAIN
     assert tuple(cfg.INPUT.MIN_SIZE_TRAIN) == (size,)
     assert cfg.INPUT.MIN_SIZE_TEST == cfg.INPUT.MAX_SIZE_TEST == size

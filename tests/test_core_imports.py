@@ -31,6 +31,7 @@ sys.meta_path.insert(0, Refuse())
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("way", HIDE)
 def test_core_imports_alone(way):
     code = f"import sys\nFOREIGN = {FOREIGN}\n{HIDE[way]}\n{IMPORT_CORE}"

@@ -73,6 +73,7 @@ def test_a_plain_predictor_takes_what_is_found():
     assert {p.device.type for p in predictor.model.parameters()} == {found}
 
 
+@pytest.mark.heavy
 def test_a_run_on_a_gpu_is_read_where_there_is_none(with_gpu, tmp_path):
     path = tmp_path / "config.yaml"
     with_gpu(True)
@@ -96,6 +97,7 @@ def test_the_device_is_described(with_gpu):
 
 
 # Detectron2's default_setup does not close the configuration that it copies into the log.
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_command_says_device_and_what_it_fitted(toy, tmp_path, monkeypatch, capsys):

@@ -26,6 +26,7 @@ V7_FAMILIES = ("yolov5", "yolov7")
 FURTHER = rf"^\| `(\w+)` \| V7 (?:\| [\d,.]+ ){{4}}\| {NUMBER} \| {NUMBER} \| {NUMBER} \|"
 
 
+@pytest.mark.heavy
 def test_the_tables_of_models_are_what_the_code_counts():
     rows = re.findall(ROW, MODELS, re.MULTILINE)
     further = {name: figures for name, *figures in re.findall(FURTHER, MODELS, re.MULTILINE)}

@@ -86,6 +86,7 @@ def truth(size: int) -> Instances:
     return found
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("head", ["ImplicitAnchorHead", "DecoupledHead"])
 def test_the_page_trains_saves_loads_folds_and_exports(page, tmp_path, head):
     cfg = load_config(page / "mine.yaml", ["MODEL.DEVICE", "cpu", "MODEL.YOLOR.HEAD", head])
@@ -218,6 +219,7 @@ def run_python(code: str, folder: Path, **environment: str) -> subprocess.Comple
     )
 
 
+@pytest.mark.heavy
 def test_processes_inherit_what_a_command_imports(tmp_path):
     write_page(tmp_path)
     code = """

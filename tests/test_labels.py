@@ -44,6 +44,7 @@ def scenes(draw):
     return np.array(boxes, dtype=np.int64).reshape(-1, 4), texts, (height, width)
 
 
+@pytest.mark.heavy
 @settings(max_examples=60, deadline=None, database=None, derandomize=True)
 @given(scenes(), st.integers(1, 6))
 @example((np.tile([[10, 10, 300, 300]], (20, 1)), ["person 0.87"] * 20, (400, 400)), 2)
@@ -91,6 +92,7 @@ def test_the_best_chooses_first():
         assert placed[1].left > 110 or placed[1].top > 110
 
 
+@pytest.mark.heavy
 def test_cells_stay_visible():
     """200 boxes of 60 pixels in a picture of 12 megapixels, far from each other and in a heap."""
     rng = np.random.default_rng(0)

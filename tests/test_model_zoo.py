@@ -49,6 +49,7 @@ def test_model_is_built_on_the_asked_device():
 COMPLETE = [name for name in model_zoo.list_configs() if not name.startswith("evaluation/")]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", COMPLETE)
 def test_every_config_builds(name):
     with torch.device("meta"):  # no memory, no time
@@ -68,6 +69,7 @@ def test_the_reference_evaluation_goes_behind_a_model(tmp_path):
     assert (cfg.TEST.IMS_PER_BATCH, cfg.TEST.ASPECT_RATIO_ORDER) == (32, True)
 
 
+@pytest.mark.heavy
 def test_every_network_has_a_config_that_names_it():
     variants = [model_zoo.get_config(f"{name}.yaml").MODEL.YOLOR.VARIANT for name in VARIANTS]
     assert variants == list(VARIANTS)

@@ -74,6 +74,7 @@ def test_a_task_may_name_its_metrics_figures():
     assert Own.metrics == "area"
 
 
+@pytest.mark.heavy
 def test_a_former_name_runs_as_a_program(tmp_path):
     command = [sys.executable, "-m", "yolor_d2.data.toy", str(tmp_path / "toy"), "--train", "2"]
     done = subprocess.run([*command, "--val", "1"], capture_output=True, text=True)

@@ -67,6 +67,7 @@ def test_detectron2_that_is_wanted_and_missing_names_the_command():
     assert INSTALL_COMMAND in str(caught.value)
 
 
+@pytest.mark.heavy
 def test_without_detectron2_one_line_says_so():
     done = run(f"{HIDE}import yolor_d2.d2; print(yolor_d2.d2.RUNTIME)")
     assert done.stdout == "builtin\n"
@@ -74,11 +75,13 @@ def test_without_detectron2_one_line_says_so():
     assert "Detectron2 is not installed" in line and "built-in runtime" in line
 
 
+@pytest.mark.heavy
 def test_who_asks_for_the_built_in_runtime_is_not_warned():
     done = run("import yolor_d2.d2; print(yolor_d2.d2.RUNTIME)", "builtin")
     assert (done.stdout, done.stderr) == ("builtin\n", "")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("runtime", ["auto", "detectron2"])
 def test_a_broken_detectron2_is_not_replaced(tmp_path, runtime):
     (tmp_path / "detectron2").mkdir()
@@ -93,6 +96,7 @@ def test_a_folder_called_detectron2_is_no_installation(monkeypatch):
     assert not is_installed()
 
 
+@pytest.mark.heavy
 def test_the_built_in_runtime_imports_nothing_before_it_is_needed():
     code = f"""{HIDE}
 import yolor_d2, yolor_d2.engine, yolor_d2.d2.engine, yolor_d2.d2.evaluation

@@ -97,6 +97,7 @@ def command_of(way: str, name: str) -> list:
 # ---- Help
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help(name, watched, tmp_path):
     for way in WAYS:
@@ -104,6 +105,7 @@ def test_help(name, watched, tmp_path):
         assert status == 0 and out.startswith("usage: ") and "options:" in out
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("way", ["program", "module"])
 def test_the_program_itself(way, watched, tmp_path):
     status, out, _ = answer(command_of(way, "--help"), watched, tmp_path)
@@ -114,6 +116,7 @@ def test_the_program_itself(way, watched, tmp_path):
     assert status == 2 and "did you mean 'train'" in err
 
 
+@pytest.mark.heavy
 def test_help_does_not_warn_of_the_runtime(watched, tmp_path):
     """That warning is once for each command that works."""
     environment = {**watched, "YOLOR_D2_RUNTIME": ""}
@@ -192,6 +195,7 @@ MISSING = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("line", MISSING)
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_missing_is_named(way, line, files, watched, tmp_path):
@@ -244,6 +248,7 @@ WRONG = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("line", WRONG)
 @pytest.mark.parametrize("way", WAYS)
 def test_wrong_calls(way, line, watched, tmp_path):
@@ -294,6 +299,7 @@ def complete(line: str, environment: dict, folder: Path) -> list[str]:
     return [word.strip() for word in answers.read_text().splitlines()]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
@@ -383,6 +389,7 @@ def run(code: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.heavy
 def test_importing_the_package_needs_neither_torch_nor_detectron2():
     done = run("import yolor_d2; assert not {'torch', 'numpy', 'detectron2'} & sys.modules.keys()")
     assert done.returncode == 0, done.stderr
@@ -429,6 +436,7 @@ def check_programs(beginnings: list[str], end: str) -> None:
     assert dict(map(json.loads, done.stdout.splitlines())) == dict.fromkeys(programs)
 
 
+@pytest.mark.heavy
 def test_the_models_are_registered_whatever_is_imported_first():
     beginnings = [
         "",
@@ -439,6 +447,7 @@ def test_the_models_are_registered_whatever_is_imported_first():
     check_programs(beginnings, f"{SEAM}{REGISTERED}")
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(RUNTIME != "detectron2", reason="about Detectron2 itself")
 def test_detectron2_knows_the_models():
     beginnings = [
@@ -453,6 +462,7 @@ def test_detectron2_knows_the_models():
     check_programs(beginnings, f"{registries}{REGISTERED}")
 
 
+@pytest.mark.heavy
 def test_a_spawned_process_knows_the_models(tmp_path):
     (tmp_path / "spawned.py").write_text(
         "import multiprocessing\n"

@@ -338,6 +338,7 @@ def test_a_torn_line_is_left_out(tmp_path):
     assert read_metrics(path) == [*LINES, LINES[0]]
 
 
+@pytest.mark.heavy
 def test_curves(tmp_path):
     path = write_metrics(tmp_path / "metrics.json", LINES, '{"iteration": 3, "total_l')
     plot_curves(path, tmp_path / "new" / "curves.png")
@@ -346,6 +347,7 @@ def test_curves(tmp_path):
     assert (picture != 255).any()
 
 
+@pytest.mark.heavy
 def test_the_newest_line_of_an_iteration_counts(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
@@ -365,6 +367,7 @@ def test_the_newest_line_of_an_iteration_counts(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "lines", [[], [{"iteration": 0}], [{"iteration": 5, "bbox/AP": float("nan"), "lr": 0.0}]]
 )

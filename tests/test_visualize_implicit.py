@@ -42,6 +42,7 @@ def test_tensors_by_place_and_level():
     assert {t.place for t in learned_tensors(constant)} == {"neck.top_down_implicit"}
 
 
+@pytest.mark.heavy
 def test_bars_are_the_values_of_each_anchor():
     network = tiny()
     z = torch.arange(3.0 * 7).view(1, 21, 1, 1) / 10
@@ -81,6 +82,7 @@ def texts_apart(figure) -> int:
     return len(shown)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("count", [2, 12, 80])
 def test_bars_can_be_compared_and_read(count):
     """One range everywhere, names for axes, strides and anchors, and texts beside each other."""
@@ -107,6 +109,7 @@ def test_bars_can_be_compared_and_read(count):
         assert len(set(labels)) == len(labels) and max(map(len, labels)) <= 14
 
 
+@pytest.mark.heavy
 def test_features_can_be_compared_and_read():
     figures = draw_tensors(tiny(top_down="concat network"), ["a", "b"])
     for name, quantity in (("neck.align", "summand"), ("neck.top_down_implicit", "value")):
@@ -134,6 +137,7 @@ def test_strides_are_those_of_the_module_around():
     assert stride_of(nn.Sequential(nn.Identity()), "0") is None
 
 
+@pytest.mark.heavy
 def test_alignment_shows_the_shift_that_an_addition_makes():
     network = tiny()
     nn.init.constant_(network.neck.align[0].z, 3)
@@ -161,6 +165,7 @@ def plot(*args):
     return processes.run(["tools/plot_implicit.py", *args], cwd=processes.REPOSITORY)
 
 
+@pytest.mark.heavy
 def test_the_command(tmp_path):
     from yolor_d2.config import load_config
     from yolor_d2.d2.modeling import build_model

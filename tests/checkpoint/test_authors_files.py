@@ -38,6 +38,8 @@ from yolor_d2.d2.modeling import build_model
 from yolor_d2.networks import build_network, get_variant
 from yolor_d2.networks.variant import for_deployment, scale
 
+pytestmark = pytest.mark.heavy
+
 FACTOR = 0.125
 ROWS = ["yolov7_tiny", "yolov7", "yolov7_w6", "yolov5_s", "yolov5_s_implicit"]
 

@@ -105,6 +105,7 @@ def darknet_file(path, network):
 # ---- Formats
 
 
+@pytest.mark.heavy
 def test_pickled_module_of_branch_paper(tmp_path):
     network = random_network(SMALL).half().float()  # published files are in half precision
     state = foreign_state(network, "yaml")
@@ -115,6 +116,7 @@ def test_pickled_module_of_branch_paper(tmp_path):
     assert_same(convert_checkpoint(tmp_path / "a.pt", SMALL), network)
 
 
+@pytest.mark.heavy
 def test_the_moving_average_is_preferred(tmp_path, caplog):
     raw, average = (random_network(SMALL, seed=seed).half().float() for seed in (0, 1))
     states = [foreign_state(x, "yaml") for x in (raw, average)]
@@ -124,6 +126,7 @@ def test_the_moving_average_is_preferred(tmp_path, caplog):
     assert "moving average" in caplog.text
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_state_dict_of_branch_main(tmp_path, prefix):
     network = random_network(TINY_D)
@@ -147,6 +150,7 @@ def test_darknet_of_another_network(tmp_path):
         convert_checkpoint(tmp_path / "a.weights", other)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("meta_arch", [False, True])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_own_weights(tmp_path, suffix, meta_arch):
@@ -157,6 +161,7 @@ def test_own_weights(tmp_path, suffix, meta_arch):
     assert_same(convert_checkpoint(path, SMALL), network)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("scheme", ["yaml", "cfg", "network", "detectron2", "safetensors"])
 def test_counters_may_be_missing(tmp_path, scheme):
     variant = TINY_D if scheme == "cfg" else SMALL
@@ -176,6 +181,7 @@ def test_counters_may_be_missing(tmp_path, scheme):
 # ---- What does not fit
 
 
+@pytest.mark.heavy
 def test_missing_unused_and_wrong_tensors_are_errors_unless_allowed(tmp_path):
     network = random_network(SMALL)
     state = foreign_state(network, "yaml")
@@ -198,6 +204,7 @@ def test_missing_unused_and_wrong_tensors_are_errors_unless_allowed(tmp_path):
     }
 
 
+@pytest.mark.heavy
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     state = random_network(SMALL).state_dict()
     name = next(key for key in state if key.startswith("head."))
@@ -207,6 +214,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         convert_checkpoint(tmp_path / "a.pth", SMALL)
 
 
+@pytest.mark.heavy
 def test_the_other_form_is_named(tmp_path):
     torch.save(foreign_state(random_network(SMALL), "yaml"), tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a\.pt.*it is in form Y, the network in form D"):
@@ -219,6 +227,7 @@ def test_strange_names_are_shown(tmp_path):
         convert_checkpoint(tmp_path / "resnet.pt", SMALL)
 
 
+@pytest.mark.heavy
 def test_other_anchors_are_reported(tmp_path, caplog):
     network = random_network(SMALL)
     state = foreign_state(network, "yaml")
@@ -272,6 +281,7 @@ def small_config(**options):
     return load_config(f"{SMALL}.yaml", opts)
 
 
+@pytest.mark.heavy
 def test_a_model_takes_foreign_weights(tmp_path, caplog):
     network = random_network(SMALL)
     torch.save({"model": foreign_state(network, "yaml")}, tmp_path / "a.pt")
@@ -281,6 +291,7 @@ def test_a_model_takes_foreign_weights(tmp_path, caplog):
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.heavy
 def test_a_model_counts_anew_where_the_file_does_not(tmp_path):
     state = foreign_state(random_network(SMALL), "yaml")
     counters = [k for k in state if k.endswith("num_batches_tracked")]
@@ -294,6 +305,7 @@ def test_a_model_counts_anew_where_the_file_does_not(tmp_path):
     assert len(loaded) == len(counters) and not any(map(torch.any, loaded))
 
 
+@pytest.mark.heavy
 def test_a_model_of_other_classes_refuses_or_keeps_its_class_rows(tmp_path):
     torch.save({"model": foreign_state(random_network(SMALL), "yaml")}, tmp_path / "a.pt")
     cfg = small_config()
@@ -307,6 +319,7 @@ def test_a_model_of_other_classes_refuses_or_keeps_its_class_rows(tmp_path):
     assert torch.equal(loaded[:, 5:], bias[:, 5:]) and not torch.equal(loaded[:, :5], bias[:, :5])
 
 
+@pytest.mark.heavy
 def test_implicit_knowledge_can_be_added_to_weights_without_it(tmp_path):
     plain = random_network(without_implicit(get_variant(SMALL)))
     torch.save({"model": foreign_state(plain, "yaml")}, tmp_path / "a.pt")
@@ -328,6 +341,7 @@ def convert(*args):
     return processes.run(["tools/convert_weights.py", *args], cwd=processes.REPOSITORY)
 
 
+@pytest.mark.heavy
 def test_the_command_writes_what_detectron2_loads(tmp_path):
     network = random_network(SMALL, num_classes=4)
     torch.save({"model": foreign_state(network, "yaml")}, tmp_path / "a.pt")
@@ -346,6 +360,7 @@ def test_the_command_writes_what_detectron2_loads(tmp_path):
     assert len(names["used"]) == 381 and names["scheme"] == "yaml" and names["unused"] == []
 
 
+@pytest.mark.heavy
 def test_the_command_reports_what_is_missing_and_keeps_an_earlier_output(tmp_path):
     state = foreign_state(random_network(SMALL, num_classes=4), "yaml")
     del state["model.4.conv.weight"]
@@ -362,6 +377,7 @@ def test_the_command_reports_what_is_missing_and_keeps_an_earlier_output(tmp_pat
     assert "backbone.bottom_up.body.stages.1.0.conv.weight" in torch.load(output)["model"]
 
 
+@pytest.mark.heavy
 def test_the_command_refuses_in_one_line(tmp_path):
     (tmp_path / "a.pt").write_text("not a model")
     done = convert(

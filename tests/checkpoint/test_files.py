@@ -123,6 +123,7 @@ checkpointer.save("model_0000009", iteration=9)
 """
 
 
+@pytest.mark.heavy
 def test_a_disk_that_takes_no_more_is_named_and_earlier_files_stay(tmp_path):
     """A limit on the size of files stands for the full disk; the error differs in its number."""
     done = processes.run(["-c", FULL_DISK, tmp_path])

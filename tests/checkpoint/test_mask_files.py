@@ -77,6 +77,7 @@ def our_outputs(model, pixels):
     return [*(torch.cat(x, dim=4) for x in zip(levels, coefficients)), prototypes]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "opts",
     [
@@ -97,6 +98,7 @@ def test_the_authors_weights_compute_what_their_network_does(tmp_path, trained, 
     assert min(float(x.abs().max()) for x in theirs) > 0.02
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("opts", "message"),
     [

@@ -73,6 +73,7 @@ def our_outputs(model, pixels):
     return [torch.cat([a, b.flatten(-2)], dim=-1) for a, b in zip(levels, points)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("alignment", ["add", "none"])
 def test_the_authors_weights_compute_what_their_network_does(tmp_path, trained, state, alignment):
     path = save_authors_file(tmp_path / "pose.pt", state, OF_A_RUN, ema=state)
@@ -88,6 +89,7 @@ def test_the_authors_weights_compute_what_their_network_does(tmp_path, trained, 
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.heavy
 def test_implicit_knowledge_in_the_branch_starts_afresh(tmp_path, trained, state, caplog):
     path = save_authors_file(tmp_path / "pose.pt", state, STRIPPED)
     model = build("MODEL.YOLOR.TASKS.KEYPOINTS.IMPLICIT", "add")
@@ -99,6 +101,7 @@ def test_implicit_knowledge_in_the_branch_starts_afresh(tmp_path, trained, state
     assert all(torch.equal(a.weight, b.weight) for a, b in zip(ours, theirs))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
@@ -115,18 +118,21 @@ def test_other_branches_are_refused(tmp_path, state, opts, message):
         YOLORCheckpointer(build(*opts)).load(str(path))
 
 
+@pytest.mark.heavy
 def test_another_number_of_classes_is_refused(tmp_path, state):
     path = save_authors_file(tmp_path / "pose.pt", state, STRIPPED)
     with pytest.raises(ValueError, match=r"are for 1 class, MODEL\.YOLOR\.NUM_CLASSES is 2"):
         YOLORCheckpointer(build("MODEL.YOLOR.NUM_CLASSES", "2")).load(str(path))
 
 
+@pytest.mark.heavy
 def test_a_detector_alone_names_the_configuration(tmp_path, state):
     path = save_authors_file(tmp_path / "pose.pt", state, STRIPPED)
     with pytest.raises(ValueError, match=r"m_kpt.*configs/yolov7_w6_pose\.yaml"):
         convert_checkpoint(path, scale(get_variant("yolov7_w6"), 0.125, 1))
 
 
+@pytest.mark.heavy
 def test_parameters_are_those_of_the_authors():
     """Theirs fold norms alone; 2,632 of implicit knowledge stay."""
 

@@ -373,6 +373,7 @@ def outcomes(tmp_path_factory) -> dict[str, tuple[str, float, int]]:
     return dict(zip(paths, map(tuple, lines)))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_file_is_refused(outcomes, name):
     outcome, seconds, used = outcomes[name]
@@ -480,6 +481,7 @@ def test_damage_gives_tensors_or_the_one_error(good_files, scratch, name, data):
         assert all(isinstance(tensor, torch.Tensor) for tensor in weights.tensors.values())
 
 
+@pytest.mark.heavy
 @settings(max_examples=200, deadline=None)
 @given(code=st.binary(max_size=60), prefix=st.sampled_from([b"", b"}", b"](", b"ctorch\nSize\n("]))
 def test_any_pickle_gives_tensors_or_the_one_error(scratch, code, prefix):

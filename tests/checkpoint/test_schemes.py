@@ -51,6 +51,7 @@ REFERENCE = [
 ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("variant", "scheme", "number", "checksum"), REFERENCE)
 def test_names_and_shapes_are_the_reference_s(variant, scheme, number, checksum):
     with torch.device("meta"):

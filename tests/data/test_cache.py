@@ -77,6 +77,7 @@ def put_from_another_process(cache: MemoryCache, index: int) -> None:
     cache.put(index, IMAGES[index])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_processes_share_memory(method):
     cache = MemoryCache(SIZES)

@@ -103,6 +103,7 @@ def multispectral(toy, tmp_path_factory) -> list[str]:
     return [str(folder / "all.json"), str(folder)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("cache", ["none", "ram", "disk"])
 def test_training_evaluation_and_prediction(cfg, multispectral, cache):
     use_data(cfg, multispectral, multispectral)

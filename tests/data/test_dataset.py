@@ -357,6 +357,7 @@ def augmentations(draw) -> AugmentConfig:
     )
 
 
+@pytest.mark.heavy
 @settings(max_examples=60, deadline=None, database=None, derandomize=True)
 @given(
     augmentations(),

@@ -96,6 +96,7 @@ def batches(cfg, count, **options):
 # ---- training
 
 
+@pytest.mark.heavy
 def test_batches_do_not_depend_on_the_number_of_workers(cfg):
     found = []
     for workers in (0, 1, 2):
@@ -211,6 +212,7 @@ def use(cfg, kind: str) -> None:
 KINDS = ["everything", "rectangles", "multi-scale", "steps", "both"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_batches_is_a_function_of_its_position(cfg, kind):
     """With workers, caches and after a resume: the same batches; shapes are equal within each."""

@@ -301,6 +301,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", SETTINGS)
 def test_partners_are_independent_and_uniform(truth, name):
     """All images of a sample, pair by pair, the one that it is for included."""
@@ -311,6 +312,7 @@ def test_partners_are_independent_and_uniform(truth, name):
     assert permutation_p(pair_features(np.concatenate([found, expected]))) > LEAST_P
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", [FromTheBlock, WithoutThePrimary, DistinctImages])
 @pytest.mark.parametrize("name", ["four", "nine"])
 def test_other_pools_would_be_noticed(truth, name, kind):
@@ -343,6 +345,7 @@ def looks(truth, kind, seeds, count=150) -> np.ndarray:
     return np.array(rows)
 
 
+@pytest.mark.heavy
 def test_samples_look_as_with_partners_of_their_own(truth):
     expected = looks(truth, Independent, range(4, 8))
     found = looks(truth, PartnerPool, range(4))

@@ -267,6 +267,7 @@ def dataset_of(truth, augment, **options) -> TrainingDataset:
     return TrainingDataset(truth, size=128, seed=3, augment=augment, **options)
 
 
+@pytest.mark.heavy
 def test_all_but_what_is_pasted_stays(truth):
     """Pixels outside the new boxes, boxes and flips are those of a run without pasting."""
     plain, pasting = dataset_of(truth, CALM), dataset_of(truth, PASTING)

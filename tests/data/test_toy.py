@@ -60,6 +60,7 @@ def test_polygons_are_the_masks(tmp_path):
     assert toy.trace(np.zeros((4, 4), bool)) == []
 
 
+@pytest.mark.heavy
 def test_annotations_have_polygons(train):
     shapes = [x["segmentation"] for x in train["annotations"] if not x["iscrowd"]]
     assert len(shapes) == len(train["annotations"])
@@ -320,6 +321,7 @@ def pointed(tmp_path_factory):
     return toy.write_toy_dataset(root, num_train=14, num_val=2, keypoints=True)
 
 
+@pytest.mark.heavy
 def test_keypoints_are_named_and_their_objects_upright(pointed, train):
     content = json.loads(pointed.train_json.read_text())
     assert content["info"]["parameters"]["keypoints"] is True

@@ -306,6 +306,7 @@ def test_box_follows_scale_and_shift(sample, seed, options):
         assert_box_bounds_red(seen, tolerance=0.7)
 
 
+@pytest.mark.heavy
 @PROPERTY
 @given(red_rectangles(longest=60, shortest=60, least=16), SEEDS, MATRICES)
 def test_box_follows_any_warp(sample, seed, options):
@@ -328,6 +329,7 @@ def test_box_follows_any_warp(sample, seed, options):
 LAYOUTS = st.sampled_from([(4, mosaic4_corners), (9, mosaic9_corners)])
 
 
+@pytest.mark.heavy
 @PROPERTY
 @given(red_rectangles(longest=48, least=6), SEEDS, LAYOUTS, SIMPLE, st.integers(0, 8))
 def test_box_follows_through_mosaics(sample, seed, layout, options, place):

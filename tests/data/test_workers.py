@@ -64,6 +64,7 @@ def is_there(pid: int) -> bool:
         return False
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize(
     ("program", "arguments"),
@@ -85,6 +86,7 @@ def test_killed_parent(program, arguments, tmp_path):
     assert not left
 
 
+@pytest.mark.heavy
 def test_signals_of_others_are_not_heeded(tmp_path):
     """Ctrl-C reaches all processes of a terminal; the workers go on working for their parent."""
     process = Process(["-c", LOADER], tmp_path / "output.txt", tmp_path / "errors.txt")

@@ -102,6 +102,7 @@ def coco_files(draw) -> dict:
     }
 
 
+@pytest.mark.heavy
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(coco_files())
 def test_equal_to_detectron2s_reader(tmp_path, data):

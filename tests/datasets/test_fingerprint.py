@@ -54,6 +54,7 @@ def test_the_same_data_in_another_place_are_the_same(cfg, data, caplog):
     assert changes(cfg, data, caplog, lambda content: None) == ""
 
 
+@pytest.mark.heavy
 def test_other_annotations_are_named(cfg, data, caplog):
     def edit(content):
         (changed, *_) = (x for x in content["annotations"] if not x["iscrowd"])
@@ -63,6 +64,7 @@ def test_other_annotations_are_named(cfg, data, caplog):
     assert "1 image is with other annotations ('" in text
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("paste_in", [0.0, 0.5])
 def test_other_polygons_are_named_where_they_matter(cfg, data, caplog, paste_in):
     cfg.INPUT.AUGMENT.PASTE_IN = paste_in
@@ -76,6 +78,7 @@ def test_other_polygons_are_named_where_they_matter(cfg, data, caplog, paste_in)
     assert "other annotations" not in text
 
 
+@pytest.mark.heavy
 def test_images_that_are_gone_are_counted(cfg, data, caplog):
     def edit(content):
         gone = content["images"].pop()["id"]
@@ -84,6 +87,7 @@ def test_images_that_are_gone_are_counted(cfg, data, caplog):
     assert "1 of 24 images are gone" in changes(cfg, data, caplog, edit)
 
 
+@pytest.mark.heavy
 def test_files_of_another_size_are_named(cfg, data, caplog):
     def edit(content):
         path = data / "images" / content["images"][0]["file_name"]

@@ -41,6 +41,7 @@ groups_of_boxes = st.lists(
 )
 
 
+@pytest.mark.heavy
 @given(groups_of_boxes, st.integers(0, 5))
 @settings(deadline=None)
 def test_every_group_has_a_part_and_every_part_a_group(rows, seed):

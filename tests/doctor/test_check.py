@@ -390,6 +390,7 @@ KEYS = st.sampled_from(
 )
 
 
+@pytest.mark.heavy
 @given(st.lists(st.tuples(st.sampled_from(["images", "annotations", "categories"]), KEYS, VALUES)))
 @settings(max_examples=150, deadline=None)
 def test_nothing_in_an_entry_stops_the_doctor(edits):

@@ -43,6 +43,7 @@ def holder(tmp_path):
     process.wait()
 
 
+@pytest.mark.heavy
 def test_a_second_run_is_refused_and_told_of_the_first(tmp_path, holder):
     begin = time.monotonic()
     with pytest.raises(FolderInUseError) as caught, locked(str(tmp_path)):
@@ -55,6 +56,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(tmp_path, holder):
         assert word in message
 
 
+@pytest.mark.heavy
 def test_the_lock_is_free_after_kill_9(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     begin = time.monotonic()
@@ -71,6 +73,7 @@ def test_one_after_the_other(tmp_path):
         assert not (folder / lock.HOLDER_NAME).exists()
 
 
+@pytest.mark.heavy
 def test_a_holder_on_another_host_is_not_waited_for(tmp_path, holder):
     said = {"host": "elsewhere", "pid": 1, "started": "today", "command": "train"}
     (tmp_path / lock.HOLDER_NAME).write_text(json.dumps(said))

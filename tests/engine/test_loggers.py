@@ -93,6 +93,7 @@ def test_what_cannot_begin_is_said_before_the_training(cfg, monkeypatch):
         log(cfg, 0, 1, completed=True)
 
 
+@pytest.mark.heavy
 def test_mlflow(cfg, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     uri = (tmp_path / "tracking").as_uri()
@@ -142,6 +143,7 @@ def wandb_history(path: Path) -> list[dict]:
     return rows
 
 
+@pytest.mark.heavy
 def test_wandb_offline(cfg, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():

@@ -80,6 +80,7 @@ def trained(individuals, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_curves_and_figures_of_all_tasks_are_written(trained):
     rows = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
     known = {name for row in rows for name in row}
@@ -93,6 +94,7 @@ def test_the_number_of_identities_is_kept_with_the_run(trained):
     assert weights(trained)["model"]["tasks.embedding.prototypes"].shape == (6, 64)
 
 
+@pytest.mark.heavy
 def test_evaluation_alone_gives_the_figures_of_all_tasks(trained, tmp_path):
     rows = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
     last = {name: value for row in rows for name, value in row.items()}
@@ -117,6 +119,7 @@ def test_evaluation_alone_gives_the_figures_of_all_tasks(trained, tmp_path):
     assert "Embeddings: found" in done.stdout + done.stderr
 
 
+@pytest.mark.heavy
 def test_an_interrupted_run_ends_as_if_it_had_not_been(individuals, trained, tmp_path):
     """From the checkpoint after two of four iterations."""
     (tmp_path / "model_0000001.pth").write_bytes((trained / "model_0000001.pth").read_bytes())
@@ -129,6 +132,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(individuals, trained, tmp
     assert str(raw[0].keys()) == str(raw[1].keys())
 
 
+@pytest.mark.heavy
 def test_a_frozen_detector_trains_its_branches_alone(individuals, trained, tmp_path):
     start = ("MODEL.WEIGHTS", str(trained / "model_final.pth"))
     run(config(individuals, tmp_path, *start, "SOLVER.FREEZE", "['backbone', 'head']"))

@@ -15,6 +15,7 @@ from yolor_d2.layers import Implicit
 from yolor_d2.networks import build_network
 
 
+@pytest.mark.heavy
 def test_every_parameter_is_in_exactly_one_group():
     network = build_network("yolor_ssss_s2d", 3)
     groups = {g["kind"]: g for g in parameter_groups(network, weight_decay=5e-4)}

@@ -129,6 +129,7 @@ def weights_of(cfg: CfgNode, path: Path, **changes: object) -> dict:
     return state
 
 
+@pytest.mark.heavy
 def test_weights_that_do_not_fit_are_refused(taught, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "yolor_d2.checkpoint.conversion.report.advise", lambda *_: ""
@@ -144,6 +145,7 @@ def test_weights_that_do_not_fit_are_refused(taught, tmp_path, monkeypatch):
         Trainer(taught)
 
 
+@pytest.mark.heavy
 def test_a_frozen_teacher_is_in_no_checkpoint(taught, tmp_path, caplog):
     path = tmp_path / "teacher.pth"
     state = weights_of(taught, path)
@@ -173,6 +175,7 @@ def test_a_frozen_teacher_is_in_no_checkpoint(taught, tmp_path, caplog):
     assert not any(name.startswith("loss_teacher") for name in names)
 
 
+@pytest.mark.heavy
 def test_a_joint_teacher_is_saved_beside_the_student(taught):
     taught.SOLVER.EMA.RAMP = 2
     taught.SOLVER.FREEZE = ["backbone.bottom_up.body.stages.0"]  # of the student alone
@@ -212,6 +215,7 @@ def test_the_student_begins_as_it_does_without_a_teacher(taught, monkeypatch):
         assert torch.equal(value, with_teacher[name])
 
 
+@pytest.mark.heavy
 def test_a_run_goes_on_with_a_teacher_as_it_began(taught, monkeypatch):
     monkeypatch.setattr(Trainer, "build_writers", lambda self: [])  # nothing to close
     config = taught.MODEL.YOLOR.TEACHER.CONFIG

@@ -170,6 +170,7 @@ def test_a_setting_without_effect_is_refused(cfg, key, value):
         Trainer(cfg)
 
 
+@pytest.mark.heavy
 def test_compiling_keeps_the_names_of_tensors(cfg, monkeypatch):
     """Compiling itself takes minutes on the CPU."""
     names = list(Trainer.build_model(cfg).state_dict())
@@ -207,6 +208,7 @@ def test_hooks_order(cfg, monkeypatch):
     ]
 
 
+@pytest.mark.heavy
 def test_pictures_of_implicit_knowledge_go_to_tensorboard(cfg, monkeypatch):
     cfg.VIS_PERIOD, cfg.DATASETS.TEST = 2, ()
     monkeypatch.setattr(Trainer, "build_writers", lambda self: [])
@@ -242,6 +244,7 @@ def test_best_value_survives_an_interruption(cfg, tmp_path):
 class TestLoading:
     """Weights from elsewhere, and weights that do not fit."""
 
+    @pytest.mark.heavy
     def test_training_starts_from_a_file_of_the_authors(self, cfg, tmp_path):
         source = Trainer.build_model(cfg)
         names = parts_of(source).names("yaml")
@@ -292,6 +295,7 @@ class TestLoading:
         ):
             checkpointer.load(saved)
 
+    @pytest.mark.heavy
     def test_other_network_is_refused(self, cfg, saved):
         cfg.MODEL.YOLOR.FORM = "D"
         checkpointer = YOLORCheckpointer(Trainer.build_model(cfg))

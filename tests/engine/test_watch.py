@@ -77,6 +77,7 @@ def test_silence_outside_of_iterations_may_last_longer(watch):
     assert found.startswith("process 1 (") and "in evaluation" in found
 
 
+@pytest.mark.heavy
 def test_a_dead_process_of_this_machine_needs_no_silence(watch):
     child = subprocess.Popen([sys.executable, "-c", ""])
     here = dict(space=process_space(), pid=child.pid)

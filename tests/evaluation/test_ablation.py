@@ -70,6 +70,7 @@ def test_a_row_differs_from_the_baseline_in_one_place(config, place, words):
     assert changed == {place} and getattr(row, place) == words
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("row", TABLES["7"].rows, ids=lambda row: row.config)
 def test_counts_and_flops_of_table_7(row):
     cfg = SCALES["coco"].configure(row)
@@ -85,6 +86,7 @@ def test_counts_and_flops_of_table_7(row):
         assert 0 < refined < cost.flops / 10_000
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "row", [*TABLES["A1"].rows, *TABLES["A2"].rows], ids=lambda row: row.config
 )
@@ -107,6 +109,7 @@ def test_counts_and_flops_of_the_appendix(row):
         assert cost.flops / 1e9 == pytest.approx(printed["gflops"], abs=0.11)
 
 
+@pytest.mark.heavy
 def test_the_costs_have_the_papers_figure_behind_the_form_that_it_counts():
     table = get_table("a1")
     costs = [measure(SCALES["coco"].configure(row), detector_only=True) for row in table.rows]

@@ -94,6 +94,7 @@ FOUND = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.heavy
 @settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -104,6 +104,7 @@ def compiled(walk):
     return folder / "onnx_predict"
 
 
+@pytest.mark.heavy
 def test_it_says_what_the_python_example_says(export, compiled, tmp_path):
     write_photo(tmp_path / "photo.ppm")
     write_photo(tmp_path / "other.ppm")
@@ -118,6 +119,7 @@ def test_it_says_what_the_python_example_says(export, compiled, tmp_path):
         assert len(lines) > 20 and lines == theirs.stdout.splitlines(), theirs.stderr
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -34,6 +34,7 @@ command = partial(execute, "export_model")
 
 
 # Whether suppression is in the file; tracing for .pt2 and ONNX is the same.
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "suppress"),
     [("onnx", True), ("onnx", False), ("torchscript", True), ("torchscript", False), ("pt2", True)],
@@ -53,6 +54,7 @@ def test_files_of_every_format_are_equal_to_the_model(export, name, suppress):
     assert described["suppression"]["in_graph"] is suppress
 
 
+@pytest.mark.heavy
 def test_the_example_gives_the_boxes_of_the_predictor(export, cfg, photos, capsys):
     output = export("onnx")
     files = sorted(map(str, photos.iterdir()))
@@ -79,6 +81,7 @@ def test_the_example_gives_the_boxes_of_the_predictor(export, cfg, photos, capsy
         assert min(same.any(dim=i).float().mean() for i in (0, 1)) > 0.95
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("place", ["refine", "align"])
 @pytest.mark.parametrize("suppress", [True, False])
 def test_one_flipped_implicit_tensor_is_noticed(
@@ -111,6 +114,7 @@ def test_one_flipped_implicit_tensor_is_noticed(
     assert output.read_text() == "an older file"
 
 
+@pytest.mark.heavy
 def test_nothing_detected_is_no_proof(small, tmp_path, capsys):
     argv = [*small, "MODEL.YOLOR.SCORE_THRESHOLD", "0.999999"]
     output = tmp_path / "model.torchscript"
@@ -250,6 +254,7 @@ def write_row(folder, variant):
     return str(path)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("variant", "suffix"),
     [

@@ -38,6 +38,7 @@ NEW_OPENCV = pytest.mark.skipif(
 )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", [[], ["--no-nms"]], ids=["detections", "rows"])
 @pytest.mark.parametrize("name", ["openvino", pytest.param("opencv", marks=NEW_OPENCV)])
 def test_other_runtimes_take_the_file_and_agree(export, name, options):
@@ -92,6 +93,7 @@ sys.exit(foreign.main(sys.argv[1], foreign.Path(sys.argv[2])))
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("code", "result", "reason"),
     [
@@ -171,6 +173,7 @@ def test_tensorrt_parses_the_file(monkeypatch, errors):
 SIZED = ("--size", "96", "128", "--half")
 
 
+@pytest.mark.heavy
 def test_onnx_in_float16_of_one_size(export):
     import onnx as onnx_package
     import onnxruntime
@@ -196,6 +199,7 @@ def test_onnx_in_float16_of_one_size(export):
     assert report["tolerance"]["pixels"] == 1.0
 
 
+@pytest.mark.heavy
 def test_openvino_files_load_with_their_weights(export):
     openvino = pytest.importorskip("openvino")
     output = export("openvino", *SIZED)
@@ -223,6 +227,7 @@ def test_openvino_files_load_with_their_weights(export):
     assert boxes.shape == (1, 300, 4)
 
 
+@pytest.mark.heavy
 def test_missing_openvino_says_how_to_get_it(small, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "openvino", None)
     argv = [*small, "--output", str(tmp_path / "model.xml")]
@@ -290,6 +295,7 @@ def test_one_size_is_that_of_the_longer_side(small, photos, tmp_path, monkeypatc
     assert max(asked["batches"][-1].images[0].shape) == 64
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["openvino", pytest.param("opencv", marks=NEW_OPENCV)])
 def test_an_image_without_objects(export, name):
     """Where suppression keeps nothing, OpenCV 5.0 would divide by zero."""

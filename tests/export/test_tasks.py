@@ -72,6 +72,7 @@ def check_report(output: Path, *, suppress: bool) -> None:
         assert apart["keypoints"] > 0  # or nothing was compared
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("suppress", [True, False])
 def test_what_the_graph_computes_is_that_of_the_model(model, case, suppress):
     found = compare(model, case, run(model, case, suppress=suppress), suppress=suppress)
@@ -80,6 +81,7 @@ def test_what_the_graph_computes_is_that_of_the_model(model, case, suppress):
     assert 0 < found["further_differences"]["keypoints"] < 0.001
 
 
+@pytest.mark.heavy
 def test_a_task_that_takes_part_in_the_boxes(cfg, case):
     """In the layout of the authors' pose network boxes lie among the channels of points."""
     cfg = cfg.clone()
@@ -111,6 +113,7 @@ def test_one_flipped_tensor_is_noticed(cfg, model, case, part, message, suppress
         compare(model, case, run(wrong, case, suppress=suppress), suppress=suppress)
 
 
+@pytest.mark.heavy
 def test_masks_are_drawn_of_both(model, case):
     found = run(model, case, suppress=True)
     number = 4 + OUTPUTS.index("mask_prototypes")
@@ -170,6 +173,7 @@ def test_two_outputs_of_one_name():
         output_names(TaskBranches({"boxes": Boxes()}), suppress=False)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow  # tracing
 def test_the_example_gives_masks_and_points_of_the_predictor(export_joint, cfg, photos, tmp_path):
     output = export_joint("onnx", "--count", "1")
@@ -214,6 +218,7 @@ def unpack(run_lengths):
 
 
 # For .pt2 the tracing is that of ONNX.
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", [[], pytest.param(["--no-nms"], marks=pytest.mark.slow)])
 def test_torchscript_files(export_joint, options, caplog):
     logging.getLogger("yolor_d2.export").addHandler(caplog.handler)  # it does not propagate

@@ -180,6 +180,7 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path):
     np.testing.assert_array_equal(read_image(path), as_pil_reads_it(path))
 
 
+@pytest.mark.heavy
 @settings(max_examples=150, deadline=None, database=None, derandomize=True)
 @given(st.integers(2, 2000), st.binary(min_size=1, max_size=30))
 @example(1217, b"\xff")  # OpenCV alone returns half of the picture for this one
@@ -276,6 +277,7 @@ def test_odd_and_broken_files(real_data):
     assert {path.name for path in folder.iterdir()} == {*shapes, "truncated.jpg", "zero_byte.jpg"}
 
 
+@pytest.mark.heavy
 @pytest.mark.real_data
 def test_photographs_are_read_as_pil_does(real_data):
     paths = sorted((real_data / "coco_mini").rglob("*.jpg"))

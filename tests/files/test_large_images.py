@@ -75,6 +75,7 @@ def test_the_limit_follows_the_configuration(large):
         apply_overrides(get_yolor_cfg(), ["INPUT.MAX_PIXELS", "0"])
 
 
+@pytest.mark.heavy
 def test_worker_processes_have_the_limit():
     limit_pixels(1234)
     for method in multiprocessing.get_all_start_methods():

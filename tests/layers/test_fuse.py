@@ -158,6 +158,7 @@ PLACES = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("place", "words"),
     [
@@ -198,6 +199,7 @@ def test_any_knowledge_at_any_place(place, words):
     assert_same_outputs(network, again, x)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "name",
     [
@@ -246,6 +248,7 @@ def assert_deployed(row):
     assert not network.fusion_report.kept
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", YOLOV7)
 def test_deploy_form_of_narrow_networks(name):
     assert_deployed(customise(f"yolov7_{name}".rstrip("_"), width_factor=0.125))
@@ -260,6 +263,7 @@ def test_deploy_form_at_full_width(name):
 AUXILIARY = customise("yolov7_w6", width_factor=0.125)
 
 
+@pytest.mark.heavy
 def test_what_training_alone_needs_is_dropped():
     torch.manual_seed(0)
     network = stir(build_network(AUXILIARY, 2))
@@ -347,6 +351,7 @@ def test_twice_changes_nothing():
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.heavy
 def test_the_folded_network_is_exported():
     network = stir(build_network(customise(TINY, top_down="concat network"), 2))
     fused = fuse_for_inference(network)
@@ -356,6 +361,7 @@ def test_the_folded_network_is_exported():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("with_knowledge", "without", "parameters"),
     [

@@ -90,6 +90,7 @@ def test_the_loss_is_that_of_the_leads_and_a_share_of_the_auxiliary_heads():
         assert torch.equal(loss, 2 * one)
 
 
+@pytest.mark.heavy
 def test_auxiliary_parts_learn_by_their_own_term_alone():
     def gradients(gain):
         model = freeze_norms(build("yolov7_e6e", "MODEL.YOLOR.LOSS.AUXILIARY", gain))
@@ -114,6 +115,7 @@ def test_auxiliary_parts_learn_by_their_own_term_alone():
 WIDTHS = {"yolor_ssss_s2d": [64, 128, 256], "yolor_p6": [64, 128, 192, 256]}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["anchors", "ota"])
 @pytest.mark.parametrize("name", WIDTHS)
 def test_any_network_can_have_auxiliary_heads(name, kind):
@@ -301,6 +303,7 @@ def test_a_backbone_without_auxiliary_features_is_told():
 # ---- Cost
 
 
+@pytest.mark.heavy
 def test_auxiliary_heads_cost_nothing_at_inference():
     whole, without = config("yolov7_w6"), config("yolov7_w6", "MODEL.YOLOR.AUXILIARY_WIDTHS", [0])
     trained, bare = (config_complexity(cfg, 128)["total"] for cfg in (whole, without))

@@ -82,6 +82,7 @@ def levels(model, pixels):
     return model.head([features[name] for name in model.in_features])
 
 
+@pytest.mark.heavy
 def test_the_fused_model_gives_the_same_and_leaves_the_other_alone(cfg):
     cfg = cfg.clone()
     cfg.MODEL.INFERENCE.OPTIMIZE, cfg.MODEL.INFERENCE.CHANNELS_LAST = True, False
@@ -97,6 +98,7 @@ def test_the_fused_model_gives_the_same_and_leaves_the_other_alone(cfg):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.heavy
 def test_a_joint_model_fuses_but_for_what_its_tasks_read(cfg):
     tasks = "MODEL.YOLOR.TASKS"
     cfg = cfg.clone()
@@ -154,6 +156,7 @@ def test_tasks_in_several_views(cfg, flips):
     assert len(from_view) > 30 and set(from_view) == {0, 1}
 
 
+@pytest.mark.heavy
 def test_masks_and_keypoints_of_a_mirrored_view(cfg):
     """What a mirrored view shows of an image is what the plain one shows of the mirrored image,
     mirrored, with left and right exchanged."""
@@ -194,6 +197,7 @@ def test_masks_and_keypoints_of_a_mirrored_view(cfg):
             assert y1 - 1 <= int(rows.min()) and int(rows.max()) <= y2
 
 
+@pytest.mark.heavy
 def test_the_model_is_fused_and_channels_last_unless_one_key_is_off(cfg):
     model = build_model(cfg).eval()
     assert prepare_for_inference(model, cfg) is model
@@ -215,6 +219,7 @@ def test_precision_that_is_not_there_is_named(cfg, dtype):
         prepare_for_inference(build_model(cfg).eval(), cfg)
 
 
+@pytest.mark.heavy
 def test_batches_give_what_single_images_give(cfg, tmp_path):
     images = [noise(96, 128), noise(128, 96, 1), noise(90, 128, 2), noise(64, 128, 3)]
     path = tmp_path / "image.png"
@@ -235,6 +240,7 @@ def test_batches_give_what_single_images_give(cfg, tmp_path):
         assert_same(result, alone)
 
 
+@pytest.mark.heavy
 def test_channel_order_is_stated(cfg):
     image = noise(96, 128)
     (expected,) = BatchPredictor(cfg)([image])
@@ -242,6 +248,7 @@ def test_channel_order_is_stated(cfg):
     assert_same(found, expected)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("place", ["centre", "corner"])
 def test_one_image_has_the_same_boxes_everywhere(cfg, place):
     """Detectron2's predictor, ours, one tile, and the model behind the mapper of evaluation."""
@@ -272,6 +279,7 @@ def test_an_endless_stream_is_read_as_it_is_used(cfg):
     stream.close()
 
 
+@pytest.mark.heavy
 def test_images_of_one_size_share_batches_and_the_order_stays(cfg):
     """Two sizes in turn, a broken input among them: the network sees two whole batches."""
     images = [noise(64, 128, 0), noise(128, 64, 1)] * 2 + [np.zeros(3)]
@@ -369,6 +377,7 @@ def test_an_object_on_a_seam_is_found_once(cfg, tmp_path, caplog, monkeypatch):
     assert boxes == sorted([x, y, x + 20, y + 20] for x, y in corners)
 
     # Tiles alone unless asked, the log says what; they read what is refused as a whole.
+    monkeypatch.setattr(logging.getLogger("yolor_d2"), "propagate", True)  # a command ends it
     Image.fromarray(image).save(tmp_path / "scene.png")
     for options, seen, words in (
         ({}, 12, "12 tiles of 100 pixels are looked at, not the whole image"),

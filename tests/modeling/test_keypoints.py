@@ -144,6 +144,7 @@ def test_keypoints_are_those_of_the_rows_of_the_kept_boxes(options):
     torch.testing.assert_close(larger.pred_keypoints, wanted, rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.heavy
 def test_detection_is_that_of_the_detector():
     detector, joint = build_finder(), build_finder(*POINTS)
     joint.load_state_dict(detector.state_dict(), strict=False)
@@ -152,6 +153,7 @@ def test_detection_is_that_of_the_detector():
     assert torch.equal(found.scores, expected.scores) and not expected.has("pred_keypoints")
 
 
+@pytest.mark.heavy
 def test_on_a_frozen_rest_the_branch_learns_alone():
     model = build(*POINTS)
     freeze(model, ["backbone", "head"])

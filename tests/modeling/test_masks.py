@@ -54,6 +54,7 @@ def test_every_step_gives_the_same_losses_and_reaches_every_parameter(batch):
     assert (losses["loss_masks"].item() > 0) == known
 
 
+@pytest.mark.heavy
 def test_detection_is_that_of_the_detector_and_masks_lie_in_their_boxes():
     detector, joint = build_finder(), build_finder(*MASKS)
     joint.load_state_dict(detector.state_dict(), strict=False)
@@ -97,6 +98,7 @@ def test_values_out_of_range_are_named(key, value):
         build(*MASKS, f"{NODE}.{key}", value)
 
 
+@pytest.mark.heavy
 def test_half_precision_and_fused_layers():
     cfg = load_config("yolor_ssss_s2d.yaml", ["MODEL.INFERENCE.OPTIMIZE", "True"])
     model, given = build_finder(*MASKS), sample([])

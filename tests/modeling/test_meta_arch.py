@@ -247,6 +247,7 @@ def test_wanted_size_scales_the_boxes():
     assert torch.equal(scaled.scores, plain.scores)
 
 
+@pytest.mark.heavy
 def test_a_batch_of_several_sizes_equals_its_images_one_by_one():
     # All have a canvas of 96 x 96, alone as well as together: 64, 50 and 49 pixels and half a
     # stride of 32.

@@ -47,6 +47,7 @@ def test_it_is_off_until_it_is_switched_on():
     assert not build().tasks and len(build(*ON).tasks) == 1
 
 
+@pytest.mark.heavy
 def test_it_is_trained_and_found():
     model = build(*ON)
     losses = model([sample(ONE_BOX), sample([])])
@@ -57,6 +58,7 @@ def test_it_is_trained_and_found():
     assert len(found) and found.pred_areas.shape == (len(found),)
 
 
+@pytest.mark.heavy
 def test_it_learns():
     """Alone, on a frozen rest."""
     model = build(*ON, "MODEL.YOLOR.TASKS.AREA.GAIN", 1.0)
@@ -74,6 +76,7 @@ def test_it_learns():
     assert seen[-1] < seen[0] / 2
 
 
+@pytest.mark.heavy
 def test_it_is_kept_and_evaluated(tmp_path):
     model = build(*ON)
     YOLORCheckpointer(model, str(tmp_path)).save("model")

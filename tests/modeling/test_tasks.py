@@ -144,6 +144,7 @@ def saved(model, folder):
     return str(folder / "model.pth")
 
 
+@pytest.mark.heavy
 def test_a_detector_starts_a_joint_model_and_the_log_says_what_is_fresh(tmp_path, caplog):
     detector, joint = build(), build(*BOTH)
     torch.nn.init.constant_(detector.head.predict[0].bias, 0.5)
@@ -157,6 +158,7 @@ def test_a_detector_starts_a_joint_model_and_the_log_says_what_is_fresh(tmp_path
     assert all(torch.equal(joint.state_dict()[k], v) for k, v in fresh.items())
 
 
+@pytest.mark.heavy
 def test_a_joint_model_starts_a_detector(tmp_path, caplog):
     joint, detector = build(*BOTH), build()
     torch.nn.init.constant_(joint.head.predict[0].bias, 0.5)
@@ -166,6 +168,7 @@ def test_a_joint_model_starts_a_detector(tmp_path, caplog):
     assert (detector.head.predict[0].bias == 0.5).all()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("given", "wanted"), [((), BOTH), (BOTH, ()), (CLASSIFY, EMBED)])
 def test_a_run_goes_on_with_its_own_tasks_only(tmp_path, given, wanted):
     path = saved(build(*given), tmp_path)
@@ -173,6 +176,7 @@ def test_a_run_goes_on_with_its_own_tasks_only(tmp_path, given, wanted):
         YOLORCheckpointer(build(*wanted), strict=True).load(path)
 
 
+@pytest.mark.heavy
 def test_all_weights_come_back(tmp_path):
     first, second = build(*BOTH), build(*BOTH)
     with torch.no_grad():
@@ -183,6 +187,7 @@ def test_all_weights_come_back(tmp_path):
         assert torch.equal(second.state_dict()[name], value)
 
 
+@pytest.mark.heavy
 def test_other_classes_and_identities_leave_the_rest(tmp_path):
     first = build(*BOTH)
     other = build(*BOTH, f"{TASKS}.EMBEDDING.NUM_IDENTITIES", 6, num_classes=5)
@@ -197,6 +202,7 @@ def test_other_classes_and_identities_leave_the_rest(tmp_path):
         YOLORCheckpointer(build(*BOTH, f"{TASKS}.EMBEDDING.DIMENSION", 8)).load(path)
 
 
+@pytest.mark.heavy
 def test_inference_needs_no_prototypes(tmp_path):
     path = saved(build(*EMBED), tmp_path)
     without = build(*EMBED, f"{TASKS}.EMBEDDING.NUM_IDENTITIES", 0)

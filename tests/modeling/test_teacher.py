@@ -41,6 +41,7 @@ def gradients(losses, model):
     return {name: p.grad for name, p in model.named_parameters()}
 
 
+@pytest.mark.heavy
 def test_the_students_own_losses_stay_and_those_of_a_joint_teacher_are_those_of_its_training():
     student, teacher = build("yolor_ssss_s2d"), build("yolor_csp", seed=1)
     # Untrained, it is sure of nothing.

@@ -25,6 +25,8 @@ from yolor_d2.ops.batch import Effort
 from yolor_d2.ops.padding import Padding
 from yolor_d2.tasks import pack_fields
 
+pytestmark = pytest.mark.heavy
+
 JOINT = [
     "multi_task/jdc.yaml",
     "multi_task/jde.yaml",
@@ -36,6 +38,8 @@ JOINT = [
 MASKS = ["MODEL.YOLOR.TASKS.MASKS.ENABLED", "True", "MODEL.YOLOR.TASKS.MASKS.IMPLICIT", "mul"]
 # Tasks with a field of the ground truth of their own, which is sent by itself.
 FIELDS = ("embedding", "masks", "keypoints")
+# Of the networks neither width nor depth changes anything here but the time.
+TINY = ["MODEL.YOLOR.WIDTH_FACTOR", "0.125", "MODEL.YOLOR.DEPTH_FACTOR", "0.25"]
 # A network with auxiliary heads, by the name of its row.
 AUXILIARY = "yolov7_w6"
 SIZE = 64
@@ -47,12 +51,10 @@ SMALL = "yolor_ssss_s2d.yaml"
 def build(name, *further):
     torch.manual_seed(0)
     row = []
-    if name != SMALL:  # small, as its size changes nothing here but the time
-        row = ["MODEL.YOLOR.WIDTH_FACTOR", "0.125", "MODEL.YOLOR.DEPTH_FACTOR", "0.25"]
     if name == AUXILIARY:
-        row += ["MODEL.YOLOR.VARIANT", name]
+        row = ["MODEL.YOLOR.VARIANT", name]
         name = "Base-YOLOR.yaml"
-    options = [*row, "MODEL.DEVICE", "cpu", "MODEL.YOLOR.NUM_CLASSES", "3"]
+    options = [*TINY, *row, "MODEL.DEVICE", "cpu", "MODEL.YOLOR.NUM_CLASSES", "3"]
     options += ["MODEL.YOLOR.TASKS.EMBEDDING.NUM_IDENTITIES", "5", "SOLVER.CLIP_NORM", "10.0"]
     options += further
     cfg = load_config(name, options)

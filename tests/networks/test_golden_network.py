@@ -81,6 +81,7 @@ def record(request, tmp_path_factory):
     return Record(request.param, info, arrays, tmp_path_factory.mktemp("record"))
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_eval_in_double_precision(record):
     """Also of the network in its form for inference."""
@@ -113,6 +114,7 @@ def test_eval_in_single_precision(record):
     assert record.decoded_difference(network.decode(levels)) < decoded
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_train_mode_and_the_update_of_running_statistics(record):
     network = copy.deepcopy(record.network).double().train()

@@ -30,6 +30,7 @@ def build(row, *, aligned, top_down, bottom_up, refined="mul"):
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("row", ROWS)
 def test_widths_fit_at_every_place(row):
     for top_down, bottom_up in itertools.product(WORDS, WORDS):

@@ -122,6 +122,7 @@ def test_every_parameter_takes_part_in_the_loss(variant, boxes):
     assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
+@pytest.mark.heavy
 def test_auxiliary_heads_answer_in_training_alone():
     network = build(TINY_AUXILIARY).train()
     levels = network(images())
@@ -163,6 +164,7 @@ INVENTED = {
 }
 
 
+@pytest.mark.heavy
 def test_an_invented_network_is_data_alone():
     """It learns a step, keeps its outputs when it is fused, and grows."""
     network = build(customise(**INVENTED))

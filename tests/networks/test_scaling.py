@@ -86,6 +86,7 @@ def concatenations(network):
     ]
 
 
+@pytest.mark.heavy
 @given(
     kind=st.sampled_from(["elan", "elan_t"]),
     units=st.integers(1, 6),

@@ -48,6 +48,7 @@ def test_sizes_must_be_positive(bad):
         fit_anchors(torch.tensor([[1.0, bad]]), 3)
 
 
+@pytest.mark.heavy
 @given(sizes=SIZES, anchors=SIZES)
 def test_recall_is_what_the_assignment_does(sizes: Tensor, anchors: Tensor):
     recall = best_possible_recall(sizes, anchors)
@@ -74,6 +75,7 @@ def test_fitted_anchors_are_never_worse(sizes: Tensor, start):
     assert (areas[1:] >= areas[:-1]).all()
 
 
+@pytest.mark.heavy
 @given(sizes=SIZES, anchors=SIZES, exponent=st.integers(-5, 5))
 def test_the_unit_does_not_matter(sizes: Tensor, anchors: Tensor, exponent: int):
     scale = 2.0**exponent  # which does not round

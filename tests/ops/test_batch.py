@@ -77,6 +77,7 @@ def assert_same(found, expected):
                 torch.testing.assert_close(boxes[pair], box, rtol=1e-6, atol=1e-4)
 
 
+@pytest.mark.heavy
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     images=st.integers(1, 3),

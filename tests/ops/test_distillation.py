@@ -220,6 +220,7 @@ def test_fixed_shapes_give_the_same_losses_and_gradients_whatever_other_cells_ho
     torch.testing.assert_close(rows_grad, fixed_grad)
 
 
+@pytest.mark.heavy
 def test_it_is_one_graph():
     levels, others, anchors, other_anchors = families(3, dtype=torch.float32)
     arguments = (levels, others, anchors, other_anchors, STRIDES, TEACHER_STRIDES)

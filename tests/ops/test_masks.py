@@ -57,6 +57,7 @@ def test_a_mask_is_the_interpolated_map_within_its_box(seed):
     assert_agree(BoxMasks([[one]], SIZE)[0], drawn(one, SIZE))
 
 
+@pytest.mark.heavy
 @SETTINGS
 @given(st.integers(0, 2**31))
 def test_all_ways_to_draw_are_one(seed):

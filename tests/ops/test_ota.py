@@ -315,6 +315,7 @@ options = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.heavy
 @settings(max_examples=200, deadline=None, database=None, derandomize=True)
 @given(scene=scenes(), candidates=st.sampled_from([3, 5]), options=options)
 def test_equals_the_slow_version(scene, candidates, options):

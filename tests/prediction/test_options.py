@@ -36,6 +36,7 @@ def records(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.heavy
 def test_every_record_and_line_has_frame_and_seconds(predict, tmp_path):
     video = write_video(tmp_path / "video.mp4", 20)
     found, table = tmp_path / "a.jsonl", tmp_path / "a.csv"
@@ -185,6 +186,7 @@ def test_ids_of_an_annotation_file(predict, tmp_path):
     assert "has no class 'car'" in fail(predict, *command, "--overwrite", *classes)
 
 
+@pytest.mark.heavy
 def test_objects_keep_their_identity_and_get_new_ones_in_the_next_video(predict, tmp_path):
     pytest.importorskip("trackers")
     # Of one grey: the same box in every frame.

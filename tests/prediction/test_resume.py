@@ -75,6 +75,7 @@ def check_whole(folder: Path, killed: bool) -> None:
         assert shown == pytest.approx([x["seconds"] for x in of_video], abs=1e-6)
 
 
+@pytest.mark.heavy
 def test_interrupted_runs_end_with_the_files_of_an_undisturbed_one(predict, tmp_path):
     video = write_video(tmp_path / "video.mp4", 300)
     images = write_images(tmp_path / "images", 150)
@@ -103,6 +104,7 @@ def test_interrupted_runs_end_with_the_files_of_an_undisturbed_one(predict, tmp_
     assert code == 1 and "Nothing is left to do" in text
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["found.jsonl", "found.json", "found.csv"])
 def test_every_kind_of_file_is_cut_at_its_last_record(predict, tmp_path, name):
     video = write_video(tmp_path / "video.mp4", 60)
@@ -117,6 +119,7 @@ def test_every_kind_of_file_is_cut_at_its_last_record(predict, tmp_path, name):
     assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
+@pytest.mark.heavy
 def test_other_command_lines_are_refused(predict, tmp_path):
     video = write_video(tmp_path / "video.mp4", 40)
     command = ["--input", video, "--csv", tmp_path / "found.csv"]
@@ -151,6 +154,7 @@ def test_files_changed_by_hand_are_not_gone_on_with(predict, tmp_path):
     assert code == 1 and "which says how far it is" in text
 
 
+@pytest.mark.heavy
 def test_masks_and_keypoints_go_on(predict, tmp_path):
     """Every file has them, also of followed objects, and those of a resumed run are the same."""
     pytest.importorskip("trackers")
@@ -182,6 +186,7 @@ def test_masks_and_keypoints_go_on(predict, tmp_path):
     assert max(len(line.split()) for text in labels for line in text.splitlines()) > 5
 
 
+@pytest.mark.heavy
 def test_identities_go_on(predict, tmp_path):
     pytest.importorskip("trackers")
     video = write_video(tmp_path / "video.mp4", 120)
@@ -208,6 +213,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("option", ["--output", "--json", "--csv", "--crops"])
 def test_a_full_disk_is_one_line_and_what_fits_is_whole(predict, tmp_path, small_disk, option):
     video = write_video(tmp_path / "video.mp4", 1200)

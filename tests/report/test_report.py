@@ -102,6 +102,7 @@ def test_figures_are_those_of_pycocotools(tmp_path):
             ), name
 
 
+@pytest.mark.heavy
 @pytest.mark.real_data
 def test_figures_of_real_images_are_those_of_pycocotools(real_data, tmp_path):
     file = real_data / "coco_mini" / "instances_val.json"
@@ -232,6 +233,7 @@ def test_hostile_names_stay_text(tmp_path):
     assert len(names) == len(set(names))
 
 
+@pytest.mark.heavy
 def test_hostile_names_of_many_classes_stay_text(tmp_path):
     """As the labels of the picture of the matrix."""
     names = [*HOSTILE, *(f"class <b>{i}</b>" for i in range(12))]
@@ -241,6 +243,7 @@ def test_hostile_names_of_many_classes_stay_text(tmp_path):
     assert "<script>alert(1)<…" in page.words
 
 
+@pytest.mark.heavy
 def test_hundreds_of_classes_are_thinned_out(tmp_path):
     """Curves and confusion of the hundred most frequent ones; the numbers of all."""
     names = [f"class {i}" for i in range(400)]
@@ -276,6 +279,7 @@ def test_every_figure_is_in_percent(tmp_path):
     assert len(figures) == 15 and all(re.fullmatch(r"\d+\.\d|\N{EN DASH}", x) for x in figures)
 
 
+@pytest.mark.heavy
 def test_the_page_is_named_after_model_and_data(tmp_path, cfg):
     source = write_case(tmp_path)
     page = render_report(to_json(build_report(source)))
@@ -290,6 +294,7 @@ def test_the_page_is_named_after_model_and_data(tmp_path, cfg):
     assert "Evaluation report of third try" in page
 
 
+@pytest.mark.heavy
 def test_no_table_names_two_columns_alike(tmp_path):
     report = to_json(build_report(write_case(tmp_path, ("cat", "dog", "cow"), images=8)))
     pages = [render_report(report), render_comparison([report, report], ["one", "two"])]
@@ -339,6 +344,7 @@ def test_numbers_for_people():
     assert signed(0.01) == "0.0"
 
 
+@pytest.mark.heavy
 def test_tasks_speed_and_training_are_shown(tmp_path):
     source = write_case(tmp_path)
     stages = ("loading", "preprocess", "network", "postprocess", "recording")
@@ -472,6 +478,7 @@ def run(cfg, tmp_path):
     return make_run(cfg, Source(f"report/{tmp_path}", *list(vars(source).values())[1:4]))
 
 
+@pytest.mark.heavy
 def test_report_of_a_run(run, tmp_path, capsys):
     execute("report", [str(run)])
     assert capsys.readouterr().out.splitlines()[-1] == str(run / "report.html")
@@ -497,6 +504,7 @@ def test_report_of_results_alone(tmp_path, capsys):
         execute("report", missing)
 
 
+@pytest.mark.heavy
 def test_what_the_command_refuses(tmp_path, run):
     with pytest.raises(FileNotFoundError, match=r"is no run: it has no config\.yaml"):
         execute("report", [str(tmp_path)])

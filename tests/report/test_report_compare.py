@@ -155,6 +155,7 @@ def test_other_classes_are_named(tmp_path):
     assert "The classes of the runs differ: cow, dog, owl." in page
 
 
+@pytest.mark.heavy
 def test_the_command(tmp_path, capsys, caplog):
     paths = []
     for name, skip in (("short", 0), ("long", 3)):

@@ -100,6 +100,7 @@ def test_a_failing_report_loses_nothing(cfg, monkeypatch, caplog):
     assert f"yolor-d2 report {folder} --debug" in line
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("augmented", [False, True])
 def test_stages_are_measured_and_the_model_is_left_as_it_was(cfg, augmented):
     cfg.TEST.AUG.ENABLED = augmented

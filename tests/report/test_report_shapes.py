@@ -89,6 +89,7 @@ def test_what_the_evaluation_found_is_taken(source, tmp_path):
     assert "keypoints" in report["tasks"]  # which it has not evaluated
 
 
+@pytest.mark.heavy
 def test_the_page_shows_them(source):
     report = to_json(build_report(source))
     picture = report["pictures"]["best"][0]

@@ -380,6 +380,7 @@ def paint_all(polygons: Polygons, height: int, width: int) -> np.ndarray:
     return filled
 
 
+@pytest.mark.heavy
 @PROPERTY
 @given(marked())
 def test_all_follow_flips(sample):
@@ -392,6 +393,7 @@ def test_all_follow_flips(sample):
         assert_follows(flip_horizontal(sample), mirrored=True)  # left and right are not exchanged
 
 
+@pytest.mark.heavy
 @PROPERTY
 @given(
     marked(),
@@ -436,6 +438,7 @@ def test_counts_of_what_was_seen():
     assert count > 30
 
 
+@pytest.mark.heavy
 @settings(PROPERTY, max_examples=40)
 @given(
     marked(),

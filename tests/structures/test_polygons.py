@@ -289,6 +289,7 @@ def assert_polygons_cover_red(sample: Sample, colour: int = 0, least: float = 0.
         assert (filled & red).sum() / (filled | red).sum() > least
 
 
+@pytest.mark.heavy
 @PROPERTY
 @given(coloured())
 def test_polygons_follow_flips(sample):
@@ -299,6 +300,7 @@ def test_polygons_follow_flips(sample):
     np.testing.assert_allclose(twice.polygons.points, sample.polygons.points, atol=1e-4)
 
 
+@pytest.mark.heavy
 @PROPERTY
 @given(coloured(), coloured())
 def test_polygons_of_both_parts_of_a_blend(first, second):
@@ -313,6 +315,7 @@ def test_polygons_of_both_parts_of_a_blend(first, second):
             assert_polygons_cover_red(mixed, colour, least=0.75)
 
 
+@pytest.mark.heavy
 @PROPERTY
 @given(
     coloured(),

@@ -6,8 +6,11 @@ first, without torch and Detectron2: help and wrong calls need no more.
 
 from __future__ import annotations
 
+import gc
 import importlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ..own_modules import announce
 
@@ -26,4 +29,25 @@ def execute(name: str, argv: Sequence[str] | None = None) -> int | None:
     args = arguments.parse_args(argv)
     announce(getattr(args, "imports", ()))
     arguments.check_inputs(args)
-    return importlib.import_module(f"yolor_d2.commands.{name}").main(args)
+    work = f"yolor_d2.commands.{name}"
+    if work not in sys.modules:
+        with without_collections():
+            importlib.import_module(work)
+    return sys.modules[work].main(args)
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Import inside what stays: garbage is neither looked for meanwhile nor among it later.
+
+    Of the time that the imports of a command take that is a tenth, and every full collection
+    afterwards would look through all of it for most of a second.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()

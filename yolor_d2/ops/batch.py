@@ -285,19 +285,21 @@ def nms_batch(
 
 def hits(keep: Tensor, overlap: Tensor) -> Tensor:
     """(N, I) bool and (N, I, J) bool to (N, J): whether a kept one of I overlaps J."""
-    return (keep[:, :, None] & overlap).any(dim=1)
+    # On the CPU twice as fast as `any`.
+    return (keep[:, :, None] & overlap).view(torch.uint8).amax(dim=1).bool()
 
 
 def overlapping(
     boxes: Tensor, labels: Tensor | None, first: slice, second: slice, iou_threshold: float
 ) -> Tensor:
     """(N, I, J) bool, whether boxes of the first slice overlap those of the second one too much."""
-    a, b = boxes[:, first, None], boxes[:, None, second]  # (N, I, 1, 4), (N, 1, J, 4)
-    width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
-    height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
+    columns = boxes.movedim(2, 0).contiguous()  # (4, N, C), as pairs of neighbours are compared
+    a, b = columns[:, :, first, None], columns[:, :, None, second]  # (4, N, I, 1), (4, N, 1, J)
+    width = torch.minimum(a[2], b[2]).sub_(torch.maximum(a[0], b[0]))
+    height = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1]))
     common = width.clamp_(min=0).mul_(height.clamp_(min=0))
     area = (boxes[..., 2:] - boxes[..., :2]).prod(dim=2)  # (N, C)
-    union = area[:, first, None] + area[:, None, second] - common
+    union = (area[:, first, None] + area[:, None, second]).sub_(common)
     result = common.div_(union) > iou_threshold
     if labels is not None:
         result &= labels[:, first, None] == labels[:, None, second]
