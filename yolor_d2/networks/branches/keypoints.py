@@ -213,11 +213,11 @@ class KeypointBranch(TaskBranch):
         # Classes whose objects have points; none for all.
         self.classes: list[int] = []
 
-        def whole(width: int, hidden: int, count: int) -> list[nn.Module]:
+        def whole(width: int, hidden: int, count: int) -> list[ConvNormAct]:
             widths = [width] + count * [hidden]
             return [ConvNormAct(*pair, 3, form=form) for pair in pairwise(widths)]
 
-        def separable(width: int) -> list[nn.Module]:
+        def separable(width: int) -> list[ConvNormAct]:
             def spatial() -> ConvNormAct:
                 return ConvNormAct(width, width, 3, groups=width, form=form)
 
