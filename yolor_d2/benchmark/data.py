@@ -83,18 +83,18 @@ def measure_loader(cfg: CfgNode, *, workers: int, images: int, rounds: int) -> d
 
 
 def with_tasks(cfg: CfgNode, names: Sequence[str]) -> CfgNode:
-    """A configuration with some tasks switched on.
+    """A configuration with these tasks on and all others off.
 
     Raises:
         ValueError: when there is no such task.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
     for name in names:
         if name not in TASKS:
             raise ValueError(f"--tasks: no task {name!r}, there are {', '.join(TASKS)}")
-        cfg.MODEL.YOLOR.TASKS[name.upper()].ENABLED = True
-    settle_tasks(cfg, TrainingData(cfg))
+    cfg = cfg.clone()
+    cfg.defrost()
+    for name in TASKS:
+        cfg.MODEL.YOLOR.TASKS[name.upper()].ENABLED = name in names
     return cfg
 
 
@@ -107,9 +107,11 @@ def compare_tasks(cfg: CfgNode, groups: Sequence[str], *, images: int) -> list[d
         images: samples that are timed of each, after a few that are not.
     """
     cv2.setNumThreads(0)
-    sets = {"none": build_training_dataset(cfg)}
+    sets = {"none": build_training_dataset(with_tasks(cfg, ()))}
     for group in groups:
-        sets[group] = build_training_dataset(with_tasks(cfg, group.split("+")))
+        joint = with_tasks(cfg, group.split("+"))
+        settle_tasks(joint, TrainingData(joint))
+        sets[group] = build_training_dataset(joint)
     spent: dict[str, list[float]] = {name: [] for name in sets}
     for position in range(UNTIMED + images):
         for name, dataset in sets.items():

@@ -19,7 +19,7 @@ from ..engine.ema import EMAHook
 from ..engine.gpu import suit_gpu
 from ..engine.step import StepTrainer, precision_from_config
 from ..environment import describe_machine
-from ..tasks import TASKS
+from .data import with_tasks
 from .report import Report
 from .timing import Clock, alternate
 
@@ -76,26 +76,6 @@ def build_step(cfg: CfgNode, batch: list[dict], count: int) -> StepTrainer:
     return step
 
 
-def with_tasks(cfg: CfgNode, names: Sequence[str]) -> CfgNode:
-    """A configuration with these tasks on and all others off; what else data decide, such as the
-    number of keypoints, is COCO's.
-
-    Raises:
-        ValueError: when there is no such task.
-    """
-    cfg = cfg.clone()
-    cfg.defrost()
-    nodes = cfg.MODEL.YOLOR.TASKS
-    for name in names:
-        if name not in TASKS:
-            raise ValueError(f"--tasks: no task {name!r}, there are {', '.join(TASKS)}")
-    for name in TASKS:
-        nodes[name.upper()].ENABLED = name in names
-    nodes.KEYPOINTS.NUM_KEYPOINTS = nodes.KEYPOINTS.NUM_KEYPOINTS or 17
-    nodes.EMBEDDING.NUM_IDENTITIES = nodes.EMBEDDING.NUM_IDENTITIES or 1
-    return cfg
-
-
 def compare_tasks(cfg: CfgNode, batch: list[dict], groups: Sequence[str], count: int) -> list[dict]:
     """CPU time of steps with tasks and of detection alone, one of each in turn.
 
@@ -108,9 +88,15 @@ def compare_tasks(cfg: CfgNode, batch: list[dict], groups: Sequence[str], count:
     Raises:
         ValueError: when there is no such task.
     """
+    cfg = cfg.clone()
+    cfg.defrost()
+    nodes = cfg.MODEL.YOLOR.TASKS
+    # What data decide in a training: as in COCO.
+    nodes.KEYPOINTS.NUM_KEYPOINTS = nodes.KEYPOINTS.NUM_KEYPOINTS or 17
+    nodes.EMBEDDING.NUM_IDENTITIES = nodes.EMBEDDING.NUM_IDENTITIES or 1
+    add_random_tasks(batch, nodes.KEYPOINTS.NUM_KEYPOINTS)
     configs = {"none": with_tasks(cfg, ())}
     configs |= {group: with_tasks(cfg, group.split("+")) for group in groups}
-    add_random_tasks(batch, with_tasks(cfg, ()).MODEL.YOLOR.TASKS.KEYPOINTS.NUM_KEYPOINTS)
     steps = {name: build_step(x, batch, count + 1) for name, x in configs.items()}
     with EventStorage():
         calls = {name: partial(take_step, step) for name, step in steps.items()}

@@ -285,8 +285,7 @@ def nms_batch(
 
 def hits(keep: Tensor, overlap: Tensor) -> Tensor:
     """(N, I) bool and (N, I, J) bool to (N, J): whether a kept one of I overlaps J."""
-    # On the CPU twice as fast as `any`.
-    return (keep[:, :, None] & overlap).view(torch.uint8).amax(dim=1).bool()
+    return (keep[:, :, None] & overlap).any(dim=1)
 
 
 def overlapping(
