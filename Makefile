@@ -50,9 +50,9 @@ unit: venv
 CORE := $(addprefix --ignore tests/,layers networks ops checkpoint export fuzz test_docs.py)
 test: venv
 	$(RUN) -m pytest -n 2 --dist worksteal -m "not gpu"
-	@if $(RUN) -c 'import detectron2' 2> /dev/null; then set -x; export YOLOR_D2_RUNTIME=builtin; \
-	    $(RUN) -m pytest -n 2 --dist worksteal -m "not gpu and not slow" $(CORE) && \
-	    $(RUN) -m pytest -n 2 --dist worksteal -m "slow and not gpu" tests/test_tools.py tests/engine/test_trainer.py; \
+	@if $(RUN) -c 'import detectron2' 2> /dev/null; then set -x; \
+	    YOLOR_D2_RUNTIME=builtin $(RUN) -m pytest -n 2 --dist worksteal \
+	        -m "not gpu and (not slow or both_runtimes)" $(CORE); \
 	fi
 
 lint: venv

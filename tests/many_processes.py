@@ -75,8 +75,7 @@ class Run:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        # Those that are forked elsewhere have another environment.
-        for pid in {*self.processes(), *self.ranks().values()}:
+        for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -99,17 +98,23 @@ class Run:
             time.sleep(0.02)
 
     def processes(self) -> dict[int, str]:
-        """Command lines of the processes that are left, by process id; zombies do not count."""
+        """Command lines of the processes that are left, by process id; zombies do not count.
+
+        Those that are forked elsewhere have another environment, and are known once they have
+        printed that they train.
+        """
         found = {}
         mark = f"{MARK}={self.mark}".encode()
+        forked = set(self.ranks().values())
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
                 continue
             try:
-                if mark in (folder / "environ").read_bytes():
+                if mark in (folder / "environ").read_bytes() or int(folder.name) in forked:
                     text = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    found[int(folder.name)] = text
-            except (OSError, ValueError):  # gone meanwhile; zombies have no environment
+                    if text:
+                        found[int(folder.name)] = text
+            except (OSError, ValueError):  # gone meanwhile; zombies have neither
                 continue
         return found
 

@@ -2,8 +2,8 @@
 
 Importing torch, Detectron2 and the commands takes longer than most of what tests do with them. A
 process started here is as one of `python ARGUMENTS` in all but that: its modules are imported
-already, for the runtime of this session. Tests of imports and of startup have processes of their
-own.
+already, for the runtime of this session. A light one has only what the package itself imports, for
+tests of what commands answer without the rest. Tests of imports have processes of their own.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class Process:
         errors: another file for standard error.
         cwd: where it runs; by default the folder for temporary files.
         environment: variables besides those of this process.
+        light: see this module.
+        before: code that is executed in it first.
+
+    Attributes:
+        seconds: CPU time it has taken, once it has ended.
     """
 
     def __init__(
@@ -51,17 +56,21 @@ class Process:
         *,
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        light: bool = False,
+        before: str = "",
     ):
         order = {
             "arguments": list(map(str, arguments)),
             "files": [str(output), str(errors or output)],
             "cwd": str(cwd or tempfile.gettempdir()),
             "environment": _environment(environment),
+            "before": before,
         }
         self.output = output
         self.returncode: int | None = None
+        self.seconds = 0.0
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(_server())
+        self._connection.connect(_server(light))
         self._answers = self._connection.makefile("rw")
         print(json.dumps(order), file=self._answers, flush=True)
         self.pid = int(self._answers.readline())
@@ -70,7 +79,8 @@ class Process:
         """The exit status, negative after a signal."""
         if self.returncode is None:
             self._connection.settimeout(timeout)
-            self.returncode = int(self._answers.readline())
+            code, seconds = self._answers.readline().split()
+            self.returncode, self.seconds = int(code), float(seconds)
             self._answers.close()
             self._connection.close()
         return self.returncode
@@ -113,11 +123,13 @@ def run(
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
     timeout: float = 300,
+    before: str = "",
     fresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python ARGUMENTS` to its end; what it printed is in stdout and stderr.
 
     Args:
+        before: code that is executed in it first.
         fresh: in a process that imports everything anew, as what it imports is what is tested, or
             as the environment chooses another runtime.
     """
@@ -132,7 +144,7 @@ def run(
         )
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "output", Path(folder) / "errors"
-        process = Process(arguments, *files, cwd=cwd, environment=environment)
+        process = Process(arguments, *files, cwd=cwd, environment=environment, before=before)
         try:
             code = process.wait(timeout)
         finally:
@@ -165,8 +177,7 @@ def write_program(folder: Path, name: str = "yolor-d2", *arguments: str) -> Path
 
 def replace(address: str, first: Sequence[str]) -> None:
     """In the program: run, pass signals on, and end as the process that does the work."""
-    global _address
-    _address = address
+    _addresses[False] = address
     files = (Path(f"/proc/{os.getpid()}/fd/{number}") for number in (1, 2))
     process = Process([*first, *sys.argv[1:]], *files, cwd=Path.cwd())
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -179,17 +190,16 @@ def replace(address: str, first: Sequence[str]) -> None:
     sys.exit(code)
 
 
-_address: str | None = None
+_addresses: dict[bool, str] = {}
 
 
-def _server() -> str:
+def _server(light: bool = False) -> str:
     """Address of the process that others are forked from; started when first needed."""
-    global _address
-    if _address is None:
+    if light not in _addresses:
         folder = tempfile.TemporaryDirectory(prefix="yolor_d2_")
         address = os.path.join(folder.name, "socket")
         server = subprocess.Popen(
-            [sys.executable, __file__, address],
+            [sys.executable, __file__, address, *["light"][: int(light)]],
             env={**_environment(), "PYTHONPATH": _path()},
             stdin=subprocess.PIPE,  # closed with this process
             start_new_session=True,
@@ -206,8 +216,8 @@ def _server() -> str:
         while not os.path.exists(address):
             assert server.poll() is None and time.monotonic() < end, "no process to fork from"
             time.sleep(0.02)
-        _address = address
-    return _address
+        _addresses[light] = address
+    return _addresses[light]
 
 
 def _path() -> str:
@@ -266,9 +276,10 @@ def follow(connection: socket.socket) -> dict | None:
         os.setsid()
         return order
     print(child, file=stream, flush=True)
-    _, status = os.waitpid(child, 0)
+    _, status, usage = os.wait4(child, 0)
+    seconds = usage.ru_utime + usage.ru_stime
     with contextlib.suppress(BrokenPipeError):  # the test is over
-        print(os.waitstatus_to_exitcode(status), file=stream, flush=True)
+        print(os.waitstatus_to_exitcode(status), seconds, file=stream, flush=True)
     os._exit(0)
 
 
@@ -287,6 +298,7 @@ def become(order: dict) -> None:
     first, *rest = order["arguments"]
     given = order["environment"].get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [path for path in given if path and path not in sys.path]
+    exec(order["before"], {})
     if first in ("-m", "-c"):
         name, *rest = rest
         sys.path.insert(0, "")
@@ -325,7 +337,10 @@ def finish(order: dict) -> None:
 if __name__ == "__main__":
     sys.path.remove(os.path.dirname(__file__))
     gc.disable()  # while importing, where it costs a second and finds next to nothing
-    import_commands()
+    if sys.argv[2:] == ["light"]:
+        import yolor_d2.cli  # noqa: F401
+    else:
+        import_commands()
     gc.collect()
     gc.freeze()  # else the first collection of a child copies what it shares with this process
     gc.enable()

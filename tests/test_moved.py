@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
 
-from yolor_d2._moved import MOVED
+from yolor_d2._moved import MOVED, NAMES
 
 
 @pytest.mark.parametrize("former", sorted(MOVED))
@@ -48,19 +48,39 @@ def test_no_former_name_hides_a_module():
 
 
 @pytest.mark.parametrize(
-    ("module", "former", "name"),
-    [
-        ("networks.branches", "Found", "DetectedBoxes"),
-        ("networks.branches.branch", "Found", "DetectedBoxes"),
-        ("evaluation.coco_metrics", "COCOFigures", "COCOMetrics"),
-    ],
+    ("module", "former"),
+    [(module, name) for module, names in NAMES.items() for name in names if ":" not in names[name]],
 )
-def test_a_former_name_of_a_class_is_the_class(module, former, name):
-    module = importlib.import_module(f"yolor_d2.{module}")
-    with pytest.warns(DeprecationWarning, match=f"{former} is {name} now"):
-        assert getattr(module, former) is getattr(module, name)
+def test_a_former_name_is_what_took_its_place(module, former):
+    with warnings.catch_warnings():  # of a former module
+        warnings.simplefilter("ignore")
+        found = importlib.import_module(f"yolor_d2.{module}")
+    home, _, name = NAMES[module][former].rpartition(".")
+    expected = getattr(importlib.import_module(f"yolor_d2.{home}"), name)
+    assert former not in vars(found)
+    if module in MOVED:
+        assert getattr(found, former) is expected
+    else:
+        with pytest.warns(DeprecationWarning, match=f"{former} is yolor_d2.{home}.{name} now"):
+            assert getattr(found, former) is expected
     with pytest.raises(AttributeError, match="has no attribute 'not_there'"):
-        _ = module.not_there
+        _ = found.not_there
+
+
+def test_functions_of_a_configuration_are_members_of_its_training_data(cfg):
+    from yolor_d2.data import loader
+    from yolor_d2.data.training_data import TrainingData
+
+    with pytest.warns(DeprecationWarning, match=r"is yolor_d2\..*\.TrainingData\(cfg\)\.count_im"):
+        count = loader.count_training_images
+    assert count(cfg) == TrainingData(cfg).count_images() == 24
+    with pytest.warns(DeprecationWarning):
+        assert loader.needs_polygons(cfg) is False
+    with pytest.warns(DeprecationWarning):
+        truth = loader.load_training_truth(cfg, polygons=True)
+    assert len(truth) == 24
+    members = [name for name in NAMES["data.loader"].values() if ":" in name]
+    assert all(hasattr(TrainingData, name.partition(":")[2]) for name in members)
 
 
 def test_a_task_may_name_its_metrics_figures():

@@ -6,14 +6,12 @@ them against the options and keys that exist.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import processes
 import pytest
 from PIL import Image
 
@@ -56,7 +54,7 @@ SESSION = """
 import json, os, shlex, shutil, sys
 from pathlib import Path
 from yolor_d2.cli import main
-for page, code in json.loads(sys.stdin.read()):
+for page, code in json.loads(sys.argv[1]):
     print("$", page, code, flush=True)
     # Each in a folder in which no other has written.
     for path in Path("given").iterdir():
@@ -157,20 +155,10 @@ def test_the_other_snippets_are_executed(tmp_path):
         "DATALOADER.NUM_WORKERS 0 INPUT.SIZE_STEPS [] MODEL.YOLOR.WIDTH_FACTOR 0.25 "
         "SOLVER.MIN_ITERS 3 MODEL.DEVICE cpu",
     )
-    # One process for all lines, as importing what they need is most of their time.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def session(lines: list[Snippet]) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", SESSION],
-            input=json.dumps(lines),
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout[-4000:]
+        done = processes.run(["-c", SESSION, json.dumps(lines)], cwd=tmp_path, timeout=600)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
     session([run])
     for copy in ("before", "after", "a", "b"):

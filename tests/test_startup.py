@@ -35,7 +35,7 @@ QUICK = ["--config-file", "quick/ssss_320_cpu.yaml"]
 HEAVY = ("torch", "torchvision", "detectron2", "fvcore", "cv2", "numpy", "PIL", "pycocotools")
 # Of CPU time; such a call takes 0.1 to 0.2 where importing torch alone takes 2.
 SECONDS = 0.5
-# Ends a process with the names of heavy modules, if there are any, in place of its own output.
+# Lets a process end with the names of heavy modules and a status of its own, if there are any.
 WATCH = f"""
 import atexit, os, sys
 def tell():
@@ -55,26 +55,43 @@ def watched(tmp_path_factory) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{REPOSITORY}"}
 
 
-def call(command: list, environment: dict, folder: Path) -> tuple[int, str, str, float]:
+def call(
+    command: list, environment: dict, folder: Path, fresh: bool
+) -> tuple[int, str, str, float]:
     """Exit status, output, errors and CPU seconds of a process."""
-    with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
-        process = subprocess.Popen(
-            list(map(str, command)), stdout=out, stderr=err, cwd=folder, env=environment
+    paths = [folder / name for name in ("out", "err")]
+    for path in paths:
+        path.write_bytes(b"")
+    if fresh:
+        with open(paths[0], "wb") as out, open(paths[1], "wb") as err:
+            process = subprocess.Popen(
+                list(map(str, command)), stdout=out, stderr=err, cwd=folder, env=environment
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = code = os.waitstatus_to_exitcode(status)
+        seconds = usage.ru_utime + usage.ru_stime
+    else:
+        forked = processes.Process(
+            command[1:], *paths, cwd=folder, environment=environment, light=True, before=WATCH
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    texts = [(folder / name).read_text() for name in ("out", "err")]
-    return process.returncode, *texts, usage.ru_utime + usage.ru_stime
+        code, seconds = forked.wait(), forked.seconds
+    return code, *(path.read_text() for path in paths), seconds
 
 
-def answer(command: list, environment: dict, folder: Path) -> tuple[int, str, str]:
-    """What a process answers, when it does so quickly and without importing much."""
-    status, out, err, seconds = call(command, environment, folder)
+def answer(
+    command: list, environment: dict, folder: Path, fresh: bool = False
+) -> tuple[int, str, str]:
+    """What a process answers, when it does so quickly and without importing much.
+
+    Args:
+        fresh: in a process that imports everything anew, the package too.
+    """
+    status, out, err, seconds = call(command, environment, folder, fresh)
     assert status != 99, err
     for _ in range(2):  # where the machine is busy, the first calls may be slow
         if seconds < SECONDS:
             break
-        seconds = call(command, environment, folder)[3]
+        seconds = call(command, environment, folder, fresh)[3]
     assert seconds < SECONDS, seconds
     return status, out, err
 
@@ -101,14 +118,14 @@ def command_of(way: str, name: str) -> list:
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help(name, watched, tmp_path):
     for way in WAYS:
-        status, out, _ = answer([*command_of(way, name), "--help"], watched, tmp_path)
+        status, out, _ = answer([*command_of(way, name), "--help"], watched, tmp_path, fresh=True)
         assert status == 0 and out.startswith("usage: ") and "options:" in out
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("way", ["program", "module"])
 def test_the_program_itself(way, watched, tmp_path):
-    status, out, _ = answer(command_of(way, "--help"), watched, tmp_path)
+    status, out, _ = answer(command_of(way, "--help"), watched, tmp_path, fresh=True)
     assert status == 0 and "commands:" in out
     status, out, _ = answer(command_of(way, "--version"), watched, tmp_path)
     assert (status, out) == (0, f"yolor-d2 {yolor_d2.__version__}\n")

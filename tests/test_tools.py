@@ -18,7 +18,7 @@ from yolor_d2.arguments import predict
 from yolor_d2.files.images import read_image
 from yolor_d2.toy import ToyDataset
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.both_runtimes]
 
 REPOSITORY = Path(__file__).parents[1]
 QUICK = model_zoo.get_config_file("quick/ssss_320_cpu.yaml")

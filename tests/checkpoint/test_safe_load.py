@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import struct
-import subprocess
 import sys
 import types
 import warnings
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from hypothesis import given, settings
@@ -361,12 +361,7 @@ def outcomes(tmp_path_factory) -> dict[str, tuple[str, float, int]]:
     for name, path in paths.items():
         HOSTILE[name].write(path, folder / "canary")
     assert not (folder / "canary").exists()
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", READ_ALL, *map(str, paths.values())],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
+    done = processes.run(["-c", READ_ALL, *paths.values()])
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == len(paths), done.stderr
     assert not (folder / "canary").exists()

@@ -260,21 +260,21 @@ def thin_out(folder: Path) -> None:
 
 
 @needs_detectron2
-def test_killed_at_random_moments_under_max_restarts(shared, options):
+def test_killed_at_random_moments_under_max_restarts(shared, options, python):
     shared.SOLVER.CHECKPOINT_PERIOD = 2
     shared.SOLVER.MAX_ITER = 12 * (KILLS + 1)
     shared.SOLVER.EMA.RAMP = 5
     root = Path(shared.OUTPUT_DIR).parent
     undisturbed, killed = root / "undisturbed", root / "killed"
     extra = ["SOLVER.CHECKPOINT_PERIOD", 100000]
-    with Run(undisturbed, [*options, *extra], command=torchrun(2)) as run:
+    with Run(undisturbed, [*options, *extra], command=torchrun(2, python=python)) as run:
         assert run.wait(600) == 0, run.output()[-6000:]
         assert not run.wait_until_empty(5)
     expected = load_last(undisturbed)
     shutil.rmtree(undisturbed)
 
     chance = random.Random(SEED)
-    command = torchrun(2, "--standalone", f"--max-restarts={KILLS}")
+    command = torchrun(2, "--standalone", f"--max-restarts={KILLS}", python=python)
     with Run(killed, [*options, "--resume"], command=command) as run:
         for number in range(KILLS):
             end = time.monotonic() + 120
@@ -375,11 +375,11 @@ def test_a_dead_launcher_and_a_process_that_does_not_answer(shared, options):
         ),
     ],
 )
-def test_the_others_end_and_name_it(shared, options, way, rank):
+def test_the_others_end_and_name_it(shared, options, way, rank, python):
     shared.SOLVER.MAX_ITER, shared.SOLVER.HANG_LIMIT = 100000, 8
     name = {"hangs": "hang", "fails": "fail"}.get(way)
     do = {name: [rank, 5]} if name else {}
-    with Run(Path(shared.OUTPUT_DIR), options, command=torchrun(2), do=do) as run:
+    with Run(Path(shared.OUTPUT_DIR), options, command=torchrun(2, python=python), do=do) as run:
         run.wait_for("TEST: iteration 4 done")
         ranks = run.ranks()
         number = {"dies": signal.SIGKILL, "stopped": signal.SIGSTOP}.get(way)
@@ -422,7 +422,8 @@ def test_a_second_training_into_the_folder_is_refused(shared, options, python):
     shared.SOLVER.MAX_ITER = 100000
     folder = Path(shared.OUTPUT_DIR)
     command = torchrun(2, python=python)
-    with Run(folder, options, command=command) as first:
+    # Slow, as the other command has the same cores.
+    with Run(folder, options, command=command, do={"slow": 0.5}) as first:
         first.wait_for("TEST: iteration 1 done")
         log = (folder / "config.yaml").stat().st_mtime_ns
         with Run(folder, options, command=command) as second:
@@ -437,9 +438,9 @@ def test_a_second_training_into_the_folder_is_refused(shared, options, python):
 
 
 @needs_detectron2
-def test_a_batch_that_cannot_be_shared(shared, options):
+def test_a_batch_that_cannot_be_shared(shared, options, python):
     shared.SOLVER.IMS_PER_BATCH = 3
-    with Run(Path(shared.OUTPUT_DIR), options, command=torchrun(2)) as run:
+    with Run(Path(shared.OUTPUT_DIR), options, command=torchrun(2, python=python)) as run:
         assert run.wait() != 0
         assert "SOLVER.IMS_PER_BATCH is 3, but 2 processes share a batch" in run.output()
 

@@ -22,6 +22,8 @@ from yolor_d2.engine import Trainer
 from yolor_d2.engine.ema import EMAHook
 from yolor_d2.engine.hooks import FITNESS, BestCheckpointer, fitness
 
+pytestmark = pytest.mark.both_runtimes
+
 
 class Stop(Exception):
     """What ends a run early in these tests."""

@@ -1,6 +1,9 @@
-"""One small model, and each of its files written once."""
+"""One small model, and each of its files written once, whichever process of the tests needs it
+first."""
 
+import fcntl
 import functools
+import os
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from yolor_d2.export import FORMATS
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory) -> list[str]:
+    """With the same weights in all processes of the tests."""
     folder = tmp_path_factory.mktemp("small")
     return save_model(write_small(folder), folder)
 
@@ -44,8 +48,8 @@ def photos(tmp_path_factory) -> Path:
     return folder
 
 
-def write_once(model, photos, tmp_path_factory):
-    """Path of a file in a format, written once."""
+def write_once(model, photos, folder):
+    """Path of a file in a format, written once in this folder."""
 
     @functools.cache
     def write(name: str, *options: str) -> Path:
@@ -54,10 +58,16 @@ def write_once(model, photos, tmp_path_factory):
         needed["openvino"] = [*needed["onnx"], "openvino"]
         for package in needed.get(name, []):
             pytest.importorskip(package)
-        output = tmp_path_factory.mktemp("exported") / f"model{FORMATS[name].SUFFIX}"
-        # The model is not trained, so that its scores are low.
-        argv = [*model, "--output", str(output), "--images", str(photos), *options]
-        assert not partial(execute, "export_model")([*argv, "--score-threshold", "0.001"])
+        output = folder / "_".join([name, *options]) / f"model{FORMATS[name].SUFFIX}"
+        # While one process writes it, the others wait.
+        with open(f"{output.parent}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # The report is written last.
+            if not Path(f"{output}.json").exists():
+                output.parent.mkdir(exist_ok=True)
+                # The model is not trained, so that its scores are low.
+                argv = [*model, "--output", str(output), "--images", str(photos), *options]
+                assert not partial(execute, "export_model")([*argv, "--score-threshold", "0.001"])
         return output
 
     return write
@@ -65,9 +75,14 @@ def write_once(model, photos, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def export(small, photos, tmp_path_factory):
-    return write_once(small, photos, tmp_path_factory)
+    """In a folder that all processes of the tests have in common."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    folder.mkdir(exist_ok=True)
+    return write_once(small, photos, folder)
 
 
 @pytest.fixture(scope="session")
 def export_joint(joint, photos, tmp_path_factory):
-    return write_once(joint, photos, tmp_path_factory)
+    """Not in common, as a test reads what is logged meanwhile."""
+    return write_once(joint, photos, tmp_path_factory.mktemp("joint"))

@@ -2,10 +2,9 @@
 
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 
 pytest.importorskip("yolor_d2.d2.config")  # either runtime
@@ -19,10 +18,9 @@ RUN = Path(__file__).with_name("run.py")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_nothing_but_clear_errors(name, tmp_path):
-    """In a process of its own, whose memory is that of the target alone."""
-    command = [sys.executable, RUN, name, "--seconds", "4", "--random"]
+    """In a process of its own, whose memory is that of imports and the target alone."""
     # A failing input is kept in the folder.
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = processes.run([RUN, name, "--seconds", "4", "--random"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
     (count,) = re.findall(r"(\d+) random inputs, no failure", done.stdout)
     assert int(count) > 10

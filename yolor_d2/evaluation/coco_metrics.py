@@ -14,7 +14,6 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .._moved import former_names
 from ..datasets.annotations import Annotations
 from ..datasets.coco_json import collector_paused
 from ..files.writing import atomic_write
@@ -275,6 +274,3 @@ def read_kept_metrics(
         logger.warning("%s cannot be read, so the metrics are computed again: %s", path, error)
         return None
     return COCOMetrics(**arrays, iou_type=iou_type)
-
-
-__getattr__ = former_names(__name__, COCOFigures="COCOMetrics")

@@ -5,7 +5,6 @@ means. The other half of a task, fields of `Instances`, evaluator and keys of th
 in `yolor_d2.tasks`.
 """
 
-from ..._moved import former_names
 from .branch import DetectedBoxes, FileOutput, TaskBranch, TaskBranches, TaskInputs
 from .classification import ClassificationBranch
 from .embedding import EmbeddingBranch
@@ -23,5 +22,3 @@ __all__ = [
     "TaskBranches",
     "TaskInputs",
 ]
-
-__getattr__ = former_names(__name__, Found="DetectedBoxes")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ..._moved import former_names
 from ...layers import BlockForm, ImplicitOptions
 from ...ops.assign import Assignment
 from ...ops.masks import BoxMasks
@@ -197,6 +196,3 @@ class TaskBranches(nn.ModuleDict):
             if branch.file_outputs()
             for tensor in branch.export(outputs[name])
         ]
-
-
-__getattr__ = former_names(__name__, Found="DetectedBoxes")
