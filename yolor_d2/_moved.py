@@ -146,16 +146,17 @@ def _at(home: str, names: str) -> dict[str, str]:
     return {name: f"{home}.{name}" for name in names.split()}
 
 
-# Module, a name that it had and what that is now, where neither the module nor what took its place
-# above has it under that name; all below the package.
+# Module, a name that it had and what that is now, where neither the module nor what took its
+# place above has it under that name; all below the package. `Class:member` is a function of a
+# configuration that is a member of what is made from one.
 NAMES: dict[str, dict[str, str]] = {
     "api": _at("api.results", "DISPLAY_SIDE"),
     "benchmark.generated_evaluation": {
         "SHARE_CROWD": "benchmark.generated_evaluation.FRACTION_CROWD"
     },
     "benchmark.gpu": {"share_of": "benchmark.gpu.time_for"},
-    "benchmark.gpu.training": {"SHARES": "benchmark.gpu.training.FRACTIONS"},
     "benchmark.gpu.suppression": {"share_found": "benchmark.gpu.nms.fraction_matched"},
+    "benchmark.gpu.training": {"SHARES": "benchmark.gpu.training.FRACTIONS"},
     "benchmark.report": _at("environment", "describe_machine"),
     "checkpoint.files": _at("files.writing", "atomic_write require_writable sync_folder"),
     "checkpoint.safe_load": {"FIGURES": "checkpoint.formats.load.COUNTERS"},
@@ -166,7 +167,6 @@ NAMES: dict[str, dict[str, str]] = {
     "data.formats.yolo": {"MOST_SHARE": "datasets.formats.yolo.MAX_FRACTION"},
     "data.loader": {
         **_at("data.training_data", "LEAST_RECALL check_layout"),
-        # Functions of a configuration that are members of what is made of it.
         "count_training_images": "data.training_data.TrainingData:count_images",
         "fingerprint": "data.training_data.TrainingData:fingerprint",
         "load_training_truth": "data.training_data.TrainingData:read",
@@ -274,7 +274,6 @@ class MovedLoader(InspectLoader):
             stacklevel=2,
         )
         modules = [importlib.import_module(home) for home in homes]
-
         names = NAMES.get(_below_package(module.__name__), {})
 
         def look_up(name: str) -> Any:
