@@ -64,7 +64,7 @@ def write_small(folder: Path) -> str:
 
 @torch.no_grad()
 def enliven(model: nn.Module, bias: float = -2.0) -> None:
-    """Statistics and predictions as after training: what is seen matters, and scores differ."""
+    """Statistics and predictions as after training: the image matters, and scores differ."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -1,6 +1,6 @@
 """A pretended accelerator: counts what a GPU would have to wait for, without one.
 
-Tensors of the model say that their device is "meta" and compute on the CPU. What a CUDA device
+Tensors of the model name "meta" as their device and compute on the CPU. What a CUDA device
 would wait for (`nonzero`, boolean indexing, `.item()`, copies back) and copies to the device are
 counted with the line of the project that asked for them; an operation that mixes tensors of the CPU
 and of the device is a fault. Kernels are not timed.

@@ -51,7 +51,7 @@ def save(name: str, arrays: dict[str, np.ndarray], info: dict) -> None:
 
 
 def record_network(source: Path, source_name: str, name: str) -> None:
-    """A whole network: running statistics as they are, outputs thinned."""
+    """A whole network: running statistics unchanged, outputs thinned."""
     full = np.load(source / f"{source_name}.npz")
     info = json.loads((source / f"{source_name}.json").read_text())
     arrays = {}
@@ -77,7 +77,7 @@ def record_blocks(source: Path) -> None:
 
 
 def record_ops(source: Path) -> None:
-    """Assignment, losses, gradients, overlaps and suppression, whole."""
+    """Assignment, losses, gradients, overlaps and NMS, whole."""
     full = np.load(source / "loss_nms.npz")
     info = json.loads((source / "loss_nms.json").read_text())
     save("ops", {key: full[key] for key in full.files}, info)

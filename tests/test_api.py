@@ -223,7 +223,7 @@ def test_the_best_weights_come_first_and_the_device_is_found(run, tmp_path, monk
         (tmp_path / name).symlink_to(run / name)
     (tmp_path / "model_best.pth").symlink_to(run / "model_final.pth")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = load(tmp_path)  # the configuration says cuda
+    found = load(tmp_path)  # the configuration has cuda
     weights = Path(found.cfg.MODEL.WEIGHTS)
     assert weights == tmp_path / "model_best.pth"
     assert found.device == torch.device("cpu")

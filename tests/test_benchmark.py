@@ -317,7 +317,7 @@ def test_samples_of_tasks_in_turn(tmp_path, capsys, toy):
 
 @pytest.mark.slow
 def test_start(tmp_path, capsys):
-    """One iteration each; the second command goes on with the run of the first."""
+    """One iteration each; the second command resumes the run of the first."""
     sizes = ["--images", 12, "--boxes", 30, "--polygons", "--folder", tmp_path / "data"]
     content = report(tmp_path, capsys, "start", *sizes, "MODEL.YOLOR.WIDTH_FACTOR", "0.25")
     rows = {row["start"]: row for row in content["rows"]}

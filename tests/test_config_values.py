@@ -106,7 +106,7 @@ def test_a_node_of_ones_own_class_stays_one():
 
 
 @pytest.mark.parametrize("base", ["quick/fast_start.yaml", "[quick/fast_start.yaml]"])
-@pytest.mark.parametrize("plain", [False, True], ids=["ours", "a script of one's own"])
+@pytest.mark.parametrize("plain", [False, True], ids=["ours", "a script of your own"])
 def test_a_base_may_be_a_name_of_the_model_zoo(base, plain, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(f"_BASE_: {base}\nSEED: 3\n")

@@ -1,4 +1,4 @@
-"""The blocks of docs/detectron2.md run one after the other, and do what the page says."""
+"""The blocks of docs/detectron2.md run one after the other, and do what the page describes."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_commands_of_the_documents_are_understood(file, command):
     opts = getattr(args, "opts", [])
     assert len(opts) % 2 == 0
     known_keys = set(list_keys(get_yolor_cfg()))
-    # Tasks of one's own bring their keys.
+    # Custom tasks bring their keys.
     has_own = bool(getattr(args, "imports", ()))
     own = {key for key in opts[::2] if has_own and key.startswith("MODEL.YOLOR.TASKS.")}
     assert set(opts[::2]) - own <= known_keys, file

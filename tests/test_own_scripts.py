@@ -26,7 +26,7 @@ TINY = ["MODEL.DEVICE", "cpu", "MODEL.YOLOR.WIDTH_FACTOR", "0.125"]
 
 @pytest.fixture
 def told():
-    """What the log of the runtime is told."""
+    """What goes to the log of the runtime."""
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append(record.getMessage())

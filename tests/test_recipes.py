@@ -20,8 +20,8 @@ from yolor_d2.networks import build_network, get_variant
 from yolor_d2.networks.variant import scale
 from yolor_d2.ops import LossGains, assign, detection_losses
 
-# Size, translate, scale, mosaics of nine, mixup, pasting, class gain, objectness gain, share of the
-# learning rate at the end, epochs, batch.
+# Size, translate, scale, mosaics of nine, mixup, pasting, class gain, objectness gain, fraction of
+# the learning rate at the end, epochs, batch.
 RECIPES = {
     "scratch_640": (640, 0.1, 0.9, 0.0, 0.0, 0.0, 0.3, 0.7, 0.2, 300, 64),
     "scratch_640_s": (640, 0.1, 0.5, 0.0, 0.0, 0.0, 0.5, 1.0, 0.2, 300, 64),

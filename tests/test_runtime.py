@@ -91,7 +91,7 @@ def test_a_broken_detectron2_is_not_replaced(tmp_path, runtime):
 
 
 def test_a_folder_called_detectron2_is_no_installation(monkeypatch):
-    # What is found of a checkout in the working directory: a name without a file.
+    # A checkout in the working directory is found as a name without a file.
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None))
     assert not is_installed()
 

@@ -145,7 +145,7 @@ def test_help_does_not_warn_of_the_runtime(watched, tmp_path):
 
 @pytest.fixture
 def files(tmp_path) -> dict[str, str]:
-    """Paths by name: what is there, and what is missing."""
+    """Paths by name: existing ones and missing ones."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.jpg").touch()
     (tmp_path / "empty").mkdir()

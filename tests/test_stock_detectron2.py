@@ -96,7 +96,7 @@ def test_stock_training_script(run_stock, cfg, script):
     weights = Path(cfg.OUTPUT_DIR) / "model_final.pth"
     saved = torch.load(weights, weights_only=True)
     assert saved["iteration"] == 2  # counted from 0
-    # The evaluation at the end printed the six figures of COCO; the toy data have no large object.
+    # The evaluation at the end printed the six metrics of COCO; the toy data have no large object.
     (figures,) = re.findall(r"copypaste: ([\d.]+(?:,[\d.]+|,nan){5})\n", output)
     assert figures.endswith(",nan")
     model = build_model(cfg)
@@ -175,7 +175,7 @@ def test_evaluation_agrees_with_detectron2s(trained):
     model = build_model(cfg).eval()
     DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     ours = Trainer.test(cfg, model)
-    # Stock loader, mapper and evaluator give the same figures as ours.
+    # Stock loader, mapper and evaluator give the same metrics as ours.
     evaluator = COCOEvaluator(name, output_dir=os.path.join(cfg.OUTPUT_DIR, "stock"))
     stock = inference_on_dataset(model, build_detection_test_loader(cfg, name), evaluator)
     assert set(ours["bbox"]) >= {"AP", "AP50", "AP75"}
@@ -239,7 +239,7 @@ def toy_keypoints(tmp_path) -> ToyDataset:
 # pycocotools, in which Detectron2 makes run lengths.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_stock_classes_take_masks_and_keypoints(toy_keypoints, cfg):
-    """Detectron2's predictor gives them, its evaluator has our figures of them, its `Visualizer`
+    """Detectron2's predictor gives them, its evaluator has our metrics of them, its `Visualizer`
     draws them; of a network that has learned next to nothing."""
     cfg.DATASETS.REGISTER = [
         ["stock_shapes", str(toy_keypoints.val_json), str(toy_keypoints.val_images)]

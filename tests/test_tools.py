@@ -96,7 +96,7 @@ def test_evaluation_needs_the_run_only(trained, weights):
     output = (folder / "log.txt").read_text()
     again = succeed("train_net.py", "--eval-only", *weights, "OUTPUT_DIR", folder / "again")
     figures = [line for line in output.splitlines() if "copypaste: " in line]
-    # The same average, so the same figures as at the end of the training.
+    # The same average, so the same metrics as at the end of the training.
     repeated = [line for line in again.splitlines() if "copypaste: " in line]
     assert len(figures) == 3  # task, names, values
     assert [x.split("copypaste")[1] for x in figures] == [x.split("copypaste")[1] for x in repeated]
@@ -205,7 +205,7 @@ def test_lengths_in_epochs_are_written_as_iterations(data, tmp_path):
     assert saved["iteration"] == 4
     rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.json").read_text().splitlines()]
     assert {"grad_norm", "lr/weight", "lr/norm", "lr/bias", "momentum", "data_time"} <= set(rows[0])
-    # Its own config.yaml goes on with it, and finds nothing left to do.
+    # Its own config.yaml resumes it, and finds nothing left to do.
     succeed("train_net.py", "--config-file", tmp_path / "run" / "config.yaml", "--resume")
 
 

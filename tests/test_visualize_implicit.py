@@ -58,7 +58,7 @@ def test_bars_are_the_values_of_each_anchor():
 
 
 def texts_apart(figure) -> int:
-    """Number of the texts of a figure, of which none is over another or over the border."""
+    """Number of the texts of a plot, of which none is over another or over the border."""
     from matplotlib.text import Text
 
     figure.canvas.draw()

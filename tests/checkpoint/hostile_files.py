@@ -200,7 +200,7 @@ BOMBS = {
         pickled(weights(tensor((4,), (1,))), storage=bytes(2**20), copies=1000), "declare"
     ),
     "large directory": Hostile(pickled(b"}.", storage=b"", copies=80_000), "directory"),
-    "views of one storage": Hostile(
+    "slices of one storage": Hostile(
         pickled(
             weights(*[tensor((2**18,), (1,), numel=2**18)] * 1000),
             storage=bytes(2**20),

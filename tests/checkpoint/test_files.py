@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not at all, and which one a run goes on from."""
+"""Checkpoint files: written completely or not at all, and which one a run resumes from."""
 
 from __future__ import annotations
 

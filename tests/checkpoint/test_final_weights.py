@@ -1,4 +1,4 @@
-"""Weights for use beside checkpoints to go on from, and how many of those stay."""
+"""Weights for use beside checkpoints to resume from, and how many of those are kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_weights_for_use_hold_nothing_of_the_training(checkpointer, tmp_path):
     whole, final = tmp_path / "model_0000004.pth", tmp_path / "model_final.pth"
     assert sorted(torch.load(final, weights_only=True)) == ["iteration", "model"]
     assert final.stat().st_size < whole.stat().st_size / 2
-    # A run goes on from the other one, which is found from either.
+    # A run resumes from the other one, which is found from either.
     assert find_resumable(tmp_path) == whole
     assert "holds only weights" in find_fault(final) and "model_0000004.pth" in find_fault(final)
     assert find_state_beside(final) == find_state_beside(whole) == whole

@@ -624,7 +624,7 @@ def layout(value: Any) -> Any:
 
 @fact
 def training_loop(folder: Path) -> dict:
-    """Hooks' calls, files, figures, checkpoints, and resuming."""
+    """Hooks' calls, files, metrics, checkpoints, and resuming."""
     calls: list = []
     ContractTrainer.recorders = (First("one", calls), Recorder("two", calls), None)
     cfg = small_config(folder)
@@ -824,7 +824,7 @@ def setup(folder: Path) -> dict:
 
 @fact
 def extra_annotation_keys(folder: Path) -> dict:
-    """Keys beyond Detectron2's own come through where they are asked for and present."""
+    """Keys beyond Detectron2's own come through where they are requested and present."""
     box = {"image_id": 9, "category_id": 2, "bbox": [1, 1, 1, 1]}
     path = write_coco(folder, annotations=[{**box, "id": 1, "who": 5}, {**box, "id": 2}])
     items = {

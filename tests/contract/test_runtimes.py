@@ -1,4 +1,4 @@
-"""Both runtimes train, resume, evaluate and predict alike, to the last bit."""
+"""Both runtimes train, resume, evaluate and predict with bit-equal results."""
 
 from __future__ import annotations
 

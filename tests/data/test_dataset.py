@@ -260,7 +260,7 @@ def tiles_of(dataset, position, monkeypatch) -> list[int]:
             TrainingDataset, "tile", lambda s, i, *x: used.append(i) or original(s, i, *x)
         )
         dataset[position, 2]
-    assert used[0] == 2  # the image that was asked for comes first
+    assert used[0] == 2  # the requested image comes first
     return used
 
 
@@ -367,7 +367,7 @@ def augmentations(draw) -> AugmentConfig:
     st.integers(0, 2**20),
 )
 def test_boxes_bound_their_rectangles(tmp_path_factory, augment, image_size, multi_scale, rect, at):
-    """The only red rectangle, in the image that is asked for, and black images beside it."""
+    """The only red rectangle, in the requested image, and black images beside it."""
     height, width = image_size
     folder = tmp_path_factory.mktemp("red")
     items = []
@@ -400,7 +400,7 @@ def test_boxes_bound_their_rectangles(tmp_path_factory, augment, image_size, mul
 
 
 def test_mixup_shows_both_and_keeps_all_boxes(write_item):
-    """Each mosaic is one colour; what is seen of both is a blend, with the boxes of both."""
+    """Each mosaic is one colour; the result is a blend of both, with the boxes of both."""
     items = [
         write_item(
             np.full((32, 32, 3), value, np.uint8), annotation(8, 8, 16, 16, i), name=f"{i}.png"

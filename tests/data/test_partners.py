@@ -279,7 +279,7 @@ def bin_features(values: np.ndarray, bins: int = 6) -> np.ndarray:
 
 
 def permutation_p(features: np.ndarray, permutations: int = 199) -> float:
-    """Share of the ways to halve the rows that differ as much as the first half and the second.
+    """Fraction of the ways to halve the rows that differ as much as the first half and the second.
 
     The difference is chi-square: over the features, squared difference of the counts over their
     sum.

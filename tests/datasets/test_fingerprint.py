@@ -1,4 +1,4 @@
-"""What a run was trained on, and what is said when it goes on with something else."""
+"""What a run was trained on, and what is logged when it resumes with something else."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def trained(cfg, data, name: str, *, resume: bool):
 
 
 def changes(cfg, data, caplog, edit) -> str:
-    """What is logged when a run goes on after an edit of the annotations."""
+    """What is logged when a run resumes after an edit of the annotations."""
     trainer = trained(cfg, data, "before", resume=False)
     trainer.checkpointer.save("model_0000000", iteration=0)
     content = json.loads((data / "train.json").read_text())

@@ -18,7 +18,7 @@ from yolor_d2.engine.monitoring.time_left import TimeLeft, TrainingClock
 
 
 class Time:
-    """A clock that goes when it is told to."""
+    """A clock that is moved by hand."""
 
     now = 0.0
 
@@ -162,7 +162,7 @@ def test_the_line_has_everything_with_its_unit(capsys):
         with clock.measuring("evaluation"):
             clock.now.now += 60
         printer.write()
-        # The same figure as the runtimes' own printers, for metrics.json.
+        # The same number as the runtimes' own printers, for metrics.json.
         assert storage.latest()["eta_seconds"][0] == pytest.approx(180 * 1.5 + 4 * 60)
     first, second = capsys.readouterr().out.splitlines()
     for part in (

@@ -76,7 +76,7 @@ def gradients(cfg: CfgNode, parts: list[list[dict]]) -> dict[str, torch.Tensor]:
 
 
 def distance(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
-    """Greatest difference, as a share of the greatest gradient."""
+    """Greatest difference, as a fraction of the greatest gradient."""
     assert left.keys() == right.keys()
     scale = max(value.abs().max().item() for value in left.values())
     return max((left[name] - right[name]).abs().max().item() for name in left) / scale

@@ -18,7 +18,7 @@ from yolor_d2.data.options import use_data
 from yolor_d2.datasets.catalog import register_datasets
 from yolor_d2.engine import Trainer
 
-# Images whose objects all have a matching anchor at 320 px: others cannot be learned by heart.
+# Images whose objects all have a matching anchor at 320 px: others cannot be overfitted.
 TWO_IMAGES = {78499, 107438}
 
 
@@ -58,7 +58,7 @@ def train(cfg: CfgNode) -> Trainer:
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_images_are_learned_by_heart(real_data, tmp_path):
+def test_two_images_are_overfitted(real_data, tmp_path):
     source = real_data / "coco_mini"
     write_subset(source / "instances_train.json", tmp_path / "two.json", TWO_IMAGES)
     cfg = overfit_config(tmp_path, tmp_path / "two.json", source / "train")

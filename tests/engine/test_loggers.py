@@ -1,4 +1,4 @@
-"""W&B and MLflow get the figures of a run, and a resumed run goes on there."""
+"""W&B and MLflow get the metrics of a run, and a resumed run continues there."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def test_mlflow(cfg, tmp_path, monkeypatch):
     losses = client.get_metric_history(identity, "total_loss")
     assert {(x.step, x.value) for x in losses} == {(i, 10.0 - i) for i in range(5)}
     assert run.data.metrics["bbox/AP-a_b"] == 20.0
-    assert "bbox/APs" not in run.data.metrics  # NaN is no figure
+    assert "bbox/APs" not in run.data.metrics  # NaN is no result
     assert run.data.params["SOLVER.IMS_PER_BATCH"] == "2"
 
 
 def wandb_history(path: Path) -> list[dict]:
-    """The figures in a file of W&B: records of protobuf in LevelDB's format of logs."""
+    """The metrics in a file of W&B: records of protobuf in LevelDB's format of logs."""
     from wandb.proto import wandb_internal_pb2
 
     content, position, parts, rows = path.read_bytes(), 7, b"", []  # behind the file's own header

@@ -1,4 +1,4 @@
-"""Joint tasks through the commands and the trainer: curves, figures, resuming, freezing."""
+"""Joint tasks through the commands and the trainer: curves, metrics, resuming, freezing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def config(data: ToyDataset, folder: Path, *opts: str) -> CfgNode:
 
 
 def run(cfg: CfgNode, *, resume: bool = False) -> dict:
-    """Train to the end; the figures of the last evaluation."""
+    """Train to the end; the metrics of the last evaluation."""
     torch.manual_seed(0)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)

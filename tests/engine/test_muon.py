@@ -132,7 +132,7 @@ def test_the_configuration_gives_the_block():
 
 
 def test_a_checkpoint_from_before_blocks_goes_on_without_them():
-    """Whatever the configuration says now: groups are the optimiser's own."""
+    """Whatever the configuration contains now: groups are the optimiser's own."""
     parameter, optimizer = one_parameter([[1.0, 2.0], [3.0, 4.0]])
     old = copy.deepcopy(optimizer.state_dict())
     second, resumed = one_parameter(parameter.tolist(), block=1)

@@ -168,7 +168,7 @@ def test_another_run_is_continued_with_another_length(cfg, tmp_path, monkeypatch
     assert expected != pytest.approx(trainer.scheduler.cosine(4 * 9 / 6) * cfg.SOLVER.BASE_LR)
     trainer.train()
     assert load(second.OUTPUT_DIR)["iteration"] == 8
-    # From then on the run goes on with its own checkpoints.
+    # From then on the run resumes from its own checkpoints.
     monkeypatch.setattr(Trainer, "build_writers", lambda self: [])  # nothing to close
     trainer = Trainer(second)
     trainer.resume_or_load(resume=True)

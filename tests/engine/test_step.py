@@ -192,7 +192,7 @@ def test_an_infinite_norm_stops_the_run():
     assert trainer.model.weight.item() == 1
 
 
-# ---- Guards and figures
+# ---- Guards and metrics
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -255,7 +255,7 @@ class TestLateReading:
 
 
 def test_a_batch_is_sent_ahead_while_another_is_computed():
-    """As on a GPU: the loader is asked for the next batch before the last one is taken."""
+    """As on a GPU: the next batch is requested of the loader before the last one is taken."""
     feed = Feed(batches(1.0, 2.0), None, torch.device("cpu"))
     feed.stage, feed.stream = (lambda inputs: ("staged", inputs)), None
     feed.send = lambda inputs: (feed.stage(inputs), None)

@@ -100,7 +100,7 @@ def test_counts_and_flops_of_the_appendix(row):
         assert cost.parameters == printed["parameters"]
     else:
         assert cost.fused_parameters == printed["fused_parameters"]
-    # To the printed digit; the 1280 px rows of U5R5 are four times a rounded figure at 640 px.
+    # To the printed precision; the 1280 px rows of U5R5 are four times a rounded number at 640 px.
     if "fused_gflops" in printed:
         tolerance = 0.21 if row.label.startswith("U5R5") else 0.1
         assert cost.fused_flops / 1e9 == pytest.approx(printed["fused_gflops"], abs=tolerance)

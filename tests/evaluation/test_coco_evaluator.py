@@ -1,4 +1,4 @@
-"""COCO's figures beside pycocotools, and the evaluator with all that it leaves behind."""
+"""COCO's metrics beside pycocotools, and the evaluator with all that it leaves behind."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def assert_equal_to_reference(folder: Path, data: dict, results: list[dict]) -> 
     np.testing.assert_allclose(figures.stats, expected.stats, rtol=0, atol=1e-9)
 
 
-# ---- Figures
+# ---- Metrics
 
 # Few, so that many boxes and overlaps are equal or nearly so; areas on both sides of 32 and 96
 # squared, where the ranges of area end, and of nothing.

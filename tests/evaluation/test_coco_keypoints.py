@@ -1,4 +1,4 @@
-"""COCO's figures of keypoints beside pycocotools and Detectron2's evaluator."""
+"""COCO's metrics of keypoints beside pycocotools and Detectron2's evaluator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO's figures of masks beside pycocotools and Detectron2's evaluator."""
+"""COCO's metrics of masks beside pycocotools and Detectron2's evaluator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of ranked lists against slow, independent computations."""
+"""Metrics of ranked lists against slow, independent computations."""
 
 import itertools
 

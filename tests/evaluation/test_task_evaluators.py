@@ -62,7 +62,7 @@ def test_class_figures_by_hand():
 def test_an_image_with_a_crowd_alone_does_not_count_for_its_class():
     crowd = {"category_id": 0, "iscrowd": 1}
     evaluator = ClassificationEvaluator([item(1, crowd), item(2, {}), item(3, crowd, {})], ["cat"])
-    # The crowd alone comes first, which would halve the precision of the next.
+    # The crowd comes first, which would halve the precision of the next.
     evaluator.process(inputs(1, 2, 3), scores([0.9], [0.8], [0.7]))
     assert evaluator.evaluate()["classification"]["mAP"] == 100
 

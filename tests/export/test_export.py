@@ -33,7 +33,7 @@ from yolor_d2.predictor import BatchPredictor, load_model
 command = partial(execute, "export_model")
 
 
-# Whether suppression is in the file; tracing for .pt2 and ONNX is the same.
+# Whether NMS is in the file; tracing for .pt2 and ONNX is the same.
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "suppress"),

@@ -1,4 +1,4 @@
-"""What runtimes of others make of an exported file is told, and counts where that is wanted."""
+"""What runtimes of others make of an exported file is reported, and counts where that is wanted."""
 
 import json
 import sys
@@ -298,7 +298,7 @@ def test_one_size_is_that_of_the_longer_side(small, photos, tmp_path, monkeypatc
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ["openvino", pytest.param("opencv", marks=NEW_OPENCV)])
 def test_an_image_without_objects(export, name):
-    """Where suppression keeps nothing, OpenCV 5.0 would divide by zero."""
+    """Where NMS keeps nothing, OpenCV 5.0 would divide by zero."""
     if not RUNTIMES[name].installed:
         pytest.skip(f"{name} is not installed")
     import onnx as onnx_package

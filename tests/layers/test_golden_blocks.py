@@ -41,7 +41,7 @@ def elan(kind: str, num_convs: int, form=FORM_V7) -> nn.Module:
 
 
 class DownAndJoin(nn.Sequential):
-    """`MP` on the way up YOLOv7's neck, joined with a map of the way down."""
+    """`MP` on the bottom-up path of YOLOv7's neck, joined with a map of the top-down path."""
 
     def __init__(self):
         super().__init__(ConvNormAct(12, 5, 1, 2, form=FORM_V7), MP(12, 24, form=FORM_V7))

@@ -103,7 +103,7 @@ def test_auxiliary_parts_learn_by_their_own_term_alone():
     for name in parts:
         assert not none[name].any() and quarter[name].any()
         torch.testing.assert_close(half[name], 2 * quarter[name])
-    # They teach the backbone and the way down, not the way up and the leads.
+    # They teach the backbone and the top-down path, not the bottom-up path and the leads.
     changed = {name for name in none if not torch.equal(none[name], quarter[name])}
     assert any(name.startswith("backbone.bottom_up.") for name in changed)
     assert not any(

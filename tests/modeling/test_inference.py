@@ -1,4 +1,4 @@
-"""The model as evaluation computes it: fused, other precision, several views; several inputs."""
+"""The model as evaluation computes it: fused, other precision, augmented views; several inputs."""
 
 import logging
 
@@ -376,7 +376,7 @@ def test_an_object_on_a_seam_is_found_once(cfg, tmp_path, caplog, monkeypatch):
     boxes = sorted(found.pred_boxes.tensor.tolist())
     assert boxes == sorted([x, y, x + 20, y + 20] for x, y in corners)
 
-    # Tiles alone unless asked, the log says what; they read what is refused as a whole.
+    # Tiles alone by default, which the log names; they read what is refused as a whole.
     monkeypatch.setattr(logging.getLogger("yolor_d2"), "propagate", True)  # a command ends it
     Image.fromarray(image).save(tmp_path / "scene.png")
     for options, seen, words in (

@@ -1,4 +1,4 @@
-"""Counting of parameters and operations: by hand, and the paper's figures."""
+"""Counting of parameters and operations: by hand, and the paper's numbers."""
 
 import pytest
 import torch

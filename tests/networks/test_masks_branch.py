@@ -231,7 +231,7 @@ def test_of_many_positives_some_at_even_distances_are_chosen(most):
         ranks = [i * max(len(rows), most) // most for i in range(min(most, len(rows)))]
         used = chosen.row[image, : len(ranks)]
         assert used.tolist() == rows[ranks].tolist()
-    # Levels have equal shares of their images, or nothing.
+    # Levels have equal parts of their images, or nothing.
     levels = free.level[chosen.row[0]][chosen.weight[0] > 0]
     sums = torch.zeros(2).index_add(0, levels, chosen.weight[0][chosen.weight[0] > 0])
     assert all(x == pytest.approx(1 / 3) for x in sums.tolist() if x)

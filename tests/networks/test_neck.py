@@ -40,7 +40,7 @@ def test_every_output_depends_on_every_feature():
 
 
 def test_wiring_of_the_meeting_points():
-    """Own map first on the way down, arriving map first on the way up, output 3x3 as a side branch.
+    """Own map first on the top-down path, arriving map first on the bottom-up path, 3x3 output.
 
     Against the drawing in `PANNeck`, written out with the modules of the neck.
     """
@@ -74,7 +74,7 @@ YOLOV5 = {
 
 def test_wiring_of_yolov5():
     """No pyramid pooling, lateral and output convolutions; the arriving map first both ways; the
-    way up joins what the way down sent to the finer level."""
+    bottom-up path joins what the top-down path sent to the finer level."""
     neck = tiny_neck(**YOLOV5).eval()
     assert neck.channels == [5, 7, 9]
     c3, c4, c5 = features()
@@ -106,7 +106,7 @@ def test_yolov7_gives_the_width_inside_and_merges_branches_at_the_end():
         spp=("sppcspc",),
     )  # fmt: skip
     entries = [block.entry.conv.out_channels for block in (*neck.top_down, *neck.bottom_up)]
-    assert entries == [2, 4, 4, 6]  # levels 0, 1 on the way down, 1, 2 on the way up
+    assert entries == [2, 4, 4, 6]  # levels 0, 1 top-down, 1, 2 bottom-up
     assert all(type(down) is MP for down in neck.down)
     assert all(type(output) is RepConv for output in neck.output)
     assert neck.channels == [8, 12, 16]

@@ -82,7 +82,7 @@ class Deployment(NamedTuple):
     Attributes:
         parameters: with norms, branches and implicit knowledge folded, auxiliary heads dropped.
         macs: 10^9 operations of the multiply-accumulates alone, 2 for each.
-        gflops: the same and the additions of biases: the figure that the papers print.
+        gflops: the same and the additions of biases: the number that the papers print.
         keys: tensors in the authors' state dict of the network as it is trained, where known.
     """
 
@@ -210,7 +210,7 @@ def test_published_network(name):
         assert count(network.head.auxiliary) == predictions
         trained = measure_complexity(network.train(), image)["total"]
         assert trained.flops / 1e9 == pytest.approx(gflops, abs=1e-4)
-        if name == "yolov7_d6":  # alone of all, the paper's figure counts the auxiliary heads
+        if name == "yolov7_d6":  # alone of all, the paper's number counts the auxiliary heads
             assert trained.fused_flops / 1e9 == pytest.approx(806.959, abs=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Overlaps, assignment, losses, gradients and suppression against recorded numbers.
+"""Overlaps, assignment, losses, gradients and NMS against recorded numbers.
 
 The numbers were recorded from the reference implementation in float32, with 1e-5 as relative
 tolerance.

@@ -205,7 +205,7 @@ def test_levels_without_a_published_balance_need_one():
 
 
 def test_losses_do_not_depend_on_the_memory_layout():
-    """Under channels_last the logits are views with other strides."""
+    """Under channels_last the logits have other strides."""
     logits = torch.randn(1, 3 * 7, 4, 4, generator=torch.Generator().manual_seed(0))
     targets = LevelTargets(
         *(torch.tensor([v, v]) for v in (0, 1, 2, 3)),

@@ -1,4 +1,4 @@
-"""Candidates and suppression, on rows written out by hand."""
+"""Candidates and NMS, on rows written out by hand."""
 
 import math
 

@@ -70,7 +70,7 @@ class Page(html.parser.HTMLParser):
         ]
 
 
-# ---- Figures
+# ---- Metrics
 
 
 def reference(source: Source) -> COCOeval:

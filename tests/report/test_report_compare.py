@@ -117,7 +117,7 @@ def test_runs_without_a_common_image_are_refused(tmp_path):
 
 
 def test_runs_are_compared_on_what_they_share(tmp_path):
-    """The figures are those of an evaluation of the common images alone."""
+    """The metrics are those of an evaluation of the common images alone."""
     first = report_on(tmp_path / "a", images=6)
     second = report_on(tmp_path / "b", images=8, skip=2)
     aligned, notes = align_reports([first, second], NAMES)
@@ -131,7 +131,7 @@ def test_runs_are_compared_on_what_they_share(tmp_path):
     assert aligned[0]["errors"] == expected["errors"]
     page = render_comparison(aligned, NAMES, notes)
     assert "The runs share 4 of 6 and 6 images." in page
-    # A run that has no other images stays as it is.
+    # A run that has no other images stays unchanged.
     aligned, _ = align_reports([first, expected], NAMES)
     assert aligned[1] is expected and aligned[0]["figures"] == expected["figures"]
 

@@ -1,4 +1,4 @@
-"""Masks and keypoints in a report: figures, classes, pictures."""
+"""Masks and keypoints in a report: metrics, classes, pictures."""
 
 import copy
 import dataclasses

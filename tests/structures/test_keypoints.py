@@ -758,7 +758,7 @@ def test_a_set_without_masks_keeps_its_boxes(cfg, monkeypatch, caplog):
     assert torch.equal(one.gt_boxes.tensor, other.gt_boxes.tensor)
 
 
-# ---- What a run is told of them
+# ---- What a run logs of them
 
 
 def test_a_run_takes_what_points_there_are_from_its_data(tmp_path):

@@ -69,7 +69,7 @@ def test_parts_are_joined_and_holes_stay():
 
 
 def test_pixels_and_polygons_agree():
-    """Of discs anywhere: the share of pixels that differ is below a tenth of the border."""
+    """Of discs anywhere: the fraction of pixels that differ is below a tenth of the border."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:61, :83] + 0.5
     turns = np.linspace(0, 2 * np.pi, 60, endpoint=False)
