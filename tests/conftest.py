@@ -17,15 +17,11 @@ if TYPE_CHECKING:
     from yolor_d2.toy import ToyDataset
 
 
-def pytest_collectstart(collector: pytest.Collector) -> None:
-    """Where tests run; what gives them to other processes imports nothing that takes seconds."""
-    if isinstance(collector, pytest.Session):
-        import torch
-
-        torch.set_num_threads(1)
-
-
 def pytest_collection_finish() -> None:
+    """Where tests run; what gives them to other processes imports nothing that takes seconds."""
+    import torch
+
+    torch.set_num_threads(1)
     gc.freeze()
     gc.enable()
 
