@@ -199,7 +199,7 @@ def _server(light: bool = False) -> str:
         folder = tempfile.TemporaryDirectory(prefix="yolor_d2_")
         address = os.path.join(folder.name, "socket")
         server = subprocess.Popen(
-            [sys.executable, __file__, address, *["light"][: int(light)]],
+            [sys.executable, __file__, address, *(["light"] if light else [])],
             env={**_environment(), "PYTHONPATH": _path()},
             stdin=subprocess.PIPE,  # closed with this process
             start_new_session=True,
