@@ -1,4 +1,5 @@
-"""What the parsers of the commands refuse beyond argparse, each with the message a user reads."""
+"""What parsers refuse beyond argparse, each with the message a user reads; those of predict, export
+and benchmark are beside the tests of these commands."""
 
 import importlib
 
@@ -10,12 +11,9 @@ from yolor_d2 import cli
 REFUSED = {
     "ablation 2 --seeds 0": "--seeds is 0, expected at least 1",
     "ablation 2 --train a.json images": "--train and --val go together",
-    "ablation 2 --scale bccd": "--scale bccd needs --train and --val",
     "ablation 2 --scale toy --train a.json i --val b.json i": "--scale toy generates its data",
     "convert a.pt --config-file x --output b.txt": "expected a name in .pth or .safetensors",
     "convert a.pth --config-file x --output a.pth": "--output is SOURCE itself",
-    "predict --config-file x --input a.jpg --output b --threshold 2": "--threshold is 2.0",
-    "predict --config-file x --input a --output b --tile 8 --tile-overlap 8": "0 to below --tile",
     "split a b c --output d": "3 paths, expected a COCO file and a folder, or one path",
     "split a.json b --output d --val 1": "--val is 1.0, expected a fraction from 0 to below 1",
     "split a.json b --output d --val 0": "sum up to 0.0, expected below 1, above 0",

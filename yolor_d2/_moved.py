@@ -195,7 +195,6 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "evaluation.coco_evaluator": {"Found": "evaluation.coco_evaluator.ImagePredictions"},
     "evaluation.coco_figures": {
-        "COCOFigures": "evaluation.coco_metrics.COCOMetrics",
         "FIGURES_NAME": "evaluation.coco_metrics.METRICS_NAME",
         "about_figures": "evaluation.coco_metrics.about_metrics",
         "figures_name": "evaluation.coco_metrics.metrics_name",
@@ -239,8 +238,6 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "networks.branches": {"Found": "networks.branches.DetectedBoxes"},
     "networks.branches.branch": {"Found": "networks.branches.branch.DetectedBoxes"},
-    "networks.tasks": {"Found": "networks.branches.DetectedBoxes"},
-    "networks.tasks.branch": {"Found": "networks.branches.branch.DetectedBoxes"},
     "networks.variants": _at("networks.variant", "Anchors deeper resize scale_width"),
     "ops.batch": {"suppress_batch": "ops.batch.nms_batch"},
     "ops.ota": {

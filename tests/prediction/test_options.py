@@ -248,6 +248,8 @@ def test_videos_are_not_drawn_without_pyav(tmp_path, monkeypatch):
     [
         (["--csv", "b", "--stride", "0"], "--stride is 0, expected at least 1"),
         (["--output", "b", "--line-width", "0"], "--line-width is 0, expected at least 1"),
+        (["--csv", "b", "--threshold", "2"], "--threshold is 2.0, expected a score from 0 to 1"),
+        (["--csv", "b", "--tile", "8", "--tile-overlap", "8"], "expected 0 to below --tile"),
         (["--csv", "b", "--coco-images", "c"], "--coco-images belongs to --coco-json"),
         (["--csv", "b", "--resume", "--overwrite"], "give one of them"),
         (["--csv", "b", "--json", "b"], "two outputs are the same file, 'b'"),
